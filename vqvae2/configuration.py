@@ -1,0 +1,128 @@
+"""Frozen dataclasses as JSON and back, and files that are whole or not there.
+
+Every JSON file begins with the name of its format and a version; what is not known is refused.
+"""
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_dict(value: Any) -> Any:
+    """A dataclass, with all inside it, as JSON types; tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: to_dict(getattr(value, field.name)) for field in fields}
+    if isinstance(value, tuple | list):
+        return [to_dict(item) for item in value]
+    return value
+
+
+def from_dict(kind: type[T], data: Any, where: str = "config") -> T:
+    """The value of type `kind` that `to_dict` turned into `data`.
+
+    Raises:
+        ValueError: a field is unknown, missing or of another type; `where` names it.
+    """
+    return typing.cast(T, _parse(kind, data, where))
+
+
+def _parse(kind: Any, data: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(typing.cast(type, kind), data, where)
+    if origin is tuple and isinstance(data, list):
+        repeated = len(arguments) == 2 and arguments[1] is Ellipsis
+        kinds = [arguments[0]] * len(data) if repeated else list(arguments)
+        if len(kinds) == len(data):
+            pairs = enumerate(zip(kinds, data, strict=True))
+            return tuple(_parse(k, item, f"{where}[{i}]") for i, (k, item) in pairs)
+    elif origin is typing.Literal and data in arguments:
+        return data
+    elif origin in (types.UnionType, typing.Union):
+        chosen = [k for k in arguments if _fits(k, data)]
+        if chosen:
+            return _parse(chosen[0], data, where)
+    elif _fits(kind, data):
+        return float(data) if kind is float else data
+    raise ValueError(f"{where} must be {getattr(kind, '__name__', kind)}, got {data!r}.")
+
+
+def _parse_dataclass(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be an object ({kind.__name__}), got {data!r}.")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise ValueError(
+            f"{where} has fields that {kind.__name__} does not know: {', '.join(unknown)}; "
+            "it may come from a newer version."
+        )
+    return kind(**{name: _parse(hints[name], item, f"{where}.{name}") for name, item in data.items()})
+
+
+def _fits(kind: Any, data: Any) -> bool:
+    if kind is types.NoneType:
+        return data is None
+    if dataclasses.is_dataclass(kind):
+        return isinstance(data, Mapping)
+    if kind is float:
+        return isinstance(data, int | float) and not isinstance(data, bool)
+    if kind is int:
+        return isinstance(data, int) and not isinstance(data, bool)
+    return isinstance(kind, type) and isinstance(data, kind)
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """What differs between two `to_dict` results, one line a field."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        pairs = [(f"{where}.{key}".lstrip("."), old.get(key), new.get(key)) for key in keys]
+        return [line for name, a, b in pairs for line in differences(a, b, name)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
+        return [line for name, a, b in pairs for line in differences(a, b, name)]
+    return [] if old == new else [f"{where}: {old!r} before, {new!r} now"]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file that is whole or not there: to a neighbour first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with neighbour.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        neighbour.replace(path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+
+
+def write_json(path: Path, name: str, version: int, content: Mapping[str, Any]) -> None:
+    """Writes `content` under its format's name and version."""
+    document = {"format": name, "version": version, **content}
+    write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
+    """Reads what `write_json` wrote, or says in one line why not."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}); restore or remove it.") from None
+    found = (document.pop("format", None), document.pop("version", None)) if isinstance(
+        document, dict
+    ) else (None, None)
+    if found != (name, version):
+        raise ValueError(
+            f"{path} must hold {name} version {version}, got {found[0]} version {found[1]}."
+        )
+    return typing.cast(dict[str, Any], document)

@@ -1,0 +1,195 @@
+"""Code data sets: every picture's codes and label, as Parquet shards.
+
+A shard is readable by anything that reads Parquet. Its columns are `level_0`, `level_1`, ...
+(coarsest first; each row the uint16 codes of a picture in raster order) and `label` (int64). The
+file's metadata key `vqvae2` holds JSON: format, version, the fingerprint of the autoencoder that
+made the codes, the fingerprint of the pictures, the number of codes and the grids. Shards are
+written whole or not at all, so an extraction that was stopped goes on with the first one missing.
+
+Legend: `N` pictures, `H W` grid, `K` codes.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqvae2.autoencoder import VQVAE
+from vqvae2.configuration import from_dict, to_dict, write_bytes
+from vqvae2.data.images import Pictures
+from vqvae2.weights import fingerprint
+
+FORMAT, VERSION = "vqvae2-codes", 1
+PICTURES_A_SHARD = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesInfo:
+    """What a shard says of itself.
+
+    Arguments:
+        autoencoder: fingerprint of the autoencoder.
+        pictures: fingerprint of the pictures.
+        num_codes: K.
+        grids: (H, W) a level, coarsest first.
+        num_pictures: of the whole split.
+    """
+
+    autoencoder: str
+    pictures: str
+    num_codes: int
+    grids: tuple[tuple[int, int], ...]
+    num_pictures: int
+
+
+@dataclass(frozen=True)
+class CodeData:
+    """The codes of one split in memory.
+
+    Arguments:
+        info: where they come from.
+        levels: (N, H, W) uint16 a level, coarsest first.
+        labels: (N,) int64.
+    """
+
+    info: CodesInfo
+    levels: list[np.ndarray[Any, np.dtype[np.uint16]]]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Codes (B, H, W) int64 a level, and labels (B,)."""
+        rows = indices.numpy()
+        codes = [torch.from_numpy(level[rows].astype(np.int64)) for level in self.levels]
+        return codes, self.labels[indices]
+
+
+@torch.no_grad()
+def extract(
+    autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str, batch: int = 128
+) -> Iterator[int]:
+    """Encodes `pictures` into shards `folder`/`split`-00000.parquet, ...; yields pictures done.
+
+    Shards that are there already and come from the same autoencoder and pictures are kept.
+    """
+    device = next(autoencoder.parameters()).device
+    info = CodesInfo(
+        autoencoder=fingerprint(autoencoder),
+        pictures=pictures.fingerprint(),
+        num_codes=autoencoder.config.codebook.num_codes,
+        grids=tuple(autoencoder.config.grids(pictures.size, pictures.size)),
+        num_pictures=len(pictures),
+    )
+
+    def encode(indices: range) -> list[Tensor]:
+        images = pictures.batch(list(indices)).to(device).float() / 255
+        return [codes.cpu() for codes in autoencoder.encode(images)]
+
+    firsts = range(0, len(pictures), PICTURES_A_SHARD)
+    for number, first in enumerate(firsts):
+        path = shard_path(folder, split, number)
+        last = min(first + PICTURES_A_SHARD, len(pictures))
+        if not is_shard_of(path, info):
+            parts = []
+            for begin in range(first, last, batch):
+                parts.append(encode(range(begin, min(begin + batch, last))))
+                yield min(begin + batch, last)
+            levels = [torch.cat(maps).numpy() for maps in zip(*parts, strict=True)]
+            write_shard(path, info, levels, pictures.labels[first:last].numpy())
+        yield last
+    for path in folder.glob(f"{split}-*.parquet"):
+        if path not in {shard_path(folder, split, number) for number in range(len(firsts))}:
+            path.unlink()
+
+
+def read_codes(folder: Path, split: str, autoencoder: str) -> CodeData:
+    """All shards of a split; ValueError if they are of another autoencoder or incomplete."""
+    import pyarrow.parquet as parquet
+
+    paths = sorted(folder.glob(f"{split}-*.parquet"))
+    if not paths:
+        raise ValueError(f"{folder} holds no codes of the split {split!r}; extract them first.")
+    infos = [read_info(path) for path in paths]
+    if infos[0].autoencoder != autoencoder:
+        raise ValueError(
+            f"The codes in {folder} were made by autoencoder {infos[0].autoencoder}, this one is "
+            f"{autoencoder}; remove the folder and extract them again."
+        )
+    tables = [parquet.read_table(path, page_checksum_verification=True) for path in paths]
+    count = sum(len(table) for table in tables)
+    if any(info != infos[0] for info in infos) or count != infos[0].num_pictures:
+        raise ValueError(
+            f"The codes in {folder} are incomplete: {count} of {infos[0].num_pictures} pictures "
+            f"of split {split!r}; repeat the extraction."
+        )
+    levels = [
+        np.concatenate([column(table, f"level_{level}").reshape(-1, *grid) for table in tables])
+        for level, grid in enumerate(infos[0].grids)
+    ]
+    labels = np.concatenate([table["label"].to_numpy() for table in tables])
+    return CodeData(infos[0], levels, torch.from_numpy(labels))
+
+
+def write_shard(
+    path: Path,
+    info: CodesInfo,
+    levels: Sequence[np.ndarray[Any, Any]],
+    labels: np.ndarray[Any, Any],
+) -> None:
+    """Writes one shard of codes (N, H, W) a level."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    columns = {}
+    for level, codes in enumerate(levels):
+        flat = arrow.array(codes.astype(np.uint16).reshape(-1))
+        size = codes.shape[1] * codes.shape[2]
+        columns[f"level_{level}"] = arrow.FixedSizeListArray.from_arrays(flat, size)
+    columns["label"] = arrow.array(labels)
+    header = {"format": FORMAT, "version": VERSION, **to_dict(info)}
+    table = arrow.table(columns).replace_schema_metadata({"vqvae2": json.dumps(header)})
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer, write_page_checksum=True)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_info(path: Path) -> CodesInfo:
+    """What a shard says of itself; ValueError if it is not one or damaged."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        header = json.loads((parquet.read_schema(path).metadata or {})[b"vqvae2"])
+    except (arrow.ArrowInvalid, KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a shard of codes ({error}); remove it.") from None
+    if (header.pop("format"), header.pop("version")) != (FORMAT, VERSION):
+        raise ValueError(f"{path} must hold {FORMAT} version {VERSION}; extract the codes again.")
+    return from_dict(CodesInfo, header, str(path))
+
+
+def is_shard_of(path: Path, info: CodesInfo) -> bool:
+    """Whether a whole shard made from exactly this autoencoder and these pictures is there."""
+    try:
+        return path.is_file() and read_info(path) == info
+    except ValueError:
+        return False
+
+
+def shard_path(folder: Path, split: str, number: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"{split}-{number:05d}.parquet"
+
+
+def column(table: Any, name: str) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """A column of fixed-size lists as one flat array."""
+    values: np.ndarray[Any, np.dtype[np.uint16]]
+    values = table[name].combine_chunks().flatten().to_numpy()
+    return values

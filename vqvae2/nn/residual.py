@@ -1,0 +1,124 @@
+"""Residual stacks, down- and up-sampling (Sec. 4.1 of VQ-VAE, arXiv 1711.00937).
+
+Legend: `B` batch, `C` channels, `H W` grid.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def log2_exact(factor: int) -> int:
+    """The number of halvings in `factor`, which must be a power of two."""
+    halvings = factor.bit_length() - 1
+    if factor < 1 or factor != 1 << halvings:
+        raise ValueError(
+            f"A sampling factor must be a power of two (1, 2, 4, ...), got {factor}; "
+            "split other factors over levels or resize the pictures."
+        )
+    return halvings
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1x1(relu(conv KxK(relu(x)))).
+
+    Arguments:
+        channels: C of input and output.
+        hidden: channels between the two convolutions.
+        kernel: side of the first convolution; 1 makes the block local to a position.
+        dropout: probability on the hidden channels.
+    """
+
+    def __init__(self, channels: int, hidden: int, kernel: int = 3, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(channels, hidden, kernel, padding=kernel // 2)
+        self.dropout = nn.Dropout(dropout)
+        self.narrow = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the same shape."""
+        return x + self.narrow(self.dropout(F.relu(self.widen(F.relu(x)))))
+
+
+class ResidualStack(nn.Sequential):
+    """`num_blocks` residual blocks in a row; shapes stay."""
+
+    def __init__(
+        self, channels: int, hidden: int, num_blocks: int, kernel: int = 3, dropout: float = 0.0
+    ) -> None:
+        blocks = (ResidualBlock(channels, hidden, kernel, dropout) for _ in range(num_blocks))
+        super().__init__(*blocks)
+
+
+class Downsample(nn.Sequential):
+    """Strided 4x4 convolutions, one a halving; the first half as wide as the rest.
+
+    Arguments:
+        in_channels: C of the input.
+        channels: C of the output.
+        factor: by how much each side shrinks, a power of two.
+    """
+
+    def __init__(self, in_channels: int, channels: int, factor: int) -> None:
+        halvings = log2_exact(factor)
+        widths = [in_channels, *[channels // 2] * (halvings > 1), *[channels] * halvings]
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths[:halvings], widths[1:], strict=False):
+            layers += [nn.Conv2d(width, next_width, 4, stride=2, padding=1), nn.ReLU()]
+        last_width = widths[halvings]
+        super().__init__(*layers, nn.Conv2d(last_width, channels, 3, padding=1))
+
+
+class Upsample(nn.Sequential):
+    """Strided 4x4 transposed convolutions, one a doubling; the last but one half as wide.
+
+    Arguments:
+        channels: C of the input.
+        out_channels: C of the output.
+        factor: by how much each side grows, a power of two; 1 is a 1x1 convolution.
+    """
+
+    def __init__(self, channels: int, out_channels: int, factor: int) -> None:
+        doublings = log2_exact(factor)
+        if doublings == 0:
+            super().__init__(nn.Conv2d(channels, out_channels, 1))
+            return
+        widths = [channels] * doublings + [out_channels]
+        if doublings > 1:
+            widths[-2] = channels // 2
+        layers: list[nn.Module] = []
+        for width, next_width in zip(widths, widths[1:], strict=False):
+            layers += [nn.ConvTranspose2d(width, next_width, 4, stride=2, padding=1), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+
+class Encoder(nn.Sequential):
+    """Down-sampling, then a residual stack, then a ReLU."""
+
+    def __init__(
+        self, in_channels: int, channels: int, residual_channels: int, num_blocks: int, factor: int
+    ) -> None:
+        super().__init__(
+            Downsample(in_channels, channels, factor),
+            ResidualStack(channels, residual_channels, num_blocks),
+            nn.ReLU(),
+        )
+
+
+class Decoder(nn.Sequential):
+    """A 3x3 convolution, a residual stack, a ReLU, then up-sampling."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        residual_channels: int,
+        num_blocks: int,
+        factor: int,
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, channels, 3, padding=1),
+            ResidualStack(channels, residual_channels, num_blocks),
+            nn.ReLU(),
+            Upsample(channels, out_channels, factor),
+        )

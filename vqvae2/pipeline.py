@@ -1,0 +1,275 @@
+"""One object that a user holds: pictures to codes and back, labels to pictures, likelihoods.
+
+On disk it is the hub's layout, every file a name and a version, nothing pickled:
+
+    config.json              class names, picture size, how to draw
+    autoencoder/             config.json, model.safetensors
+    priors/0/ priors/1/ ...  coarsest first, the same two files each
+
+Legend: `B` batch, `C` picture channels, `S` side of a picture, `H W` code grid.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from vqvae2.autoencoder import VQVAE, VQVAEConfig
+from vqvae2.configuration import from_dict, read_json, to_dict, write_json
+from vqvae2.likelihood import Draw
+from vqvae2.priors import Domain, Prior, PriorConfig, build_prior
+from vqvae2.sampling import sample_hierarchy
+from vqvae2.weights import fingerprint, load_weights, read_config, save_module
+
+FORMAT = "vqvae2-pipeline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """What a pipeline knows beside its models.
+
+    Arguments:
+        image_size: S, the side of the pictures that the priors were trained on.
+        class_names: in the order of the labels; () for a model without classes.
+        draws: how each level is drawn unless the caller says otherwise, coarsest first.
+    """
+
+    image_size: int
+    class_names: tuple[str, ...] = ()
+    draws: tuple[Draw, ...] = ()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures drawn by `Pipeline.sample`.
+
+    Arguments:
+        images: (B, C, S, S) in [0, 1].
+        codes: (B, H, W) int64 a level, coarsest first.
+        labels: (B,) int64.
+        seeds: one a picture.
+    """
+
+    images: Tensor
+    codes: list[Tensor]
+    labels: Tensor
+    seeds: list[int]
+
+
+@dataclass
+class Pipeline:
+    """An autoencoder with the priors over its codes; `priors` is empty before they are trained."""
+
+    autoencoder: VQVAE
+    config: PipelineConfig
+    priors: list[Prior] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, run: str | Path) -> Self:
+        """The models of a run folder."""
+        folder = Path(run) / "model"
+        if not folder.is_dir():
+            raise ValueError(
+                f"{run} holds no trained model (no folder {folder.name}/ in it); give a run folder "
+                "of `vqvae2 train`, whose first stage is done."
+            )
+        return cls.from_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Self:
+        """A folder written by `save_pretrained`, or a model on the hub by its name."""
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = download(str(name))
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{name} holds no pipeline: config.json is missing.")
+        config = from_dict(PipelineConfig, read_json(folder / "config.json", FORMAT, 1))
+        autoencoder = load_autoencoder(folder / "autoencoder")
+        paths = sorted((folder / "priors").glob("[0-9]*"), key=lambda path: int(path.name))
+        expected = fingerprint(autoencoder)
+        return cls(autoencoder, config, [load_prior(path, expected) for path in paths])
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the hub's layout into `folder`."""
+        folder = Path(folder)
+        save_autoencoder(folder / "autoencoder", self.autoencoder)
+        for level, prior in enumerate(self.priors):
+            save_prior(folder / "priors" / str(level), prior, fingerprint(self.autoencoder))
+        write_json(folder / "config.json", FORMAT, 1, to_dict(self.config))
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves all models."""
+        for module in (self.autoencoder, *self.priors):
+            module.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(self.autoencoder.parameters()).device
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """Codes (B, H, W) int64 a level, coarsest first, of pictures (B, C, ., .) in [0, 1]."""
+        return self.autoencoder.encode(images.to(self.device))
+
+    @torch.no_grad()
+    def decode(self, codes: Sequence[Tensor], levels: Sequence[int] | None = None) -> Tensor:
+        """Pictures in [0, 1] from codes; `levels` as in `VQVAE.decode`."""
+        codes = [code.to(self.device) for code in codes]
+        return self.autoencoder.decode(codes, levels).clamp(0, 1)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Pictures through the codes and back."""
+        return self.decode(self.encode(images))
+
+    def sample(
+        self,
+        labels: Sequence[int | str] | Tensor,
+        seeds: Sequence[int] | None = None,
+        *,
+        draws: Sequence[Draw] | None = None,
+        given: Sequence[Tensor | None] | None = None,
+        batch: int = 64,
+    ) -> Samples:
+        """Draws pictures of the given classes.
+
+        Arguments:
+            labels: one a picture, numbers or class names.
+            seeds: one a picture; 0, 1, 2, ... by default. The same seed and label give the same
+                picture in any batch.
+            draws: how to draw each level, coarsest first; the model's own by default.
+            given: codes to keep, a map a level or None; see `sampling.draw_level`.
+            batch: pictures at a time, which bounds the memory and nothing else.
+        """
+        parts = list(self.sample_batches(labels, seeds, draws=draws, given=given, batch=batch))
+        return Samples(
+            torch.cat([part.images for part in parts]),
+            [torch.cat(maps) for maps in zip(*(part.codes for part in parts), strict=True)],
+            torch.cat([part.labels for part in parts]),
+            [seed for part in parts for seed in part.seeds],
+        )
+
+    def sample_batches(
+        self,
+        labels: Sequence[int | str] | Tensor,
+        seeds: Sequence[int] | None = None,
+        *,
+        draws: Sequence[Draw] | None = None,
+        given: Sequence[Tensor | None] | None = None,
+        batch: int = 64,
+    ) -> Iterator[Samples]:
+        """`sample` in parts of at most `batch` pictures, in bounded memory."""
+        self._require_priors()
+        numbers = self.labels(labels)
+        seeds = list(range(len(numbers))) if seeds is None else list(seeds)
+        draws = self.config.draws if draws is None else draws
+        if len(seeds) != len(numbers):
+            raise ValueError(
+                f"Expected one seed a picture, got {len(seeds)} seeds for {len(numbers)} pictures."
+            )
+        if not seeds:
+            raise ValueError("Expected at least one picture to draw, got none.")
+        for first in range(0, len(numbers), batch):
+            part = slice(first, first + batch)
+            known = None if given is None else [g if g is None else g[part] for g in given]
+            codes = sample_hierarchy(self.priors, numbers[part], seeds[part], draws, known)
+            yield Samples(self.decode(codes), codes, numbers[part], seeds[part])
+
+    @torch.no_grad()
+    def log_prob(self, images: Tensor, labels: Sequence[int | str] | Tensor) -> list[Tensor]:
+        """Log-probability in nats of each code of pictures, (B, H, W) a level.
+
+        Their sum bounds log p(codes of the picture), not log p(picture): see `docs/glossary.md`.
+        """
+        self._require_priors()
+        codes, numbers = self.encode(images), self.labels(labels).to(self.device)
+        return [
+            prior.log_prob(codes[level], numbers, codes[:level])
+            for level, prior in enumerate(self.priors)
+        ]
+
+    def labels(self, names: Sequence[int | str] | Tensor) -> Tensor:
+        """Labels (B,) int64 from numbers or class names; near names are suggested."""
+        if isinstance(names, Tensor):
+            names = names.tolist()
+        return torch.tensor([self._label(name) for name in names], dtype=torch.int64)
+
+    def _label(self, name: int | str) -> int:
+        classes = self.config.class_names
+        if isinstance(name, str) and name in classes:
+            return classes.index(name)
+        limit = max(1, len(classes))
+        if isinstance(name, int) or name.isdecimal():
+            if 0 <= int(name) < limit:
+                return int(name)
+            raise ValueError(f"A class number must be in [0, {limit}), got {name}.")
+        near = get_close_matches(name, classes, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(classes)}."
+        if not classes:
+            hint = "this model has no classes; leave the class out."
+        raise ValueError(f"Unknown class {name!r}; {hint}")
+
+    def _require_priors(self) -> None:
+        levels = self.autoencoder.config.num_levels
+        if len(self.priors) != levels:
+            raise ValueError(
+                f"Needs the priors of all {levels} levels, {len(self.priors)} are trained; repeat "
+                "`vqvae2 train` on this run to train the rest."
+            )
+
+
+def download(name: str) -> Path:
+    """A model's folder from the hub, cached; one line when there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{name} is neither a folder nor a model that the hub gave us ({reason})"
+        ) from None
+
+
+def save_autoencoder(folder: Path, autoencoder: VQVAE) -> None:
+    """Writes one autoencoder."""
+    save_module(folder, "vqvae2-autoencoder", {"config": to_dict(autoencoder.config)}, autoencoder)
+
+
+def load_autoencoder(folder: Path) -> VQVAE:
+    """What `save_autoencoder` wrote, in eval mode."""
+    content = read_config(folder, "vqvae2-autoencoder")
+    autoencoder = VQVAE(from_dict(VQVAEConfig, content["config"]))
+    load_weights(folder, autoencoder)
+    return autoencoder
+
+
+def save_prior(folder: Path, prior: Any, autoencoder: str) -> None:
+    """Writes one prior with the fingerprint of the autoencoder whose codes it knows."""
+    content = {
+        "type": type(prior).__name__,
+        "config": to_dict(prior.config),
+        "domain": to_dict(prior.domain),
+        "autoencoder": autoencoder,
+    }
+    save_module(folder, "vqvae2-prior", content, prior)
+
+
+def load_prior(folder: Path, autoencoder: str) -> Prior:
+    """What `save_prior` wrote, in eval mode, unless it knows codes of another autoencoder."""
+    content = read_config(folder, "vqvae2-prior")
+    if content["autoencoder"] != autoencoder:
+        raise ValueError(
+            f"The prior in {folder} was trained on codes of autoencoder {content['autoencoder']}, "
+            f"this one is {autoencoder}; train the prior again."
+        )
+    config = from_dict(PriorConfig, content["config"])
+    prior = build_prior(config, from_dict(Domain, content["domain"]))
+    load_weights(folder, prior)
+    return prior

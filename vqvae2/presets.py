@@ -1,0 +1,202 @@
+"""Complete runs as functions that return a frozen config.
+
+Write your own the same way: call one of these and `dataclasses.replace` what should differ.
+Every preset takes where the pictures are and how many classes they have.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+
+from vqvae2.autoencoder import VQVAEConfig
+from vqvae2.codebook import CodebookConfig
+from vqvae2.data.images import DataConfig
+from vqvae2.likelihood import Draw
+from vqvae2.priors import GatedPixelCNNConfig
+from vqvae2.training.config import Run, Stage1Config, TrainConfig
+
+Preset = Callable[[str, int], Run]
+
+
+def demo(source: str = "synthetic", num_classes: int = 12) -> Run:
+    """Minutes on a laptop: the built-in pictures at 32x32, codes 4x4 + 8x8."""
+    prior = GatedPixelCNNConfig(channels=64, residual_channels=64, num_layers=5, kernel=5)
+    return Run(
+        preset="demo",
+        data=DataConfig(source=source, size=32, synthetic_pictures=8_000),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(
+            channels=64,
+            residual_channels=32,
+            codebook=CodebookConfig(num_codes=128, code_size=32),
+        ),
+        stage1=Stage1Config(
+            train=TrainConfig(steps=1200, validate_every=400, validation_examples=400),
+            continuous_steps=60,
+        ),
+        priors=(
+            replace(prior, attention_every=2),
+            replace(prior, num_conditioning_blocks=3),
+        ),
+        stage2=(
+            TrainConfig(steps=900, batch=64, validate_every=300, validation_examples=400),
+            TrainConfig(steps=900, batch=32, validate_every=300, validation_examples=400),
+        ),
+        draws=(Draw(), Draw()),
+    )
+
+
+def cifar10(source: str = "data/cifar10", num_classes: int = 10) -> Run:
+    """CIFAR-10 at 32x32, codes 4x4 + 8x8; about an hour on two cores."""
+    prior = GatedPixelCNNConfig(channels=128, residual_channels=128, num_layers=8, kernel=5)
+    return Run(
+        preset="cifar10",
+        data=DataConfig(source=source, size=32),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(),
+        stage1=Stage1Config(
+            train=TrainConfig(steps=10_000, validate_every=1000, average_decay=0.99)
+        ),
+        priors=(
+            replace(prior, attention_every=4),
+            replace(prior, num_conditioning_blocks=6),
+        ),
+        stage2=(
+            TrainConfig(steps=6000, batch=128, validate_every=500, average_decay=0.995),
+            TrainConfig(steps=6000, batch=64, validate_every=500, average_decay=0.995),
+        ),
+        draws=(Draw(), Draw()),
+    )
+
+
+def vqvae_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> Run:
+    """Sonnet's published CIFAR-10 run: one 8x8 level, 10,000 steps; the plain form."""
+    return Run(
+        preset="vqvae-cifar10",
+        data=DataConfig(source=source, size=32),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(factors=(4,), residual_channels=32),
+        stage1=Stage1Config(
+            train=TrainConfig(
+                steps=10_000, learning_rate=3e-4, cooldown=0.0, validate_every=1000
+            ),
+            continuous_steps=0,
+            level_dropout=0.0,
+        ),
+        priors=(GatedPixelCNNConfig(num_layers=8),),
+        stage2=(TrainConfig(steps=6000, batch=64, validate_every=500),),
+        draws=(Draw(),),
+    )
+
+
+def images64(source: str = "data/images", num_classes: int = 1) -> Run:
+    """Any pictures at 64x64, codes 8x8 + 16x16; an hour or two on two cores."""
+    run = cifar10(source, num_classes)
+    top, bottom = run.stage2
+    return replace(
+        run,
+        preset="images64",
+        data=DataConfig(source=source, size=64),
+        autoencoder=replace(run.autoencoder, channels=96, residual_channels=48),
+        stage1=replace(run.stage1, train=replace(run.stage1.train, steps=4000, batch=16)),
+        stage2=(
+            replace(top, steps=3000, batch=32),
+            replace(bottom, steps=3000, batch=16),
+        ),
+    )
+
+
+def images128(source: str = "data/images", num_classes: int = 1) -> Run:
+    """Any pictures at 128x128, codes 16x16 + 32x32; half a day on one GPU."""
+    prior = GatedPixelCNNConfig(channels=256, residual_channels=512, num_layers=15)
+    train = TrainConfig(
+        steps=100_000, batch=128, learning_rate=3e-4, warmup_steps=500, average_decay=0.999,
+        validate_every=2000, save_every=2000, validation_examples=5000, log_every=100,
+    )  # fmt: skip
+    return Run(
+        preset="images128",
+        data=DataConfig(source=source, size=128),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(),
+        stage1=Stage1Config(train=train),
+        priors=(
+            replace(prior, attention_every=5, num_heads=8),
+            replace(prior, num_conditioning_blocks=10),
+        ),
+        stage2=(train, replace(train, batch=64)),
+        draws=(Draw(), Draw()),
+    )
+
+
+def imagenet256(source: str = "data/imagenet", num_classes: int = 1000) -> Run:
+    """The paper's ImageNet model: 256x256, codes 32x32 + 64x64 (Appendix A, Table 4 and 5)."""
+    train = TrainConfig(
+        steps=2_207_444, batch=128, learning_rate=3e-4, warmup_steps=0, cooldown=0.0,
+        average_decay=0.9999, validate_every=10_000, save_every=5000, log_every=100,
+        validation_examples=5000,
+    )  # fmt: skip
+    prior = GatedPixelCNNConfig(
+        channels=512, residual_channels=2048, num_layers=20, attention_every=5, num_heads=8,
+        num_output_blocks=20, num_conditioning_blocks=0,
+    )  # fmt: skip
+    bottom = replace(
+        prior, residual_channels=1024, attention_every=0, num_output_blocks=0,
+        num_conditioning_blocks=20,
+    )  # fmt: skip
+    return Run(
+        preset="imagenet256",
+        data=DataConfig(source=source, size=256),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(),
+        stage1=Stage1Config(train=train),
+        priors=(prior, bottom),
+        stage2=(
+            replace(train, steps=1_600_000, batch=1024),
+            replace(train, steps=754_000, batch=512),
+        ),
+        draws=(Draw(), Draw()),
+    )
+
+
+def ffhq1024(source: str = "data/ffhq", num_classes: int = 1) -> Run:
+    """The paper's FFHQ model: 1024x1024, codes 32x32 + 64x64 + 128x128 (Appendix A)."""
+    run = imagenet256(source, num_classes)
+    train, prior = run.stage2[0], run.priors[0]
+    top = replace(prior, num_output_blocks=0, dropout=0.5)
+    middle = replace(
+        top, residual_channels=1024, attention_every=20, num_conditioning_blocks=8, dropout=0.3
+    )
+    return replace(
+        run,
+        preset="ffhq1024",
+        data=DataConfig(source=source, size=1024),
+        autoencoder=replace(run.autoencoder, factors=(2, 2, 8)),
+        stage1=replace(run.stage1, train=replace(run.stage1.train, steps=304_741)),
+        priors=(top, middle, replace(middle, num_layers=10, attention_every=0, dropout=0.25)),
+        stage2=(
+            replace(train, steps=237_000),
+            replace(train, steps=57_400, batch=512),
+            replace(train, steps=270_000, batch=256),
+        ),
+        draws=(Draw(), Draw(), Draw()),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "demo": demo,
+    "cifar10": cifar10,
+    "vqvae-cifar10": vqvae_cifar10,
+    "images64": images64,
+    "images128": images128,
+    "imagenet256": imagenet256,
+    "ffhq1024": ffhq1024,
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name; ValueError suggests near ones."""
+    if name in PRESETS:
+        return PRESETS[name]
+    near = get_close_matches(name, PRESETS, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(PRESETS)}."
+    raise ValueError(f"Unknown preset {name!r}; {hint}")

@@ -1,0 +1,141 @@
+"""Drawing codes: position by position within a level, level by level within a picture.
+
+Each picture has a seed of its own and each level of it a stream of uniform numbers drawn from that
+seed, so picture i is the same in any batch. A number is inverted through the distribution of its
+position (`likelihood.Categorical.sample`), so the sampler never waits for the device.
+
+Legend: `B` batch, `H W` grid, `N = H W` positions.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vqvae2.likelihood import Categorical, Draw
+from vqvae2.priors.prior import Domain, Prior
+from vqvae2.randomness import generator
+
+UNKNOWN = -1
+"""Marks the positions of a partly given map that are to be drawn."""
+
+
+def uniforms(seeds: Sequence[int], num_positions: int, level: int) -> Tensor:
+    """Noise (B, N), float64 in [0, 1): row i is a function of (seeds[i], level) alone."""
+    rows = [
+        torch.rand(num_positions, generator=generator("codes", seed, level), dtype=torch.float64)
+        for seed in seeds
+    ]
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def draw_level(
+    prior: Prior, context: Tensor, noise: Tensor, draw: Draw, given: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Draws the codes of one level, yielding the map (B, H, W) after each position.
+
+    The map is one tensor that fills up; positions to come hold `UNKNOWN`.
+
+    Arguments:
+        prior: in eval mode.
+        context: from `prior.embed_context`.
+        noise: (B, N) from `uniforms`.
+        given: (B, H, W) int64 codes to keep, `UNKNOWN` where to draw; None draws all. What is
+            drawn sees the given codes before it in raster order, as the prior's conditionals do.
+    """
+    domain = prior.domain
+    batch, noise = len(noise), noise.to(prior.device)
+    codes = torch.full((batch, domain.num_positions), UNKNOWN, device=prior.device)
+    known = codes.clone() if given is None else check_given(given, batch, domain).to(codes)
+    cache = prior.new_cache(context, batch)
+    previous = torch.zeros(batch, dtype=torch.int64, device=prior.device)
+    for position in range(domain.num_positions):
+        params = prior.step(cache, previous)
+        drawn = Categorical.sample(params, noise[:, position], draw)
+        fixed = known[:, position]
+        previous = torch.where(fixed == UNKNOWN, drawn, fixed)
+        codes[:, position] = previous
+        yield codes.view(batch, *domain.grid)
+
+
+def draw_hierarchy(
+    priors: Sequence[Prior],
+    labels: Tensor,
+    seeds: Sequence[int],
+    draws: Sequence[Draw],
+    given: Sequence[Tensor | None] | None = None,
+) -> Iterator[list[Tensor]]:
+    """Draws codes of all levels, coarsest first, yielding the maps begun after each position.
+
+    The last list yielded is complete: (B, H, W) int64 a level. `sample_hierarchy` returns it.
+
+    Arguments:
+        priors: one a level, coarsest first, in eval mode.
+        labels: (B,) int64.
+        seeds: B numbers; the same seed and label give the same codes in any batch.
+        draws: one a level.
+        given: per level a map to keep in part or whole (see `draw_level`), or None. A level given
+            whole is not drawn: keep the coarsest and redraw the others to get variations.
+    """
+    check_request(priors, labels, seeds, draws)
+    maps: list[Tensor] = []
+    for level, (prior, draw) in enumerate(zip(priors, draws, strict=True)):
+        known = None if given is None else given[level]
+        labels = labels.to(prior.device)
+        if known is not None and not (known == UNKNOWN).any():
+            maps.append(check_given(known, len(seeds), prior.domain).to(labels))
+            yield maps
+            continue
+        prior.domain.check(labels, maps)
+        with torch.no_grad():
+            context = prior.embed_context(labels, maps)
+        noise = uniforms(seeds, prior.domain.num_positions, level)
+        maps.append(torch.empty(0))
+        for codes in draw_level(prior, context, noise, draw, known):
+            maps[-1] = codes
+            yield maps
+
+
+def sample_hierarchy(
+    priors: Sequence[Prior],
+    labels: Tensor,
+    seeds: Sequence[int],
+    draws: Sequence[Draw],
+    given: Sequence[Tensor | None] | None = None,
+) -> list[Tensor]:
+    """Codes of all levels, (B, H, W) int64 each, coarsest first; see `draw_hierarchy`."""
+    maps: list[Tensor] = []
+    for maps in draw_hierarchy(priors, labels, seeds, draws, given):  # noqa: B007
+        pass
+    return maps
+
+
+def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
+    """A given map (B, H, W) as (B, N), or a ValueError that says what does not fit."""
+    expected = (batch, *domain.grid)
+    if tuple(given.shape) != expected:
+        raise ValueError(
+            f"A given map of this level must have shape {expected}, got {tuple(given.shape)}."
+        )
+    low, high = int(given.min()), int(given.max())
+    if low < UNKNOWN or high >= domain.num_codes:
+        raise ValueError(
+            f"Given codes must be in [0, {domain.num_codes}), or {UNKNOWN} where a code is to be "
+            f"drawn; got {low} to {high}."
+        )
+    return given.flatten(1)
+
+
+def check_request(
+    priors: Sequence[Prior], labels: Tensor, seeds: Sequence[int], draws: Sequence[Draw]
+) -> None:
+    """Raises ValueError unless there is a seed a label and a draw a level."""
+    if len(seeds) != len(labels):
+        raise ValueError(
+            f"Expected one seed a picture, got {len(seeds)} seeds for {len(labels)} labels."
+        )
+    if len(draws) != len(priors):
+        raise ValueError(
+            f"Expected one way to draw a level ({len(priors)} levels), got {len(draws)}."
+        )

@@ -1,0 +1,1 @@
+"""Training: what a run is, its folder, its checkpoints, one loop, the stages."""

@@ -1,0 +1,120 @@
+"""What a run is: one frozen value, resolved before it starts and saved with it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vqvae2.autoencoder import VQVAEConfig
+from vqvae2.data.images import DataConfig
+from vqvae2.likelihood import Draw
+from vqvae2.priors import Domain, PriorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How one model is trained.
+
+    Arguments:
+        steps: optimizer steps.
+        batch: examples a step, of all ranks and accumulated parts together.
+        accumulate: parts that a rank's share of the batch is cut into, to save memory.
+        learning_rate: of Adam, after warm-up.
+        warmup_steps: steps over which it rises from 0.
+        cooldown: last part of the steps, over which it falls to 0.
+        clip_norm: gradients are scaled down to this norm.
+        average_decay: of the moving average of the weights that is kept, measured and saved.
+        precision: "auto" is bfloat16 autocast where the device multiplies it faster, else float32.
+        validate_every: steps between looks at held-out examples.
+        validation_examples: held-out examples a look, at most.
+        save_every: steps between checkpoints.
+        log_every: steps between lines of the log.
+    """
+
+    steps: int
+    batch: int = 32
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    cooldown: float = 0.3
+    clip_norm: float = 1.0
+    average_decay: float = 0.98
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    validate_every: int = 500
+    validation_examples: int = 1000
+    save_every: int = 500
+    log_every: int = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Config:
+    """How the autoencoder is trained: `train`, and what keeps every level's codes at work.
+
+    The paper's plain form is `continuous_steps=0, level_dropout=0` with `revive_below=0` in the
+    codebook; `docs/codebooks.md` shows what each of the three does.
+
+    Arguments:
+        train: the loop.
+        continuous_steps: first steps without quantisation, so that codes start from an encoder
+            that already says something.
+        start_vectors_a_code: encoder outputs a code, at the coarsest level, that the codes start
+            from.
+        level_dropout: part of the pictures whose finer levels are blanked for the decoder, which
+            so learns to draw from the coarse levels alone; without it the finest level explains
+            the picture and the coarse ones starve.
+    """
+
+    train: TrainConfig
+    continuous_steps: int = 100
+    start_vectors_a_code: int = 16
+    level_dropout: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that decides what a run computes.
+
+    Arguments:
+        preset: the name of the function in `vqvae2.presets` that it came from.
+        seed: of the weights, the order of examples and all noise.
+        data: the pictures.
+        autoencoder: the model of stage 1.
+        stage1: how it is trained.
+        priors: the models of stage 2, one a level, coarsest first.
+        stage2: how they are trained, one a prior.
+        draws: how each level is drawn, one a prior.
+        num_classes: of the labels; 1 for pictures without.
+    """
+
+    preset: str
+    seed: int = 0
+    data: DataConfig
+    autoencoder: VQVAEConfig
+    stage1: Stage1Config
+    priors: tuple[PriorConfig, ...] = ()
+    stage2: tuple[TrainConfig, ...] = ()
+    draws: tuple[Draw, ...] = field(default_factory=tuple)
+    num_classes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses lists of different lengths and a picture size without a whole grid."""
+        if self.priors:
+            counts = (len(self.priors), len(self.stage2), len(self.draws))
+            if counts != (self.autoencoder.num_levels,) * 3:
+                raise ValueError(
+                    f"A run needs one prior, one training and one way to draw for each of its "
+                    f"{self.autoencoder.num_levels} levels, got {counts}."
+                )
+        self.grids()
+
+    def grids(self) -> list[tuple[int, int]]:
+        """(H, W) of each level's codes, coarsest first."""
+        return self.autoencoder.grids(self.data.size, self.data.size)
+
+    def domain(self, level: int) -> Domain:
+        """What the prior of `level` is a distribution over."""
+        grids = self.grids()
+        return Domain(
+            num_codes=self.autoencoder.codebook.num_codes,
+            grid=grids[level],
+            coarser_grids=tuple(grids[:level]),
+            num_classes=self.num_classes,
+        )

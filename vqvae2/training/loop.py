@@ -1,0 +1,179 @@
+"""The loop of both stages: it learns; the caller logs, saves, draws.
+
+What is learnt is a `Task`. Order and noise are functions of (seed, step, rank) inside it, so a
+`State` holds weights, their average, the optimizer and the step, and nothing about randomness.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vqvae2.training import checkpoint
+from vqvae2.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a task makes of a part of a batch.
+
+    Arguments:
+        value: what is minimised, a scalar.
+        figures: scalars for the log, detached.
+        learnt: whatever the task's `after_step` needs of this part.
+    """
+
+    value: Tensor
+    figures: Mapping[str, Tensor]
+    learnt: Any = None
+
+
+class Task(Protocol):
+    """A model to train and how: `Stage1` or `Stage2`."""
+
+    config: TrainConfig
+    module: nn.Module
+
+    def batch(self, step: int) -> list[Any]:
+        """This rank's examples of `step`, in `config.accumulate` parts, on the CPU."""
+
+    def before_step(self, step: int) -> None:
+        """Called with the module about to take step `step`."""
+
+    def loss(self, module: Callable[..., Any], part: Any, step: int) -> Loss:
+        """The loss of one part."""
+
+    def after_step(self, parts: list[Any], step: int) -> None:
+        """Called with what each part's `Loss.learnt` held, after the optimizer's step."""
+
+
+@dataclass
+class State:
+    """Everything that training changes.
+
+    Arguments:
+        module: the model that learns.
+        average: the moving average of its weights, with its current buffers.
+        optimizer: Adam over the module's parameters.
+        step: steps done.
+        notes: numbers that the caller keeps with the state (best figure so far).
+    """
+
+    module: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int
+    notes: dict[str, float]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+        model = {f"model.{name}": value for name, value in self.module.state_dict().items()}
+        average = {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        return {**model, **average, **checkpoint.optimizer_tensors(self.optimizer)}
+
+    def load(self, saved: checkpoint.Checkpoint) -> None:
+        """Takes a saved state over."""
+        for prefix, module in [("model.", self.module), ("average.", self.average)]:
+            names = [name for name in saved.tensors if name.startswith(prefix)]
+            module.load_state_dict({n.removeprefix(prefix): saved.tensors[n] for n in names})
+        checkpoint.load_optimizer(self.optimizer, saved.tensors)
+        self.step, self.notes = saved.step, dict(saved.notes)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Yielded after each step.
+
+    Arguments:
+        step: steps done.
+        figures: scalars of the step, still on the device: reading one waits for it.
+    """
+
+    step: int
+    figures: dict[str, Tensor]
+
+
+def new_state(task: Task) -> State:
+    """The state before the first step."""
+    module = task.module
+    optimizer = torch.optim.Adam(
+        module.parameters(), lr=task.config.learning_rate, fused=True, betas=(0.9, 0.999)
+    )
+    average = copy.deepcopy(module).requires_grad_(False).eval()
+    return State(module, average, optimizer, 0, {})
+
+
+def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
+    """Trains from `state.step` to `task.config.steps`, yielding after every step.
+
+    Arguments:
+        accelerator: an `accelerate.Accelerator`; its process count, device and precision are used.
+    """
+    config, module = task.config, accelerator.prepare_model(state.module)
+    parameters = list(state.module.parameters())
+    state.module.train()
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(task.batch, state.step)
+        while state.step < config.steps:
+            parts = coming.result()
+            if state.step + 1 < config.steps:
+                coming = ahead.submit(task.batch, state.step + 1)
+            task.before_step(state.step)
+            losses = []
+            for number, part in enumerate(parts):
+                last = number == len(parts) - 1
+                with accelerator.autocast(), sync_only_if(last, accelerator, module):
+                    loss = task.loss(module, to_device(part, accelerator.device), state.step)
+                    accelerator.backward(loss.value / len(parts))
+                losses.append(loss)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(config, state.step)
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+            task.after_step([loss.learnt for loss in losses], state.step)
+            update_average(state, config.average_decay)
+            state.step += 1
+            figures = mean_figures([loss.figures for loss in losses])
+            yield Progress(state.step, {**figures, "gradient_norm": norm.detach()})
+
+
+def sync_only_if(last: bool, accelerator: Any, module: nn.Module) -> Any:
+    """Ranks exchange gradients with the last part only."""
+    import contextlib
+
+    return contextlib.nullcontext() if last else accelerator.no_sync(module)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Rises over the warm-up, stays, falls to 0 over the cool-down."""
+    rising = (step + 1) / (config.warmup_steps + 1)
+    cooling = max(1, round(config.steps * config.cooldown))
+    falling = (config.steps - step) / cooling
+    return config.learning_rate * min(1.0, rising, falling)
+
+
+@torch.no_grad()
+def update_average(state: State, decay: float) -> None:
+    """Moves the average towards the weights, faster at first; buffers are taken over."""
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    averages, weights = list(state.average.parameters()), list(state.module.parameters())
+    torch._foreach_lerp_(averages, weights, 1 - decay)
+    for average, buffer in zip(state.average.buffers(), state.module.buffers(), strict=True):
+        average.copy_(buffer)
+
+
+def mean_figures(parts: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Each figure's mean over the parts of a batch."""
+    return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Moves the tensors in a tuple or list."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return type(value)(to_device(item, device) for item in value)
