@@ -47,7 +47,9 @@ def draw_level(
     domain = prior.domain
     batch, noise = len(noise), noise.to(prior.device)
     codes = torch.full((batch, domain.num_positions), UNKNOWN, device=prior.device)
-    known = codes.clone() if given is None else check_given(given, batch, domain).to(codes)
+    known = codes.clone()
+    if given is not None:
+        known.copy_(check_given(given, batch, domain).flatten(1))
     cache = prior.new_cache(context, batch)
     previous = torch.zeros(batch, dtype=torch.int64, device=prior.device)
     for position in range(domain.num_positions):
@@ -112,7 +114,7 @@ def sample_hierarchy(
 
 
 def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
-    """A given map (B, H, W) as (B, N), or a ValueError that says what does not fit."""
+    """The given map (B, H, W) itself, or a ValueError that says what does not fit."""
     expected = (batch, *domain.grid)
     if tuple(given.shape) != expected:
         raise ValueError(
@@ -124,7 +126,7 @@ def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
             f"Given codes must be in [0, {domain.num_codes}), or {UNKNOWN} where a code is to be "
             f"drawn; got {low} to {high}."
         )
-    return given.flatten(1)
+    return given
 
 
 def check_request(

@@ -6,7 +6,7 @@ and the columns left of it, each seen by a stack of its own:
     VerticalConv    row r sees rows <= r, columns both ways
     HorizontalConv  column c sees columns <= c of its own row
 
-Both see their own position; `shift_down` and `shift_right` take it away once, at the input, so
+Both see their own position; `shift_down` and `shift_raster` take it away once, at the input, so
 every later layer may keep it. Each has two modes that compute the same: `forward` on whole maps,
 and `step` on a window of the last rows or columns.
 
@@ -26,9 +26,13 @@ def shift_down(x: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
 
 
-def shift_right(x: Tensor) -> Tensor:
-    """(B, C, H, W) moved right by a column; zeros come in at the left."""
-    return F.pad(x, (1, 0))[..., :-1]
+def shift_raster(x: Tensor) -> Tensor:
+    """(B, C, H, W) moved on by a position in raster order; zeros come in at the first.
+
+    A row's first column so gets the last of the row above: an attention that follows sees, in a
+    position's own input, the code just before it, and in the others' all earlier ones.
+    """
+    return F.pad(x.flatten(2), (1, 0))[..., :-1].unflatten(2, x.shape[2:])
 
 
 def push(window: Tensor, new: Tensor, dim: int) -> None:

@@ -26,7 +26,7 @@ from vqvae2.nn.causal import (
     pointwise,
     push,
     shift_down,
-    shift_right,
+    shift_raster,
 )
 from vqvae2.nn.residual import ResidualStack
 from vqvae2.priors.conditioning import Conditioning
@@ -68,7 +68,7 @@ class GatedPixelCNNCache:
         index: positions done; decides on the host when a row begins.
         row, column, position: of the next code, (1,) int64 on the device.
         context: (B, C, H or 1, W or 1).
-        left: (B, C), the embedded code left of the position; zeros in the first column.
+        before: (B, C), the embedded code before the position; zeros at the first.
         above: (B, C, 1, W), the embedded codes of the row before, then of this row as they come.
         rows: a layer's inputs to the vertical stack, (B, C, R, W).
         columns: a layer's inputs to the horizontal stack, (B, L, C).
@@ -81,7 +81,7 @@ class GatedPixelCNNCache:
     column: Tensor
     position: Tensor
     context: Tensor
-    left: Tensor
+    before: Tensor
     above: Tensor
     rows: list[Tensor]
     columns: list[Tensor]
@@ -170,7 +170,7 @@ class GatedPixelCNN(Prior):
         """Logits (B, K, H, W) of whole maps (B, H, W) given context."""
         embedded = self.embedding(codes).movedim(-1, 1)
         place = self.row_position + self.column_position
-        v, h = shift_down(embedded) + place, shift_right(embedded) + place
+        v, h = shift_down(embedded) + place, shift_raster(embedded) + place
         for layer in self.layers:
             v, h = layer(v, h, context)
         return cast(Tensor, self.output(h))
@@ -188,7 +188,7 @@ class GatedPixelCNN(Prior):
             column=start.clone(),
             position=start.clone(),
             context=context.expand(batch, -1, height, width),
-            left=zeros(batch, config.channels),
+            before=zeros(batch, config.channels),
             above=zeros(batch, config.channels, 1, width),
             rows=[zeros(batch, config.channels, rows, width) for _ in layers],
             columns=[zeros(batch, columns, config.channels) for _ in layers],
@@ -204,9 +204,9 @@ class GatedPixelCNN(Prior):
         """Logits (B, K) of the next position given the code before it, (B,)."""
         width = self.domain.grid[1]
         if cache.index:
-            cache.left.copy_(self.embedding(previous))
+            cache.before.copy_(self.embedding(previous))
             last = (cache.position - 1) % width
-            cache.above.index_copy_(3, last, cache.left[:, :, None, None])
+            cache.above.index_copy_(3, last, cache.before[:, :, None, None])
         if cache.index % width == 0:
             self._begin_row(cache)
         logits = self._next_column(cache)
@@ -224,7 +224,6 @@ class GatedPixelCNN(Prior):
         for layer, rows, bias in zip(self._layers(), cache.rows, cache.biases, strict=True):
             v, row_bias = layer.step_row(rows, v, context)
             bias.copy_(row_bias)
-        cache.left.zero_()
         for columns in cache.columns:
             columns.zero_()
 
@@ -232,7 +231,7 @@ class GatedPixelCNN(Prior):
         """The horizontal stack at one position; the same operations at every position."""
         place = self.row_position.index_select(1, cache.row)
         place = place + self.column_position.index_select(2, cache.column)
-        h = cache.left + place[:, 0, 0]
+        h = cache.before + place[:, 0, 0]
         attention = iter(cache.attention)
         for layer, columns, biases in zip(
             self._layers(), cache.columns, cache.biases, strict=True

@@ -22,7 +22,6 @@ class TrainConfig:
         cooldown: last part of the steps, over which it falls to 0.
         clip_norm: gradients are scaled down to this norm.
         average_decay: of the moving average of the weights that is kept, measured and saved.
-        precision: "auto" is bfloat16 autocast where the device multiplies it faster, else float32.
         validate_every: steps between looks at held-out examples.
         validation_examples: held-out examples a look, at most.
         save_every: steps between checkpoints.
@@ -37,7 +36,6 @@ class TrainConfig:
     cooldown: float = 0.3
     clip_norm: float = 1.0
     average_decay: float = 0.98
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     validate_every: int = 500
     validation_examples: int = 1000
     save_every: int = 500
@@ -82,6 +80,7 @@ class Run:
         stage2: how they are trained, one a prior.
         draws: how each level is drawn, one a prior.
         num_classes: of the labels; 1 for pictures without.
+        precision: "auto" is bfloat16 autocast on a GPU that has it, float32 elsewhere.
     """
 
     preset: str
@@ -93,6 +92,7 @@ class Run:
     stage2: tuple[TrainConfig, ...] = ()
     draws: tuple[Draw, ...] = field(default_factory=tuple)
     num_classes: int = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuses lists of different lengths and a picture size without a whole grid."""

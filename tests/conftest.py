@@ -1,0 +1,49 @@
+"""What several tests share: small models, and real-looking pictures."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from torch import Tensor
+
+from vqvae2.autoencoder import VQVAE, VQVAEConfig
+from vqvae2.codebook import CodebookConfig
+from vqvae2.data.synthetic import render
+
+# Tiny tensors: a second thread costs more than it brings, above all beside other work.
+torch.set_num_threads(1)
+
+FACTORS = [(4,), (2, 4), (2, 2, 2)]
+"""One, two and three levels."""
+
+
+def small_config(factors: tuple[int, ...], num_codes: int = 24) -> VQVAEConfig:
+    return VQVAEConfig(
+        factors=factors,
+        channels=16,
+        residual_channels=8,
+        num_residual_blocks=1,
+        codebook=CodebookConfig(num_codes=num_codes, code_size=6),
+    )
+
+
+def small_autoencoder(
+    factors: tuple[int, ...], num_codes: int = 24, dtype: torch.dtype = torch.float64
+) -> VQVAE:
+    """An untrained autoencoder whose codebooks have started from pictures."""
+    torch.manual_seed(0)
+    model = VQVAE(small_config(factors, num_codes)).to(dtype).eval()
+    model.start_codebooks(pictures(32).to(dtype), torch.Generator().manual_seed(0))
+    return model
+
+
+def pictures(count: int, size: int = 16, first: int = 0) -> Tensor:
+    """Built-in pictures in [0, 1]."""
+    return render(torch.arange(first, first + count), size, seed=0).images.float() / 255
+
+
+@pytest.fixture(params=FACTORS, ids=["1-level", "2-levels", "3-levels"])
+def factors(request: pytest.FixtureRequest) -> tuple[int, ...]:
+    return request.param

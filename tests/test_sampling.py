@@ -1,0 +1,200 @@
+import numpy as np
+import pytest
+import torch
+from test_priors import inputs, make
+
+from vqvae2.likelihood import Categorical, Draw
+from vqvae2.priors import Domain, GatedPixelCNN, GatedPixelCNNConfig
+from vqvae2.sampling import UNKNOWN, draw_level, sample_hierarchy, uniforms
+
+CONFIG = GatedPixelCNNConfig(
+    channels=8, residual_channels=8, num_layers=3, attention_every=2, num_heads=2
+)
+GRIDS = [(2, 2), (4, 4), (8, 8)]
+
+
+@pytest.fixture(params=[1, 2, 3], ids=["1-level", "2-levels", "3-levels"])
+def priors(request):
+    torch.manual_seed(0)
+    return [
+        GatedPixelCNN(
+            CONFIG,
+            Domain(
+                num_codes=6,
+                grid=GRIDS[level],
+                coarser_grids=tuple(GRIDS[:level]),
+                num_classes=3,
+            ),
+        )
+        .double()
+        .eval()
+        for level in range(request.param)
+    ]
+
+
+def sample(priors, labels, seeds, **options):
+    draws = options.pop("draws", [Draw()] * len(priors))
+    return sample_hierarchy(priors, torch.tensor(labels), seeds, draws, **options)
+
+
+def test_picture_i_depends_on_its_own_seed_never_on_the_batch(priors):
+    labels, seeds = [0, 1, 2, 0, 1], [5, 6, 7, 8, 5]
+    together = sample(priors, labels, seeds)
+    for i in range(5):
+        alone = sample(priors, labels[i : i + 1], seeds[i : i + 1])
+        for maps, single in zip(together, alone, strict=True):
+            assert torch.equal(maps[i], single[0])
+    backwards = sample(priors, labels[::-1], seeds[::-1])
+    for maps, other in zip(together, backwards, strict=True):
+        assert torch.equal(maps, other.flip(0))
+
+
+def test_other_seeds_and_classes_give_other_pictures(priors):
+    a, b, c = (sample(priors, *spec) for spec in [([0], [1]), ([0], [2]), ([1], [1])])
+    assert not torch.equal(a[-1], b[-1])
+    if len(priors) > 1:
+        assert not torch.equal(a[-1], c[-1])
+
+
+def test_a_partly_given_map_keeps_what_was_given(priors):
+    full = sample(priors, [0, 1], [1, 2])
+    given = [codes.clone() for codes in full]
+    given[-1][:, given[-1].shape[1] // 2 :] = UNKNOWN
+    again = sample(priors, [0, 1], [3, 4], given=given)
+    for level in range(len(priors)):
+        known = given[level] != UNKNOWN
+        assert torch.equal(again[level][known], given[level][known])
+    assert not torch.equal(again[-1], full[-1])
+
+
+def test_the_rest_of_a_partly_given_map_is_drawn_from_the_same_conditional(priors):
+    """With the noise of the first drawing, completing it gives the first drawing back."""
+    full = sample(priors, [0, 1], [1, 2])
+    given = [codes.clone() for codes in full]
+    given[-1].view(2, -1)[:, ::3] = UNKNOWN
+    for maps, again in zip(full, sample(priors, [0, 1], [1, 2], given=given), strict=True):
+        assert torch.equal(maps, again)
+
+
+def test_keeping_the_coarsest_level_gives_variations(priors):
+    if len(priors) == 1:
+        given = [None]
+    else:
+        given = [sample(priors, [0], [1])[0], *[None] * (len(priors) - 1)]
+    a, b = (sample(priors, [0], [seed], given=given) for seed in (11, 12))
+    if len(priors) > 1:
+        assert torch.equal(a[0], b[0])
+    assert not torch.equal(a[-1], b[-1])
+
+
+@torch.no_grad()
+def test_sampled_frequencies_are_the_prior_probabilities():
+    torch.manual_seed(0)
+    prior = GatedPixelCNN(CONFIG, Domain(num_codes=3, grid=(1, 2))).double().eval()
+    count = 20_000
+    labels = torch.zeros(count, dtype=torch.int64)
+    (codes,) = sample_hierarchy([prior], labels, range(count), [Draw()])
+    seen = torch.bincount(codes.flatten(1) @ torch.tensor([3, 1]), minlength=9) / count
+    maps = torch.cartesian_prod(torch.arange(3), torch.arange(3)).view(9, 1, 2)
+    expected = prior.log_prob(maps, labels[:9], []).sum(dim=(1, 2)).exp()
+    assert (seen - expected).abs().max() < 5 * 0.5 / count**0.5
+
+
+@torch.no_grad()
+def test_cached_sampling_equals_sampling_by_whole_passes():
+    for levels in (1, 2, 3):
+        prior = make(levels, "attention")
+        _, labels, coarser = inputs(prior)
+        context, noise = prior.embed_context(labels, coarser), uniforms([1, 2, 3], 48, 0)
+        *_, fast = draw_level(prior, context, noise, Draw(temperature=0.7, top_k=5))
+        slow = torch.zeros_like(fast)
+        for position in range(prior.domain.num_positions):
+            params = prior(slow, context).flatten(2)[..., position]
+            drawn = Categorical.sample(
+                params, noise[:, position], Draw(temperature=0.7, top_k=5)
+            )
+            slow.view(3, -1)[:, position] = drawn
+        assert torch.equal(fast, slow)
+
+
+def test_a_step_does_not_wait_for_the_host_and_shapes_never_change():
+    """No value is read back in a step: on the meta device there are none to read."""
+    prior = make(2, "attention").to("meta")
+    context = torch.empty(2, 8, 4, 6, dtype=torch.float64, device="meta")
+    cache = prior.new_cache(context, 2)
+    previous = torch.zeros(2, dtype=torch.int64, device="meta")
+    for _ in range(prior.domain.num_positions):
+        params = prior.step(cache, previous)
+        assert params.shape == (2, 7)
+        assert [k.keys.shape for k in cache.attention] == [(2, 2, 24, 4)] * 2
+
+
+def test_drawing_yields_after_every_position():
+    prior = make(1, "plain")
+    _, labels, coarser = inputs(prior)
+    context = prior.embed_context(labels, coarser)
+    noise = uniforms([0, 1, 2], prior.domain.num_positions, 0)
+    left = [int((m == UNKNOWN).sum()) for m in draw_level(prior, context, noise, Draw())]
+    assert left == [3 * n for n in range(prior.domain.num_positions - 1, -1, -1)]
+
+
+def test_inverse_distribution_function_matches_numpy():
+    torch.manual_seed(0)
+    params, noise = torch.randn(500, 9).double(), torch.rand(500).double()
+    weights = np.exp(params.numpy())
+    cumulative = np.cumsum(weights / weights.sum(axis=1, keepdims=True), axis=1)
+    pairs = zip(cumulative, noise.numpy(), strict=True)
+    expected = [int(np.searchsorted(row, number, "right")) for row, number in pairs]
+    assert Categorical.sample(params, noise, Draw()).tolist() == expected
+
+
+def test_temperature_0_takes_the_most_probable_code():
+    params = torch.randn(50, 9)
+    codes = Categorical.sample(params, torch.rand(50).double(), Draw(temperature=0))
+    assert torch.equal(codes, params.argmax(dim=1))
+
+
+def test_top_k_and_top_p_leave_out_the_improbable():
+    params = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log().expand(1000, -1)
+    noise = torch.linspace(0, 1, 1001)[:-1].double()
+    assert Categorical.sample(params, noise, Draw(top_k=2)).unique().tolist() == [0, 1]
+    assert Categorical.sample(params, noise, Draw(top_p=0.7)).unique().tolist() == [0, 1]
+    assert Categorical.sample(params, noise, Draw(top_p=0.01)).unique().tolist() == [0]
+    shares = torch.bincount(Categorical.sample(params, noise, Draw(top_k=2))) / 1000
+    torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3]), atol=0.01, rtol=0)
+
+
+def test_noise_at_the_edge_of_1_still_gives_a_code():
+    params = torch.zeros(1, 5)
+    edge = torch.tensor([np.nextafter(1.0, 0.0)], dtype=torch.float64)
+    assert Categorical.sample(params, edge, Draw()).item() == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "Temperature must be 0"),
+        ({"temperature": float("nan")}, "Temperature must be 0"),
+        ({"top_k": 0}, "at least 1 code, got 0"),
+        ({"top_p": 0.0}, r"in \(0, 1\], got 0.0"),
+        ({"top_p": 1.5}, r"in \(0, 1\], got 1.5"),
+    ],
+)
+def test_settings_that_no_distribution_has_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Draw(**options)
+
+
+def test_bad_requests_are_one_clear_line(priors):
+    with pytest.raises(ValueError, match="got 2 seeds for 1 labels"):
+        sample(priors, [0], [1, 2])
+    with pytest.raises(ValueError, match=r"Labels must be in \[0, 3\)"):
+        sample(priors, [3], [1])
+    with pytest.raises(ValueError, match="one way to draw a level"):
+        sample(priors, [0], [1], draws=[Draw()] * 9)
+    wrong_shape = [torch.zeros(1, 3, 3, dtype=torch.int64)] + [None] * (len(priors) - 1)
+    with pytest.raises(ValueError, match="must have shape"):
+        sample(priors, [0], [1], given=wrong_shape)
+    out_of_range = [torch.full((1, 2, 2), 6)] + [None] * (len(priors) - 1)
+    with pytest.raises(ValueError, match=r"must be in \[0, 6\)"):
+        sample(priors, [0], [1], given=out_of_range)

@@ -1,0 +1,37 @@
+"""`vqvae2 evaluate`: the figures of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vqvae2.cli.display import console
+from vqvae2.cli.train import show_figures
+from vqvae2.training.evaluate import evaluate
+from vqvae2.training.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a run on held-out pictures: distortion, codes in use, likelihood of the codes.
+
+    Arguments:
+        run: A run folder.
+        limit: Held-out pictures, at most; evenly spread over the classes.
+        device: cpu, cuda, cuda:1, mps.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    limit: int = 10_000
+    device: str = "cpu"
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, measures, prints."""
+    options = tyro.cli(Options, prog="vqvae2 evaluate", args=arguments)
+    if options.limit < 1:
+        raise ValueError(f"--limit must be at least 1 picture, got {options.limit}.")
+    metrics = evaluate(RunFolder(options.run), options.limit, options.device)
+    show_figures(metrics)
+    console.print(f"all figures in {options.run / 'metrics.json'}")

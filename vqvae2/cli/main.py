@@ -1,0 +1,90 @@
+"""`vqvae2 COMMAND ...`: finds the command, and turns what a user can cause into one line.
+
+Exit codes: 0 done, 2 something the message says how to mend, 130 stopped by Ctrl-C.
+Set VQVAE2_TRACEBACK=1 to see where an error came from.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+
+COMMANDS = {
+    "demo": "everything on the built-in pictures, in minutes, with a report",
+    "train": "all stages on your pictures; repeat the command to go on",
+    "reconstruct": "pictures through a run's codes and back",
+    "sample": "new pictures, by class and seed",
+    "evaluate": "the figures of a run, into metrics.json",
+    "report": "everything about a run in one HTML file",
+    "doctor": "whether a run is healthy, in words",
+    "presets": "the complete configurations by name",
+}
+
+
+def usage() -> str:
+    """What `vqvae2 --help` prints."""
+    lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: vqvae2 COMMAND [options]     (vqvae2 COMMAND --help tells a command's options)",
+            "",
+            *lines,
+            "",
+            "first steps:  vqvae2 demo",
+            "              vqvae2 train --data FOLDER --run runs/mine",
+            "              vqvae2 sample runs/mine",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command and exits."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command; the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"vqvae2 {version('vqvae2')}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}."
+        return complain(f"Unknown command {name!r}; {hint}")
+    command: Callable[[list[str]], None] = import_module(f"vqvae2.cli.{name}").main
+    return guarded(command, rest)
+
+
+def guarded(command: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Runs a command; errors that a user can cause become one line."""
+    try:
+        command(arguments)
+    except KeyboardInterrupt:
+        return complain("Stopped; what was saved stays.", 130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("VQVAE2_TRACEBACK"):
+            raise
+        return complain(sentence(error))
+    return 0
+
+
+def sentence(error: Exception) -> str:
+    """An error as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        hint = "; free some space and repeat the command: nothing is lost" * (error.errno == 28)
+        return f"{error.strerror}{where}{hint}."
+    return " ".join(str(error).split())
+
+
+def complain(message: str, code: int = 2) -> int:
+    """Prints one line to the error stream."""
+    print(f"vqvae2: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,48 @@
+"""`vqvae2 presets`: the complete configurations by name."""
+
+from dataclasses import dataclass
+
+import torch
+import tyro
+
+from vqvae2.autoencoder import VQVAE
+from vqvae2.cli.display import table
+from vqvae2.presets import EXPECTED, PRESETS
+from vqvae2.priors import build_prior
+from vqvae2.training.config import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """List the presets: pictures, code grids, parameters, memory of the weights, what to expect."""
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the table; models are only counted, never made."""
+    tyro.cli(Options, prog="vqvae2 presets", args=arguments)
+    columns = ["preset", "pictures", "code grids", "autoencoder", "priors", "training", "expect"]
+    table("presets", columns, [row(name, preset()) for name, preset in PRESETS.items()])
+
+
+def row(name: str, run: Run) -> list[str]:
+    """One preset's line."""
+    with torch.device("meta"):
+        autoencoder = count(VQVAE(run.autoencoder))
+        priors = [count(build_prior(c, run.domain(i))) for i, c in enumerate(run.priors)]
+    grids = " + ".join(f"{height}x{width}" for height, width in run.grids())
+    # Weights, their average, their gradients and Adam's two moments, float32.
+    largest = max(autoencoder, *priors)
+    return [
+        name,
+        f"{run.data.size}x{run.data.size}",
+        grids,
+        f"{autoencoder / 1e6:.1f} M",
+        " + ".join(f"{n / 1e6:.1f} M" for n in priors),
+        f"{largest * 20 / 2**30:.1f} GiB + activations",
+        EXPECTED[name],
+    ]
+
+
+def count(module: torch.nn.Module) -> int:
+    """Parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())

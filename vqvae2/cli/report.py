@@ -1,0 +1,31 @@
+"""`vqvae2 report`: everything about a run in one HTML file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vqvae2.cli.display import console
+from vqvae2.report.report import write_report
+from vqvae2.training.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write RUN/report.html: pictures, levels, codebooks, curves, samples, figures, config.
+
+    Arguments:
+        run: A run folder.
+        device: cpu, cuda, cuda:1, mps.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    device: str = "cpu"
+
+
+def main(arguments: list[str]) -> None:
+    """Parses and writes."""
+    options = tyro.cli(Options, prog="vqvae2 report", args=arguments)
+    path = write_report(RunFolder(options.run), options.device)
+    console.print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, opens in any browser)")

@@ -1,0 +1,171 @@
+"""Says in words whether a run is healthy, and what to do where it is not.
+
+Reads what the run folder holds (logs, metrics, models, codes); it trains and measures nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from vqvae2.data.codes import read_codes, read_info
+from vqvae2.metrics.usage import CodeUsage
+from vqvae2.pipeline import load_autoencoder, load_prior
+from vqvae2.training import checkpoint
+from vqvae2.training.config import Run
+from vqvae2.training.run import RunFolder
+from vqvae2.weights import fingerprint
+
+COLLAPSED = 0.05  # a level whose codes carry less than this part of log K is collapsed
+UNUSED = 0.10  # a larger share of codes that never occur is worth a word
+SUSPICIOUS_NATS = 0.05  # a prior this sure of its codes has nothing to predict
+OVERFITTED = 0.10  # held-out nats above training nats by this part of them
+CARRIES = 1.2  # blanking a level that matters multiplies the error by at least this
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Arguments:
+        verdict: "good", "watch" or "bad".
+        what: the figure in words.
+        advice: what to do; "" when good.
+    """
+
+    verdict: Literal["good", "watch", "bad"]
+    what: str
+    advice: str = ""
+
+
+def diagnose(folder: RunFolder) -> list[Finding]:
+    """Everything that the run folder lets us say, from pictures to priors."""
+    run = folder.read()
+    return [
+        *look_at_checkpoints(folder, run),
+        *look_at_levels(folder),
+        *look_at_codes(folder, run),
+        *look_at_priors(folder, run),
+    ]
+
+
+def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
+    """Whether every stage has come to its end, and its files are whole."""
+    stages = {"stage1": run.stage1.train.steps}
+    stages |= {f"prior{level}": train.steps for level, train in enumerate(run.stage2)}
+    for stage, steps in stages.items():
+        saved, problems = checkpoint.latest(folder.checkpoints(stage))
+        for problem in problems:
+            yield Finding("bad", problem, "Training goes on from the checkpoint before it.")
+        done = saved.step if saved else 0
+        if done == steps:
+            yield Finding("good", f"{stage} is done: {steps} steps")
+        else:
+            advice = "Repeat `vqvae2 train` on this run to go on."
+            yield Finding("watch", f"{stage} is at step {done} of {steps}", advice)
+
+
+def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
+    """Whether each level's codes are at work, by the last look at held-out pictures."""
+    looks = folder.log("stage1").read("held_out")
+    if not looks:
+        return
+    last, level = looks[-1], 0
+    while f"mse_level_blanked.{level}" in last:
+        ratio = last[f"mse_level_blanked.{level}"] / last["mse"]
+        what = f"blanking level {level} multiplies the error by {ratio:.1f}"
+        if ratio < CARRIES:
+            advice = "The other levels explain the picture alone; raise stage1.level_dropout."
+            yield Finding("bad" if ratio < 1.02 else "watch", what, advice)
+        else:
+            yield Finding("good", what)
+        level += 1
+
+
+def look_at_codes(folder: RunFolder, run: Run) -> Iterator[Finding]:
+    """Whether the codes are those of the autoencoder, and how many are in use."""
+    path = folder.model / "autoencoder"
+    shards = sorted(folder.codes.glob("held_out-*.parquet"))
+    if not (path / "config.json").exists() or not shards:
+        return
+    known = fingerprint(load_autoencoder(path))
+    for shard in sorted(folder.codes.glob("*.parquet")):
+        made_by = read_info(shard).autoencoder
+        if made_by != known:
+            what = f"{shard.name} was made by autoencoder {made_by}, the model is {known}"
+            yield Finding("bad", what, f"Remove {folder.codes} and train again.")
+            return
+    yield Finding("good", f"codes and autoencoder belong together ({known})")
+    codes = read_codes(folder.codes, "held_out", known)
+    num_codes = run.autoencoder.codebook.num_codes
+    for level, maps in enumerate(codes.levels):
+        usage = CodeUsage.of(num_codes)
+        usage.add(torch.from_numpy(maps.astype("int64")))
+        yield judge_usage(level, usage, enough=maps.size >= 4 * num_codes)
+
+
+def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
+    """What a level's usage over the held-out pictures means."""
+    total = len(usage.counts)
+    entropy = torch.log(torch.tensor(usage.perplexity)) / torch.log(torch.tensor(float(total)))
+    what = (
+        f"level {level} uses {usage.used} of {total} codes on held-out pictures, perplexity "
+        f"{usage.perplexity:.0f}"
+    )
+    if entropy < COLLAPSED:
+        return Finding(
+            "bad",
+            f"{what}: it has collapsed",
+            "Use codes started from data and revival (codebook.revive_below), and raise "
+            "stage1.level_dropout.",
+        )
+    if usage.share_used < 1 - UNUSED and enough:
+        advice = "Raise codebook.revive_below, or use fewer codes."
+        return Finding("watch", f"{what}: {total - usage.used} are dead", advice)
+    return Finding("good", what)
+
+
+def look_at_priors(folder: RunFolder, run: Run) -> Iterator[Finding]:
+    """Whether each prior learnt, without learning the training set by heart."""
+    metrics = folder.read_metrics().get("priors", {})
+    known = None
+    if (folder.model / "autoencoder" / "config.json").exists():
+        known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
+    for level in range(len(run.priors)):
+        path = folder.model / "priors" / str(level)
+        if known and (path / "config.json").exists():
+            try:
+                load_prior(path, known)
+            except ValueError as error:
+                yield Finding("bad", str(error), f"Remove {path} and train again.")
+                continue
+        looks = folder.log(f"prior{level}").read("held_out")
+        if looks:
+            yield judge_prior(level, looks, metrics)
+
+
+def judge_prior(
+    level: int, looks: list[dict[str, float]], metrics: dict[str, list[float]]
+) -> Finding:
+    """What a prior's held-out nats mean."""
+    nats = [look["nats_per_code"] for look in looks]
+    best, last = min(nats), nats[-1]
+    what = f"prior of level {level}: {best:.3f} nats per code held out"
+    if best < SUSPICIOUS_NATS:
+        return Finding(
+            "bad",
+            f"{what}, suspiciously near 0",
+            f"Level {level} has probably collapsed: its codes say nothing that must be predicted.",
+        )
+    gap = metrics.get("gap_nats_per_code", [])
+    if level < len(gap):
+        seen = metrics["train_nats_per_code"][level]
+        what += f", {seen:.3f} in training"
+        if gap[level] > OVERFITTED * seen:
+            advice = "More pictures, more dropout, or a smaller prior; the best step was kept."
+            return Finding("watch", f"{what}: overfitted", advice)
+    if last > best * 1.01:
+        rises = f"{what}; it rose to {last:.3f} by the end"
+        return Finding("watch", rises, "Fewer steps or more dropout; the best step was kept.")
+    return Finding("good", what)

@@ -1,0 +1,51 @@
+"""Do samples show the class that was asked for? A classifier trained on the pictures judges.
+
+The same classifier on held-out pictures and on their reconstructions says what could be expected.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vqvae2.data.images import PictureData
+from vqvae2.metrics.classifier import accuracy, labelled, train_classifier
+from vqvae2.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Shares of right answers, in [0, 1]."""
+
+    on_pictures: float
+    on_reconstructions: float
+    on_samples: float
+    num_samples: int
+
+
+def class_agreement(
+    pipeline: Pipeline, data: PictureData, samples_a_class: int = 20, steps: int = 400
+) -> Agreement:
+    """Trains a classifier on `data.train` and asks it about held-out pictures and samples."""
+    classes = len(data.class_names)
+    if classes < 2:
+        raise ValueError(
+            f"Judging classes needs pictures of at least 2 classes, got {classes}; "
+            "sort the pictures into a sub-folder a class."
+        )
+    judge = train_classifier(data.train, classes, steps)
+    labels = torch.arange(classes).repeat_interleave(samples_a_class)
+    samples = pipeline.sample(labels, list(range(len(labels))))
+    limit = 1000
+
+    def reconstructed() -> Iterator[tuple[Tensor, Tensor]]:
+        for images, truth in labelled(data.held_out, limit):
+            yield pipeline.reconstruct(images), truth
+
+    return Agreement(
+        on_pictures=accuracy(judge, labelled(data.held_out, limit)),
+        on_reconstructions=accuracy(judge, reconstructed()),
+        on_samples=accuracy(judge, iter([(samples.images, samples.labels)])),
+        num_samples=len(labels),
+    )

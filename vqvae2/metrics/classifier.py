@@ -1,0 +1,71 @@
+"""A small classifier trained on the spot: a judge of samples where no published network fits.
+
+A plain residual network (He et al. 2015) of a quarter million weights, Adam, one falling learning
+rate. Its verdicts are named after it and compared with nothing but themselves.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqvae2.data.images import Pictures
+from vqvae2.data.order import batch_indices, spread
+from vqvae2.nn.residual import ResidualBlock
+from vqvae2.randomness import generator
+from vqvae2.sheets import to_float
+
+
+class Classifier(nn.Sequential):
+    """Logits (B, classes) of pictures (B, 3, H, W) in [0, 1]."""
+
+    def __init__(self, num_classes: int, width: int = 32) -> None:
+        stages: list[nn.Module] = []
+        widths = [3, width, 2 * width, 4 * width]
+        for channels, next_channels in zip(widths, widths[1:], strict=False):
+            stages += [
+                nn.Conv2d(channels, next_channels, 3, stride=2, padding=1),
+                nn.BatchNorm2d(next_channels),
+                nn.ReLU(),
+                ResidualBlock(next_channels, next_channels // 2),
+            ]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes)]
+        super().__init__(*stages, *head)
+
+
+def train_classifier(
+    pictures: Pictures, num_classes: int, steps: int = 400, batch: int = 64, seed: int = 0
+) -> Classifier:
+    """A classifier of `pictures`, in eval mode."""
+    torch.manual_seed(generator("classifier", seed).initial_seed())
+    model = Classifier(num_classes).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for step in range(steps):
+        indices = batch_indices(len(pictures), batch, seed, step)
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * (1 - step / steps)
+        logits = model(to_float(pictures.batch(indices)))
+        loss = F.cross_entropy(logits, pictures.labels[indices])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
+    """Share of right answers over batches of (pictures in [0, 1], labels)."""
+    right, count = 0, 0
+    for images, labels in batches:
+        right += int((model(images).argmax(dim=1) == labels).sum())
+        count += len(labels)
+    return right / max(1, count)
+
+
+def labelled(
+    pictures: Pictures, limit: int, batch: int = 128
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """At most `limit` pictures, evenly spread, with their labels, in batches."""
+    for indices in spread(len(pictures), limit).split(batch):
+        yield to_float(pictures.batch(indices)), pictures.labels[indices]

@@ -1,0 +1,43 @@
+"""Linear probes: what can be read off the codes of one level by a linear map.
+
+The paper says that the top level carries the global shape and the bottom level local texture
+(Sec. 3.1). A multinomial logistic regression from one level's codes (each code one-hot at its
+place, or counted over the picture) to a known factor says how far that holds.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Features = Literal["places", "counts"]
+
+
+def code_features(codes: Tensor, num_codes: int, features: Features) -> Tensor:
+    """Codes (B, H, W) as a matrix: (B, H W K) one-hot places, or (B, K) counts over the picture."""
+    one_hot = F.one_hot(codes.flatten(1), num_codes).float()
+    if features == "places":
+        return one_hot.flatten(1)
+    return one_hot.mean(dim=1) * 10
+
+
+def probe_accuracy(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], decay: float = 1e-3
+) -> float:
+    """Test accuracy of logistic regression; both are (features (B, F), targets (B,))."""
+    (x, y), (x_test, y_test) = train, test
+    model = nn.Linear(x.shape[1], int(y.max()) + 1)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(model(x), y) + decay * model.weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+    with torch.no_grad():
+        return float((model(x_test).argmax(dim=1) == y_test).double().mean())

@@ -1,0 +1,1 @@
+"""The report: everything that a run folder holds, as one HTML file."""

@@ -1,0 +1,94 @@
+"""The figures of a trained run: what its codes lose, and how well its priors know them.
+
+`evaluate` writes metrics.json: every figure with the data, N, seed and versions it was taken with.
+"""
+
+import platform
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vqvae2
+from vqvae2.data.codes import read_codes
+from vqvae2.data.images import Pictures, open_pictures
+from vqvae2.data.order import spread
+from vqvae2.metrics.distortion import figures, measure_distortion
+from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
+from vqvae2.pipeline import Pipeline
+from vqvae2.sheets import to_float
+from vqvae2.training.config import Run
+from vqvae2.training.run import RunFolder
+from vqvae2.weights import fingerprint
+
+TRAIN_PICTURES = 5000
+"""Training pictures over which the train-validation gap is taken, at most."""
+
+
+def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dict[str, Any]:
+    """Measures the models of a run on at most `limit` held-out pictures; writes metrics.json."""
+    run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
+    # Decoded on access: nothing but the held-out pictures is read.
+    held_out = open_pictures(replace(run.data, memory_gib=0.0)).held_out
+    chosen = spread(len(held_out), limit)
+    metrics: dict[str, Any] = {
+        "provenance": provenance(run, held_out, len(chosen)),
+        "reconstruction": figures(
+            measure_distortion(pipeline.autoencoder, images(held_out, chosen, device))
+        ),
+    }
+    if pipeline.priors:
+        metrics["priors"] = evaluate_priors(folder, run, pipeline, limit)
+    folder.write_metrics(metrics)
+    return metrics
+
+
+def evaluate_priors(
+    folder: RunFolder, run: Run, pipeline: Pipeline, limit: int
+) -> dict[str, Any]:
+    """Nats per code of each level, held out and in training, and bits per picture dimension."""
+    known = fingerprint(pipeline.autoencoder)
+    held_out = read_codes(folder.codes, "held_out", known)
+    train = read_codes(folder.codes, "train", known)
+    levels = list(enumerate(pipeline.priors))
+    nats = [nats_per_code(prior, level, held_out, limit) for level, prior in levels]
+    seen = [nats_per_code(prior, level, train, TRAIN_PICTURES) for level, prior in levels]
+    positions = [prior.domain.num_positions for prior in pipeline.priors]
+    shape = (run.autoencoder.image_channels, run.data.size, run.data.size)
+    result: dict[str, Any] = {
+        "held_out_nats_per_code": nats,
+        "train_nats_per_code": seen,
+        "gap_nats_per_code": [a - b for a, b in zip(nats, seen, strict=True)],
+        "parameters": [sum(p.numel() for p in prior.parameters()) for prior in pipeline.priors],
+    }
+    if len(levels) == run.autoencoder.num_levels:
+        result["held_out_bits_per_dim"] = bits_per_dim(nats, positions, shape)
+        result["held_out_bits_per_dim_level"] = [
+            bits_per_dim([n], [count], shape) for n, count in zip(nats, positions, strict=True)
+        ]
+    return result
+
+
+def images(pictures: Pictures, indices: Tensor, device: str = "cpu") -> Iterator[Tensor]:
+    """Pictures in [0, 1], (B, 3, S, S) a batch."""
+    for part in indices.split(128):
+        yield to_float(pictures.batch(part).to(device))
+
+
+def provenance(run: Run, held_out: Pictures, count: int) -> dict[str, Any]:
+    """What a figure must stand beside."""
+    return {
+        "preset": run.preset,
+        "data": run.data.source,
+        "size": run.data.size,
+        "held_out_pictures": count,
+        "pictures_fingerprint": held_out.fingerprint(),
+        "seed": run.seed,
+        "vqvae2": vqvae2.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
