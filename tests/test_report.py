@@ -40,9 +40,7 @@ def tiny() -> Run:
     return replace(
         run,
         data=replace(run.data, size=16, synthetic_pictures=240),
-        autoencoder=replace(
-            run.autoencoder, channels=16, residual_channels=8, codebook=codebook
-        ),
+        autoencoder=replace(run.autoencoder, channels=16, residual_channels=8, codebook=codebook),
         stage1=replace(run.stage1, train=train, continuous_steps=2),
         priors=tuple(replace(config, num_conditioning_blocks=1, **prior) for config in run.priors),
         stage2=(train, train),

@@ -55,8 +55,8 @@ def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
     stages = {"stage1": run.stage1.train.steps}
     stages |= {f"prior{level}": train.steps for level, train in enumerate(run.stage2)}
     for stage, steps in stages.items():
-        saved, problems = checkpoint.latest(folder.checkpoints(stage))
-        for problem in problems:
+        saved, damaged = checkpoint.latest(folder.checkpoints(stage))
+        for problem in damaged.values():
             yield Finding("bad", problem, "Training goes on from the checkpoint before it.")
         done = saved.step if saved else 0
         if done == steps:

@@ -43,16 +43,18 @@ def codebook_plot(usage: CodeUsage, level: int) -> str:
     total, used = len(share), usage.used
     figure, axes = canvas("codes, most frequent first", "% of all codes")
     edges = [place + 0.5 for place in range(total + 1)]
-    lowest = share[used - 1] / 2 if used else 1e-3
+    lowest = min([100 / total, *share[:used]]) / 2
     colour = level_colour(level)
-    axes.stairs(share[:used], edges[: used + 1], baseline=lowest, fill=True, color=colour, alpha=0.3)
+    axes.stairs(
+        share[:used], edges[: used + 1], baseline=lowest, fill=True, color=colour, alpha=0.3
+    )
     axes.stairs(share[:used], edges[: used + 1], baseline=None, color=colour, linewidth=1.5)
     axes.axhline(100 / total, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     put_note(axes, 0.99, 100 / total, "if all were as likely")
     if used < total:
         axes.axvspan(used + 0.5, total + 0.5, color=GRID, alpha=0.45, linewidth=0)
     axes.set_xlim(0.5, total + 0.5)
-    logarithmic(axes, max(lowest, 1e-6))
+    logarithmic(axes, lowest)
     return svg(figure)
 
 
@@ -87,9 +89,7 @@ def usage_plot(held_out: Sequence[Look], num_levels: int, num_codes: int) -> str
     return svg(figure)
 
 
-def prior_plot(
-    train: Sequence[Look], held_out: Sequence[Look], level: int, num_codes: int
-) -> str:
+def prior_plot(train: Sequence[Look], held_out: Sequence[Look], level: int, num_codes: int) -> str:
     """Nats per code of a prior by step, and ln K, which an ignorant prior needs, if in range."""
     figure, axes = canvas("step", "nats per code")
     draw(axes, train, "nats_per_code", "training", color=MUTED, linewidth=1)
@@ -142,8 +142,11 @@ def draw(axes: Axes, looks: Sequence[Look], name: str, label: str, **style: Any)
 
 def put_note(axes: Axes, x: float, y: float, text: str, side: str = "right") -> None:
     """A few words just above the height `y`; `x` runs from 0 to 1 across the plot."""
-    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(text, (x, y), (0, 2), ha=side, va="bottom", color=INK, size=7.5, **place)
+    across = axes.get_yaxis_transform()
+    axes.annotate(
+        text, (x, y), (0, 2), xycoords=across, textcoords="offset points", ha=side, va="bottom",
+        color=INK, size=7.5,
+    )  # fmt: skip
 
 
 def logarithmic(axes: Axes, bottom: float | None = None) -> None:

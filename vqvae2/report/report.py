@@ -9,7 +9,7 @@ import io
 import json
 import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -42,7 +42,7 @@ PER_LEVEL = 8  # held-out pictures shown level by level
 CLASSES = 20  # rows of samples, at most
 A_CLASS = 8  # samples a row
 WITHOUT_CLASSES = 32  # samples of a run without classes
-CODES_DRAWN = 65_536  # samples are fewer where they would need more codes than these
+CODES_DRAWN = 20_000  # samples are fewer where they would need more codes than these
 LOSSLESS_SIDE = 64  # larger pictures are stored as JPEG, to keep the file small
 NAMES_SHOWN = 500  # of skipped pictures
 
@@ -326,7 +326,7 @@ class Page:
             for level, usage in enumerate(self.usage)
         ]
 
-    def training(self) -> list[dict[str, Any]]:
+    def training(self) -> dict[str, Any]:
         """Curves of every stage that was begun."""
         curves = []
         train, held_out = self.log("stage1")
@@ -344,7 +344,7 @@ class Page:
                 curves.append(self.curve(f"prior{level}", f"Prior of level {level}", plot))
         if not curves:
             raise NotYet(f"Training has not begun: {self.command('train --run')}.")
-        return curves
+        return {"curves": curves, "shaded": self.run.stage1.continuous_steps > 0}
 
     def log(self, stage: str) -> tuple[list[plots.Look], list[plots.Look]]:
         """What a stage wrote of training and of held-out pictures."""
@@ -372,11 +372,11 @@ class Page:
         wanted = A_CLASS if names else WITHOUT_CLASSES
         seeds = list(range(max(1, min(wanted, CODES_DRAWN // (positions * len(classes))))))
         labels = [label for label in classes for _ in seeds]
-        drawn = pipeline.sample(labels, seeds * len(classes)).images.split(len(seeds))
+        drawn = torch.split(pipeline.sample(labels, seeds * len(classes)).images, len(seeds))
         if names:
             rows = [row(names[n], images) for n, images in zip(classes, drawn, strict=True)]
         else:
-            rows = [row("", images) for images in drawn[0].split(A_CLASS)]
+            rows = [row("", images) for images in torch.split(drawn[0], A_CLASS)]
         return {
             "rows": rows,
             "named": bool(names),
@@ -469,4 +469,4 @@ def safe(svg: str) -> Any:
     """Marks one of our own plots as safe: no text of a user is in it."""
     from markupsafe import Markup
 
-    return Markup(svg)  # noqa: S704
+    return Markup(svg)

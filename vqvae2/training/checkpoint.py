@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a stage at a step, in one safetensors file.
 
-Its metadata hold format, version, step, the figures of the best step so far, and a digest of all
-tensors. Files are written whole; the last two are kept, so that a damaged one loses little.
+Its metadata key `vqvae2` holds JSON: format, version, step, the figure of the best step so far, and
+a digest of all tensors. Files are written whole; the last two are kept, so that a damaged one loses little.
 """
 
 import hashlib
@@ -51,12 +51,13 @@ def write_state(
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
         "format": FORMAT,
-        "version": str(VERSION),
-        "step": str(step),
-        "notes": json.dumps(dict(notes)),
+        "version": VERSION,
+        "step": step,
+        "notes": dict(notes),
         "digest": digest(whole),
     }
-    write_bytes(path, to_bytes(whole, header))
+    # One key: safetensors writes several in any order, and equal states must be equal files.
+    write_bytes(path, to_bytes(whole, {"vqvae2": json.dumps(header)}))
 
 
 def read_state(path: Path) -> Checkpoint:
@@ -65,26 +66,26 @@ def read_state(path: Path) -> Checkpoint:
 
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("vqvae2", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
-    if (header.get("format"), header.get("version")) != (FORMAT, str(VERSION)):
+    if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
         raise ValueError(f"{path} is not a {FORMAT} of version {VERSION}")
     if header["digest"] != digest(tensors):
         raise ValueError(f"{path} is damaged (its digest does not fit its tensors)")
-    return Checkpoint(int(header["step"]), tensors, json.loads(header["notes"]))
+    return Checkpoint(header["step"], tensors, header["notes"])
 
 
-def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole state in `folder`, or None, and why newer ones were passed over."""
-    problems = []
+def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The newest whole state in `folder`, or None, and why newer files were passed over."""
+    damaged: dict[Path, str] = {}
     for path in reversed(steps_in(folder)):
         try:
-            return read_state(path), problems
+            return read_state(path), damaged
         except ValueError as error:
-            problems.append(str(error))
-    return None, problems
+            damaged[path] = str(error)
+    return None, damaged
 
 
 def steps_in(folder: Path) -> list[Path]:
@@ -113,10 +114,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Gives `optimizer` the state that `optimizer_tensors` named."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             index, _, key = rest.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
+            state.setdefault(int(index), {})[key] = like(tensor, parameters[int(index)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """`tensor` in the memory layout of its parameter: fused optimizers pair them by address."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

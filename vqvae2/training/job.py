@@ -9,6 +9,7 @@ told to the caller as events; nothing is printed.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -205,11 +206,13 @@ class Job:
     ) -> Iterator[Event]:
         """Runs the loop from the newest checkpoint to the last step."""
         config, log = task.config, self.folder.log(stage)
-        state, problems = self._resume(stage, task)
-        for problem in problems:
+        state, damaged = self._resume(stage, task)
+        for problem in damaged.values():
             yield Event(stage, text=f"{problem}; going on from step {state.step}.")
         if self.accelerator.is_main_process:
             log.cut(state.step)
+            for path in damaged:
+                path.unlink()
         clock = Clock(config.batch)
         for progress in train(task, state, self.accelerator):
             clock.steps += 1
@@ -238,13 +241,13 @@ class Job:
             if stop and state.step < config.steps:
                 raise Stopped
 
-    def _resume(self, stage: str, task: Task) -> tuple[State, list[str]]:
-        """The newest whole state of `stage`, or a new one."""
+    def _resume(self, stage: str, task: Task) -> tuple[State, dict[Path, str]]:
+        """The newest whole state of `stage`, or a new one, and the damaged files after it."""
         state = new_state(task)
-        saved, problems = checkpoint.latest(self.folder.checkpoints(stage))
+        saved, damaged = checkpoint.latest(self.folder.checkpoints(stage))
         if saved is not None:
             state.load(saved)
-        return state, problems
+        return state, damaged
 
     def _save(self, stage: str, state: State) -> None:
         if self.accelerator.is_main_process:

@@ -1,0 +1,352 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import FACTORS, small_config
+
+from vqvae2.codebook import CodebookConfig
+from vqvae2.configuration import differences, from_dict, read_json, to_dict, write_bytes
+from vqvae2.data.codes import read_codes
+from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.order import batch_indices, spread
+from vqvae2.likelihood import Draw
+from vqvae2.pipeline import Pipeline
+from vqvae2.presets import PRESETS
+from vqvae2.priors import GatedPixelCNNConfig
+from vqvae2.training import checkpoint
+from vqvae2.training.config import Run, Stage1Config, TrainConfig
+from vqvae2.training.job import Job, Stopped
+from vqvae2.training.run import RunFolder
+from vqvae2.training.stage1 import Stage1
+from vqvae2.weights import fingerprint
+
+TRAIN = TrainConfig(
+    steps=10, batch=8, warmup_steps=2, validate_every=5, save_every=5, log_every=1,
+    validation_examples=16,
+)  # fmt: skip
+
+
+def small_run(factors: tuple[int, ...] = (2, 4)) -> Run:
+    prior = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kernel=3)
+    levels = len(factors)
+    return Run(
+        preset="small",
+        data=DataConfig(size=16, synthetic_pictures=80, held_out_fraction=0.25),
+        num_classes=12,
+        autoencoder=small_config(factors),
+        stage1=Stage1Config(train=TRAIN, continuous_steps=3, level_dropout=0.25),
+        priors=(prior,) * levels,
+        stage2=(TRAIN,) * levels,
+        draws=(Draw(),) * levels,
+    )
+
+
+def train(path: Path, run: Run, stop_after: int | None = None) -> RunFolder:
+    """Trains; `stop_after` counts steps of all stages and then asks to stop."""
+    folder = RunFolder(path)
+    folder.create(run)
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return stop_after is not None and asked >= stop_after
+
+    job = Job(folder, run, open_pictures(run.data), Accelerator(cpu=True), should_stop)
+    for _ in job.train():
+        pass
+    return folder
+
+
+def outcome(folder: RunFolder) -> dict[str, bytes]:
+    """Everything that must not depend on interruptions: models, last states, codes, logs."""
+    patterns = ("model/**/*", "checkpoints/*/*", "codes/*", "log/*.jsonl")
+    paths = [path for pattern in patterns for path in folder.path.glob(pattern)]
+    return {
+        str(path.relative_to(folder.path)): path.read_bytes()
+        for path in paths
+        if path.is_file() and "timing" not in path.name
+    }
+
+
+@pytest.mark.parametrize("factors", FACTORS, ids=["1-level", "2-levels", "3-levels"])
+def test_ten_steps_equal_five_steps_a_stop_and_five_more_bit_for_bit(factors, tmp_path):
+    run = small_run(factors)
+    whole = outcome(train(tmp_path / "whole", run))
+    for stop_after in (5, 8, 17):
+        with pytest.raises(Stopped):
+            train(tmp_path / f"{stop_after}", run, stop_after)
+        parts = outcome(train(tmp_path / f"{stop_after}", run))
+        same = {name for name in whole if parts.get(name) == whole[name]}
+        # A stop between two saves leaves one more state; the last one is what counts.
+        last = {name for name in whole if "step-" not in name or "step-00000010" in name}
+        assert last - same == set()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_runs import small_run, train
+train(Path({path!r}), small_run())
+"""
+
+
+@pytest.mark.parametrize("stage", ["stage1", "prior0", "prior1"])
+def test_kill_9_in_the_middle_of_each_stage_then_the_same_again_ends_bit_equal(stage, tmp_path):
+    code = KILLED.format(tests=str(Path(__file__).parent), path=str(tmp_path / "killed"))
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+    log = tmp_path / "killed" / "log" / f"{stage}.jsonl"
+    give_up = time.monotonic() + 120
+    while not (log.exists() and len(log.read_bytes().splitlines()) >= 6):
+        assert process.poll() is None, "must be killed before it is done"
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = outcome(train(tmp_path / "killed", small_run()))
+    assert killed == outcome(train(tmp_path / "whole", small_run()))
+
+
+def test_order_and_noise_are_functions_of_seed_and_step():
+    run = small_run()
+    pictures = open_pictures(run.data).train
+    from vqvae2.autoencoder import VQVAE
+
+    tasks = [Stage1(VQVAE(run.autoencoder), pictures, run.stage1, seed) for seed in (0, 0, 1)]
+    for _ in range(3):
+        tasks[0].batch(2)
+    (a, keep_a), (b, keep_b), (c, _) = (task.batch(7)[0] for task in tasks)
+    assert torch.equal(a, b)
+    assert torch.equal(keep_a, keep_b)
+    assert not torch.equal(a, c)
+
+
+def test_ranks_share_the_joint_batch_and_every_epoch_sees_every_example_once():
+    whole = torch.cat([batch_indices(30, 8, 3, step) for step in range(15)])
+    parts = [
+        torch.cat([batch_indices(30, 8, 3, step, rank, 2) for rank in range(2)])
+        for step in range(15)
+    ]
+    assert torch.equal(whole, torch.cat(parts))
+    for epoch in whole.view(4, 30):
+        assert epoch.sort().values.tolist() == list(range(30))
+
+
+def test_level_dropout_blanks_an_exact_share_and_never_the_coarsest():
+    run = small_run((2, 2, 2))
+    from vqvae2.autoencoder import VQVAE
+
+    stage = replace(run.stage1, level_dropout=0.25)
+    task = Stage1(VQVAE(run.autoencoder), open_pictures(run.data).train, stage, 0)
+    counts = torch.zeros(3)
+    for step in range(200):
+        keep = task.kept_levels(step)
+        assert int((~keep.all(dim=1)).sum()) == 2
+        assert keep[:, 0].all()
+        assert (keep[:, 1] | ~keep[:, 2]).all(), "coarse levels stay before finer ones"
+        counts += keep.sum(dim=0)
+    assert abs(counts[1] / 1600 - 0.875) < 0.03
+
+
+def test_spread_takes_every_class_of_sorted_examples():
+    assert spread(100, 10).tolist() == list(range(0, 100, 10))
+    assert spread(5, 10).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_every_write_is_atomic(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    run = small_run()
+    real, writes = os.fsync, [0]
+
+    def fills_up(file):
+        writes[0] += 1
+        if writes[0] > 9:
+            raise OSError(28, "No space left on device")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path / "full", run)
+    monkeypatch.setattr(os, "fsync", real)
+    assert outcome(train(tmp_path / "full", run)) == outcome(train(tmp_path / "whole", run))
+
+
+def test_nothing_is_read_through_pickle():
+    package = Path(__file__).parent.parent / "vqvae2"
+    for path in package.rglob("*.py"):
+        text = path.read_text()
+        assert "import pickle" not in text
+        assert "torch.load(" not in text
+        assert "allow_pickle" not in text
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"x": torch.full((100,), float(step))}, {"best": 1.0})
+    newest = checkpoint.steps_in(tmp_path)[-1]
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 1
+    newest.write_bytes({"cut": bytes(data[:-7]), "flip": bytes(data), "empty": b""}[damage])
+    found, problems = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.step == 2
+    assert found.tensors["x"][0] == 2
+    assert len(problems) == 1
+    assert "damaged" in problems[newest]
+
+
+def test_a_run_says_that_it_goes_on_from_an_older_checkpoint(tmp_path):
+    run = small_run()
+    whole = outcome(train(tmp_path / "whole", run))
+    with pytest.raises(Stopped):
+        train(tmp_path / "hurt", run, stop_after=8)
+    newest = checkpoint.steps_in(tmp_path / "hurt" / "checkpoints" / "stage1")[-1]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    folder = RunFolder(tmp_path / "hurt")
+    job = Job(folder, run, open_pictures(run.data), Accelerator(cpu=True))
+    texts = [event.text for event in job.train() if event.text]
+    assert len(texts) == 1
+    assert "going on from step 5" in texts[0]
+    assert outcome(folder) == whole
+
+
+def test_codes_of_another_autoencoder_are_refused(tmp_path):
+    folder = train(tmp_path, small_run())
+    known = fingerprint(Pipeline.load(tmp_path).autoencoder)
+    codes = read_codes(folder.codes, "train", known)
+    assert len(codes) == len(open_pictures(small_run().data).train)
+    assert codes.levels[0].dtype.name == "uint16"
+    with pytest.raises(ValueError, match=r"made by autoencoder .* this one is 00"):
+        read_codes(folder.codes, "train", "00")
+
+
+def test_a_prior_refuses_another_autoencoder(tmp_path):
+    folder = train(tmp_path, small_run())
+    pipeline = Pipeline.load(tmp_path)
+    pipeline.autoencoder.codebooks[0].vectors += 1
+    from vqvae2.pipeline import save_autoencoder
+
+    save_autoencoder(folder.model / "autoencoder", pipeline.autoencoder)
+    with pytest.raises(ValueError, match="was trained on codes of autoencoder"):
+        Pipeline.load(tmp_path)
+
+
+def test_extraction_keeps_whole_shards_and_makes_missing_ones(tmp_path, monkeypatch):
+    import vqvae2.data.codes as module
+
+    monkeypatch.setattr(module, "PICTURES_A_SHARD", 16)
+    folder = train(tmp_path, small_run())
+    shards = sorted(folder.codes.glob("train-*.parquet"))
+    assert len(shards) == 4
+    before = {path: path.read_bytes() for path in shards}
+    stamps = {path: path.stat().st_mtime_ns for path in shards}
+    shards[1].unlink()
+    shards[2].write_bytes(before[shards[2]][:-40])
+    train(tmp_path, small_run())
+    assert {path: path.read_bytes() for path in shards} == before
+    assert shards[0].stat().st_mtime_ns == stamps[shards[0]]
+
+
+def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = train(tmp_path / "run", small_run())
+    files = [str(path) for path in sorted(folder.codes.glob("train-*.parquet"))]
+    rows = datasets.load_dataset("parquet", data_files=files, split="train")
+    known = fingerprint(Pipeline.load(tmp_path / "run").autoencoder)
+    codes = read_codes(folder.codes, "train", known)
+    assert rows[3]["level_0"] == codes.levels[0][3].reshape(-1).tolist()
+    assert rows["label"][:] == codes.labels.tolist()
+
+
+def test_a_changed_config_is_refused_with_the_difference(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.create(small_run())
+    changed = replace(small_run(), seed=7)
+    with pytest.raises(ValueError, match="seed: 0 before, 7 now"):
+        folder.create(changed)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_run_survives_its_json(name, tmp_path):
+    run = PRESETS[name]()
+    assert from_dict(Run, json.loads(json.dumps(to_dict(run)))) == run
+
+
+def test_unknown_fields_and_wrong_types_are_named():
+    with pytest.raises(ValueError, match="does not know: colour"):
+        from_dict(CodebookConfig, {"colour": 1})
+    with pytest.raises(ValueError, match=r"config.num_codes must be int, got 'many'"):
+        from_dict(CodebookConfig, {"num_codes": "many"})
+    with pytest.raises(ValueError, match="config.learn_by must be"):
+        from_dict(CodebookConfig, {"learn_by": "magic"})
+    assert differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == ["a.1.b: 2 before, 3 now"]
+
+
+def test_every_file_has_a_name_and_a_version(tmp_path):
+    folder = train(tmp_path, small_run())
+    for path in folder.path.rglob("*.json"):
+        document = json.loads(path.read_text())
+        assert document["format"].startswith("vqvae2-")
+        assert document["version"] == 1
+    newer = json.loads((tmp_path / "config.json").read_text()) | {"version": 2}
+    (tmp_path / "config.json").write_text(json.dumps(newer))
+    with pytest.raises(ValueError, match="version 1, got vqvae2-run version 2"):
+        folder.read()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable as JSON"):
+        read_json(tmp_path / "config.json", "vqvae2-run", 1)
+
+
+def test_accumulated_parts_learn_what_the_whole_batch_learns(tmp_path):
+    run = small_run()
+    run = replace(run, stage1=replace(run.stage1, level_dropout=0.0))
+    parts = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, accumulate=4)))
+    for name, each in [("whole", run), ("parts", parts)]:
+        job = Job(
+            RunFolder(tmp_path / name), each, open_pictures(each.data), Accelerator(cpu=True)
+        )
+        for _ in job.train(lambda stage: stage == "stage1"):
+            pass
+    a, b = (Pipeline.load(tmp_path / name).autoencoder.state_dict() for name in ("whole", "parts"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=2e-3, rtol=2e-2)
+
+
+def test_fewer_pictures_than_a_batch_says_what_to_do(tmp_path):
+    run = small_run()
+    large = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, batch=80)))
+    with pytest.raises(ValueError, match="at least a batch of 80 pictures, got 64"):
+        train(tmp_path, large)
+
+
+def test_a_loss_that_is_no_number_stops_before_it_is_saved(tmp_path):
+    run = small_run()
+    wild = replace(TRAIN, learning_rate=1e30, warmup_steps=0, clip_norm=1e30)
+    with pytest.raises(FloatingPointError, match="last checkpoint is kept"):
+        train(tmp_path, replace(run, stage1=replace(run.stage1, train=wild)))
+    assert checkpoint.steps_in(tmp_path / "checkpoints" / "stage1") == []
