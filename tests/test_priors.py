@@ -45,7 +45,7 @@ def prior(request, levels):
 
 
 def reach(prior: Prior) -> torch.Tensor:
-    """(N, N) booleans: does the embedded code at column j move the logits at row i? By gradient."""
+    """(N, N) booleans: does embedded code j move the logits at position i? By gradient."""
     codes, labels, coarser = inputs(prior, batch=1)
     context = prior.embed_context(labels, coarser)
     # The last ReLU may be shut at a whole position of so narrow a net; look before it.

@@ -2,16 +2,13 @@
 
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from conftest import FACTORS, small_autoencoder
 
-from vqvae2.codebook import CodebookConfig, Codebook
+from vqvae2.codebook import Codebook, CodebookConfig
 
 
 def free_port() -> int:

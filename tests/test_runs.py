@@ -302,7 +302,7 @@ def test_unknown_fields_and_wrong_types_are_named():
         from_dict(CodebookConfig, {"colour": 1})
     with pytest.raises(ValueError, match=r"config.num_codes must be int, got 'many'"):
         from_dict(CodebookConfig, {"num_codes": "many"})
-    with pytest.raises(ValueError, match="config.learn_by must be"):
+    with pytest.raises(ValueError, match=r"config.learn_by must be"):
         from_dict(CodebookConfig, {"learn_by": "magic"})
     assert differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == ["a.1.b: 2 before, 3 now"]
 

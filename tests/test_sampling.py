@@ -110,9 +110,7 @@ def test_cached_sampling_equals_sampling_by_whole_passes():
         slow = torch.zeros_like(fast)
         for position in range(prior.domain.num_positions):
             params = prior(slow, context).flatten(2)[..., position]
-            drawn = Categorical.sample(
-                params, noise[:, position], Draw(temperature=0.7, top_k=5)
-            )
+            drawn = Categorical.sample(params, noise[:, position], Draw(temperature=0.7, top_k=5))
             slow.view(3, -1)[:, position] = drawn
         assert torch.equal(fast, slow)
 

@@ -1,7 +1,7 @@
 """The hierarchical autoencoder of VQ-VAE-2 (Sec. 3.1, Fig. 2a), for any number of levels.
 
-Encoders run from the picture to the coarsest grid. Quantisation runs back: the coarsest level first,
-each finer one from its encoder's features and the codes above it. One decoder sees all levels.
+Encoders run from the picture to the coarsest grid. Quantisation runs back: the coarsest level
+first, each finer one from its encoder's features and the codes above it. One decoder sees all.
 One level is VQ-VAE (arXiv 1711.00937), two are the paper's ImageNet model, three its FFHQ model.
 
 Legend: `B` batch, `C` picture channels, `D` code size, `H W` picture sides. Levels are lists,

@@ -60,7 +60,7 @@ class Quantized:
     Arguments:
         vectors: (B, D, H, W), values of the codes; gradients reach the encoder output.
         codes: (B, H, W), int64 in [0, K).
-        commitment: mean squared distance per element that pulls the encoder to its codes, a scalar.
+        commitment: mean squared distance per element, pulling the encoder to its codes, a scalar.
         codebook_loss: the same distance, pulling codes to the encoder; 0 when learnt by EMA.
         inputs: (B, D, H, W), the encoder output, detached: what `Codebook.update` learns from.
     """
@@ -202,7 +202,7 @@ def pass_gradient(x: Tensor, vectors: Tensor, gradient: Literal["straight", "rot
     middle = F.normalize(x_unit + unit, dim=1)
     reflected = x - 2 * (x * middle).sum(dim=1, keepdim=True) * middle
     rotated = reflected + 2 * (x * x_unit).sum(dim=1, keepdim=True) * unit
-    scaled = rotated * (norm / x_norm)
+    scaled: Tensor = rotated * (norm / x_norm)
     # Rounding aside the values are the codes already; make them so exactly.
     return scaled + (vectors - scaled).detach()
 
@@ -242,7 +242,7 @@ def random_rows(x_ND: Tensor, num_rows: int, generator: torch.Generator) -> Tens
     count = len(x_ND)
     rounds = range(-(-num_rows // count))
     order = torch.cat([torch.randperm(count, generator=generator) for _ in rounds])
-    return x_ND[order[:num_rows].to(x_ND.device)]
+    return x_ND.index_select(0, order[:num_rows].to(x_ND.device))
 
 
 def flatten(x: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+UNFINISHED = ".part"
+"""Ending of a file that is being written."""
+
 
 def to_dict(value: Any) -> Any:
     """A dataclass, with all inside it, as JSON types; tuples become lists."""
@@ -65,7 +68,8 @@ def _parse_dataclass(kind: type, data: Any, where: str) -> Any:
             f"{where} has fields that {kind.__name__} does not know: {', '.join(unknown)}; "
             "it may come from a newer version."
         )
-    return kind(**{name: _parse(hints[name], item, f"{where}.{name}") for name, item in data.items()})
+    parsed = {name: _parse(hints[name], item, f"{where}.{name}") for name, item in data.items()}
+    return kind(**parsed)
 
 
 def _fits(kind: Any, data: Any) -> bool:
@@ -95,7 +99,7 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file that is whole or not there: to a neighbour first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.part")
+    neighbour = path.with_name(f".{path.name}{UNFINISHED}")
     try:
         with neighbour.open("wb") as file:
             file.write(data)
@@ -117,12 +121,13 @@ def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}); restore or remove it.") from None
-    found = (document.pop("format", None), document.pop("version", None)) if isinstance(
-        document, dict
-    ) else (None, None)
+        message = f"{path} is not readable as JSON ({error}); restore or remove it."
+        raise ValueError(message) from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} must hold {name} version {version}, got a {type(document)}.")
+    found = (document.pop("format", None), document.pop("version", None))
     if found != (name, version):
         raise ValueError(
             f"{path} must hold {name} version {version}, got {found[0]} version {found[1]}."
         )
-    return typing.cast(dict[str, Any], document)
+    return document

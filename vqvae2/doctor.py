@@ -85,11 +85,9 @@ def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
 
 def look_at_codes(folder: RunFolder, run: Run) -> Iterator[Finding]:
     """Whether the codes are those of the autoencoder, and how many are in use."""
-    path = folder.model / "autoencoder"
-    shards = sorted(folder.codes.glob("held_out-*.parquet"))
-    if not (path / "config.json").exists() or not shards:
+    if not folder.done("stage1") or not any(folder.codes.glob("held_out-*.parquet")):
         return
-    known = fingerprint(load_autoencoder(path))
+    known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
     for shard in sorted(folder.codes.glob("*.parquet")):
         made_by = read_info(shard).autoencoder
         if made_by != known:
@@ -130,11 +128,11 @@ def look_at_priors(folder: RunFolder, run: Run) -> Iterator[Finding]:
     """Whether each prior learnt, without learning the training set by heart."""
     metrics = folder.read_metrics().get("priors", {})
     known = None
-    if (folder.model / "autoencoder" / "config.json").exists():
+    if folder.done("stage1"):
         known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
     for level in range(len(run.priors)):
-        path = folder.model / "priors" / str(level)
-        if known and (path / "config.json").exists():
+        if known and folder.done(f"prior{level}"):
+            path = folder.model / "priors" / str(level)
             try:
                 load_prior(path, known)
             except ValueError as error:

@@ -62,7 +62,7 @@ class Samples:
 
 @dataclass
 class Pipeline:
-    """An autoencoder with the priors over its codes; `priors` is empty before they are trained."""
+    """An autoencoder with the priors over its codes; before training `priors` is empty."""
 
     autoencoder: VQVAE
     config: PipelineConfig
@@ -72,10 +72,10 @@ class Pipeline:
     def load(cls, run: str | Path) -> Self:
         """The models of a run folder."""
         folder = Path(run) / "model"
-        if not folder.is_dir():
+        if not (folder / "autoencoder" / "config.json").is_file():
             raise ValueError(
-                f"{run} holds no trained model (no folder {folder.name}/ in it); give a run folder "
-                "of `vqvae2 train`, whose first stage is done."
+                f"{run} holds no trained model (no {folder.name}/autoencoder in it); give a run "
+                "folder of `vqvae2 train` whose first stage is done."
             )
         return cls.from_pretrained(folder)
 
@@ -209,7 +209,9 @@ class Pipeline:
                 return int(name)
             raise ValueError(f"A class number must be in [0, {limit}), got {name}.")
         near = get_close_matches(name, classes, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(classes)}."
+        hint = (
+            f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(classes)}."
+        )
         if not classes:
             hint = "this model has no classes; leave the class out."
         raise ValueError(f"Unknown class {name!r}; {hint}")

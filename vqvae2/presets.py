@@ -82,9 +82,7 @@ def vqvae_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> Run:
         num_classes=num_classes,
         autoencoder=VQVAEConfig(factors=(4,), residual_channels=32),
         stage1=Stage1Config(
-            train=TrainConfig(
-                steps=10_000, learning_rate=3e-4, cooldown=0.0, validate_every=1000
-            ),
+            train=TrainConfig(steps=10_000, learning_rate=3e-4, cooldown=0.0, validate_every=1000),
             continuous_steps=0,
             level_dropout=0.0,
         ),
@@ -199,9 +197,9 @@ PRESETS: dict[str, Preset] = {
 
 EXPECTED = {
     "demo": "minutes on two cores",
-    "cifar10": "about 40 min on two cores",
-    "vqvae-cifar10": "about 20 min on two cores",
-    "images64": "about an hour on two cores",
+    "cifar10": "40 min on two cores",
+    "vqvae-cifar10": "20 min on two cores",
+    "images64": "an hour on two cores",
     "images128": "half a day on one GPU",
     "imagenet256": "the paper: MSE 0.005, 3.41 / 3.45 nats",
     "ffhq1024": "the paper's three levels",

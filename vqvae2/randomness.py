@@ -1,4 +1,4 @@
-"""Random numbers as functions of a key, such as (seed, step, rank): nothing about them is saved."""
+"""Random numbers as functions of a key, such as (seed, step, rank): none of it is saved."""
 
 import hashlib
 

@@ -64,19 +64,20 @@ def sheet(
 
     side_y = max(row.shape[2] for row in rows) * scale
     side_x = max(row.shape[3] for row in rows) * scale
-    font = ImageFont.load_default(size=max(10, min(16, side_y // 3)))
+    points = max(10, min(16, side_y // 3))
+    font = ImageFont.load_default(size=points)
     left = max([round(font.getlength(name)) + 8 for name in names], default=0)
-    top = font.size + 8 if titles else 0
+    top = points + 8 if titles else 0
     columns = max(len(row) for row in rows)
     step_x, step_y = side_x + MARGIN, side_y + MARGIN
-    canvas = Image.new("RGB", (left + columns * step_x, int(top + len(rows) * step_y)), "white")
+    canvas = Image.new("RGB", (left + columns * step_x, top + len(rows) * step_y), "white")
     draw = ImageDraw.Draw(canvas)
     for y, row in enumerate(rows):
         if names:
             draw.text((2, top + y * step_y + side_y // 2), names[y], "black", font, anchor="lm")
         for x, image in enumerate(row):
             picture = to_pil(image).resize((side_x, side_y), Image.Resampling.NEAREST)
-            canvas.paste(picture, (left + x * step_x, int(top + y * step_y)))
+            canvas.paste(picture, (left + x * step_x, top + y * step_y))
     for x, title in enumerate(titles):
         draw.text((left + x * step_x + side_x // 2, 2), title, "black", font, anchor="ma")
     return canvas

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -32,6 +33,7 @@ class Stopper:
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
+        """Whether someone asked."""
         return self.asked
 
     def __enter__(self) -> Self:
@@ -77,9 +79,10 @@ class Monitor:
         if event.total:
             if name not in self.bars:
                 self.bars[name] = self.progress.add_task(name, total=event.total, speed="")
-            speed = f"{event.rate:,.0f} pictures/s" if event.rate else None
-            fields = {} if speed is None else {"speed": speed}
-            self.progress.update(self.bars[name], completed=event.done, **fields)
+            bar = self.bars[name]
+            self.progress.update(bar, completed=event.done)
+            if event.rate:
+                self.progress.update(bar, speed=f"{event.rate:,.0f} pictures/s")
 
     def pictures(self, text: str, done: int, total: int) -> None:
         """Progress of reading pictures, as `open_pictures` tells it."""
@@ -109,7 +112,9 @@ def monitor() -> Iterator[Monitor]:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table."""
-    view = Table(*columns, title=title, title_justify="left")
+    view = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        view.add_column(column, no_wrap=number == 0)
     for row in rows:
         view.add_row(*row)
     console.print(view)

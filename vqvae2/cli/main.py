@@ -27,7 +27,7 @@ def usage() -> str:
     lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: vqvae2 COMMAND [options]     (vqvae2 COMMAND --help tells a command's options)",
+            "usage: vqvae2 COMMAND [options]    (vqvae2 COMMAND --help tells a command's options)",
             "",
             *lines,
             "",

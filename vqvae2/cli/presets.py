@@ -14,14 +14,15 @@ from vqvae2.training.config import Run
 
 @dataclass(frozen=True)
 class Options:
-    """List the presets: pictures, code grids, parameters, memory of the weights, what to expect."""
+    """List the presets: pictures, code grids, parameters, memory, what to expect."""
 
 
 def main(arguments: list[str]) -> None:
     """Prints the table; models are only counted, never made."""
     tyro.cli(Options, prog="vqvae2 presets", args=arguments)
-    columns = ["preset", "pictures", "code grids", "autoencoder", "priors", "training", "expect"]
-    table("presets", columns, [row(name, preset()) for name, preset in PRESETS.items()])
+    columns = ["preset", "side", "code grids", "M parameters", "GiB", "expect"]
+    title = "parameters: autoencoder, then a prior a level; GiB: to train the largest of them"
+    table(title, columns, [row(name, preset()) for name, preset in PRESETS.items()])
 
 
 def row(name: str, run: Run) -> list[str]:
@@ -30,15 +31,15 @@ def row(name: str, run: Run) -> list[str]:
         autoencoder = count(VQVAE(run.autoencoder))
         priors = [count(build_prior(c, run.domain(i))) for i, c in enumerate(run.priors)]
     grids = " + ".join(f"{height}x{width}" for height, width in run.grids())
-    # Weights, their average, their gradients and Adam's two moments, float32.
+    # Weights, their average, their gradients and Adam's two moments, float32; activations, which
+    # grow with the batch, come on top.
     largest = max(autoencoder, *priors)
     return [
         name,
-        f"{run.data.size}x{run.data.size}",
+        f"{run.data.size}",
         grids,
-        f"{autoencoder / 1e6:.1f} M",
-        " + ".join(f"{n / 1e6:.1f} M" for n in priors),
-        f"{largest * 20 / 2**30:.1f} GiB + activations",
+        ", ".join(f"{n / 1e6:.1f}" for n in (autoencoder, *priors)),
+        f"{largest * 20 / 2**30:.1f}",
         EXPECTED[name],
     ]
 

@@ -62,4 +62,5 @@ def main(arguments: list[str]) -> None:
     for name, reason in pictures.reasons.items():
         console.print(f"[yellow]skipped {name}: {reason}[/yellow]")
     count = len(pictures)
-    console.print(f"{count} pictures in {out}, MSE {total / count:.5f}; compared on {out / 'sheet.png'}")
+    error = f"MSE {total / count:.5f}"
+    console.print(f"{count} pictures in {out}, {error}; compared on {out / 'sheet.png'}")

@@ -25,7 +25,7 @@ class Options:
         classes: Class names or numbers; all of them by default.
         count: Pictures of each class.
         seed: Of the first picture of each class; the next have the next seeds.
-        temperature: One for all levels or one a level, coarsest first; 0 is the most probable code.
+        temperature: One for all levels or one a level, coarsest first; 0 takes the likeliest.
         top_k: Draw from the most probable codes only; likewise.
         top_p: Draw from the codes that together have this probability; likewise.
         out: Where to; RUN/samples by default.
@@ -61,11 +61,11 @@ def main(arguments: list[str]) -> None:
     with monitor() as view:
         parts = pipeline.sample_batches(labels, seeds, draws=draws, batch=options.batch)
         for part in parts:
-            for image, label, seed in zip(part.images, part.labels.tolist(), part.seeds, strict=True):
+            drawn = zip(part.images, part.labels.tolist(), part.seeds, strict=True)
+            for image, label, seed in drawn:
                 name = class_name(pipeline, label)
-                settings = {
-                    "class": name, "seed": seed, "draws": to_dict(tuple(draws)), "run": options.run,
-                }  # fmt: skip
+                settings = {"class": name, "seed": seed, "draws": to_dict(tuple(draws))}
+                settings["run"] = options.run
                 paths.append(out / f"{file_name(name)}-{seed:05d}.png")
                 save_png(paths[-1], to_pil(image), settings)
                 rows.append(image)

@@ -23,8 +23,8 @@ DEFAULT_PRESET = "images64"
 class Options:
     """Train an autoencoder, then a prior for each level of its codes.
 
-    Repeat the same command to go on after a stop of any kind. `--run` of a run that was begun needs
-    nothing else. Any field of the preset can be changed: `--stage1.train.steps 20000`,
+    Repeat the same command to go on after a stop of any kind; for a run that was begun `--run` is
+    enough. Any field of the preset can be changed: `--stage1.train.steps 20000`,
     `--autoencoder.channels 64`, `--priors.0.dropout 0.3`; `--help-config` lists them.
 
     Arguments:
@@ -62,7 +62,7 @@ def resolve(options: Options, changes: list[str]) -> tuple[RunFolder, Run]:
             return begun, begun.read()
     if options.preset is None and options.data is None and not options.help_config:
         raise ValueError(
-            "Nothing to train: give --data FOLDER (and --preset), or --run of a run that was begun."
+            "Nothing to train: give --data FOLDER (and --preset), or --run of a begun run."
         )
     preset = find_preset(options.preset or DEFAULT_PRESET)
     run = preset() if options.data is None else preset(options.data)

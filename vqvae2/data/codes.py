@@ -11,7 +11,7 @@ Legend: `N` pictures, `H W` grid, `K` codes.
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -5,6 +5,7 @@ rate. Its verdicts are named after it and compared with nothing but themselves.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ class Classifier(nn.Sequential):
     def __init__(self, num_classes: int, width: int = 32) -> None:
         stages: list[nn.Module] = []
         widths = [3, width, 2 * width, 4 * width]
-        for channels, next_channels in zip(widths, widths[1:], strict=False):
+        for channels, next_channels in pairwise(widths):
             stages += [
                 nn.Conv2d(channels, next_channels, 3, stride=2, padding=1),
                 nn.BatchNorm2d(next_channels),
@@ -39,7 +40,8 @@ def train_classifier(
 ) -> Classifier:
     """A classifier of `pictures`, in eval mode."""
     torch.manual_seed(generator("classifier", seed).initial_seed())
-    model = Classifier(num_classes).to(memory_format=torch.channels_last)
+    model = Classifier(num_classes)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for step in range(steps):
         indices = batch_indices(len(pictures), batch, seed, step)
@@ -48,9 +50,10 @@ def train_classifier(
         logits = model(to_float(pictures.batch(indices)))
         loss = F.cross_entropy(logits, pictures.labels[indices])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
-    return model.eval()
+    model.eval()
+    return model
 
 
 @torch.no_grad()
@@ -63,9 +66,7 @@ def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> floa
     return right / max(1, count)
 
 
-def labelled(
-    pictures: Pictures, limit: int, batch: int = 128
-) -> Iterator[tuple[Tensor, Tensor]]:
+def labelled(pictures: Pictures, limit: int, batch: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
     """At most `limit` pictures, evenly spread, with their labels, in batches."""
     for indices in spread(len(pictures), limit).split(batch):
         yield to_float(pictures.batch(indices)), pictures.labels[indices]

@@ -15,7 +15,7 @@ Features = Literal["places", "counts"]
 
 
 def code_features(codes: Tensor, num_codes: int, features: Features) -> Tensor:
-    """Codes (B, H, W) as a matrix: (B, H W K) one-hot places, or (B, K) counts over the picture."""
+    """Codes (B, H, W) as a matrix: (B, H W K) one-hot places, or (B, K) counts."""
     one_hot = F.one_hot(codes.flatten(1), num_codes).float()
     if features == "places":
         return one_hot.flatten(1)
@@ -35,9 +35,9 @@ def probe_accuracy(
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = F.cross_entropy(model(x), y) + decay * model.weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)
     with torch.no_grad():
         return float((model(x_test).argmax(dim=1) == y_test).double().mean())

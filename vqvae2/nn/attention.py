@@ -52,10 +52,11 @@ class CausalAttention(nn.Module):
         else:
             attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         mixed = self.out(attended.transpose(1, 2).flatten(2))
-        return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
+        out: Tensor = x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
 
     def new_cache(self, batch: int, num_positions: int) -> KeyValueCache:
-        """An empty cache for maps of N positions, in the dtype and on the device of the weights."""
+        """An empty cache for maps of N positions, in the weights' dtype and on their device."""
         weight = self.out.weight
         shape = (batch, self.num_heads, num_positions, weight.shape[0] // self.num_heads)
         return KeyValueCache(weight.new_zeros(shape), weight.new_zeros(shape))
@@ -69,7 +70,8 @@ class CausalAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             query, cache.keys, cache.values, attn_mask=seen[None, None, None]
         )
-        return x + self.out(attended.flatten(1))
+        out: Tensor = x + self.out(attended.flatten(1))
+        return out
 
     def _heads(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, heads, N, size) each, of rows (B, N, C)."""

@@ -32,7 +32,7 @@ def shift_raster(x: Tensor) -> Tensor:
     A row's first column so gets the last of the row above: an attention that follows sees, in a
     position's own input, the code just before it, and in the others' all earlier ones.
     """
-    return F.pad(x.flatten(2), (1, 0))[..., :-1].unflatten(2, x.shape[2:])
+    return F.pad(x.flatten(2), (1, 0))[..., :-1].view_as(x)
 
 
 def push(window: Tensor, new: Tensor, dim: int) -> None:

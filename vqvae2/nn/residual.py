@@ -3,6 +3,8 @@
 Legend: `B` batch, `C` channels, `H W` grid.
 """
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,7 +38,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        return x + self.narrow(self.dropout(F.relu(self.widen(F.relu(x)))))
+        out: Tensor = x + self.narrow(self.dropout(F.relu(self.widen(F.relu(x)))))
+        return out
 
 
 class ResidualStack(nn.Sequential):
@@ -62,7 +65,7 @@ class Downsample(nn.Sequential):
         halvings = log2_exact(factor)
         widths = [in_channels, *[channels // 2] * (halvings > 1), *[channels] * halvings]
         layers: list[nn.Module] = []
-        for width, next_width in zip(widths[:halvings], widths[1:], strict=False):
+        for width, next_width in pairwise(widths[: halvings + 1]):
             layers += [nn.Conv2d(width, next_width, 4, stride=2, padding=1), nn.ReLU()]
         last_width = widths[halvings]
         super().__init__(*layers, nn.Conv2d(last_width, channels, 3, padding=1))
@@ -86,7 +89,7 @@ class Upsample(nn.Sequential):
         if doublings > 1:
             widths[-2] = channels // 2
         layers: list[nn.Module] = []
-        for width, next_width in zip(widths, widths[1:], strict=False):
+        for width, next_width in pairwise(widths):
             layers += [nn.ConvTranspose2d(width, next_width, 4, stride=2, padding=1), nn.ReLU()]
         super().__init__(*layers[:-1])
 

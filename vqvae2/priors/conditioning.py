@@ -42,7 +42,7 @@ class Conditioning(nn.Module):
 
     def forward(self, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """The context: (B, C, H, W), or (B, C, 1, 1) on the coarsest level."""
-        label = self.labels(labels)[:, :, None, None]
+        label: Tensor = self.labels(labels)[:, :, None, None]
         if not coarser:
             return label
         finest = coarser[-1].shape[1:]
@@ -50,4 +50,5 @@ class Conditioning(nn.Module):
         for embedding, codes in zip(self.codes, coarser, strict=True):
             x = embedding(codes).movedim(-1, 1)
             mixed = mixed + F.interpolate(x, size=finest, mode="nearest")
-        return self.mix(mixed) + label
+        context: Tensor = self.mix(mixed) + label
+        return context

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import vqvae2
-from vqvae2.configuration import read_json, to_dict, write_bytes
+from vqvae2.configuration import to_dict, write_bytes
 from vqvae2.data.codes import read_codes
 from vqvae2.data.images import Pictures, open_pictures
 from vqvae2.data.order import spread
@@ -169,7 +169,7 @@ class Page:
     @cached_property
     def pipeline(self) -> Pipeline:
         """The models that are trained."""
-        if not (self.folder.model / "autoencoder" / "config.json").exists():
+        if not self.folder.done("stage1"):
             raise NotYet(f"The autoencoder is not trained yet: {self.command('train --run')}.")
         return Pipeline.load(self.folder.path).to(self.device)
 
@@ -194,10 +194,10 @@ class Page:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What data.json says."""
-        path = self.folder.path / "data.json"
-        if not path.is_file():
+        facts = self.folder.read_data()
+        if not facts:
             raise NotYet(f"No pictures were read yet: {self.command('train --run')}.")
-        return read_json(path, "vqvae2-data", 1)
+        return facts
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -269,7 +269,7 @@ class Page:
     def stale(self) -> str:
         """A sentence if priors were trained since the figures were taken."""
         measured = len(self.metrics.get("priors", {}).get("held_out_nats_per_code", []))
-        trained = len(list((self.folder.model / "priors").glob("*/config.json")))
+        trained = sum(self.folder.done(f"prior{level}") for level in range(self.num_levels))
         if trained <= measured:
             return ""
         return f"Priors were trained since these figures were taken: {self.command('evaluate')}."
@@ -353,9 +353,8 @@ class Page:
 
     def curve(self, stage: str, title: str, plot: str) -> dict[str, Any]:
         """A plot with the stage's speed."""
-        speeds = self.folder.log(stage).path.with_suffix(".timing.jsonl")
-        lines = speeds.read_text(encoding="utf-8").splitlines() if speeds.exists() else []
-        rates = [json.loads(line)["examples_per_second"] for line in lines if line.endswith("}")]
+        timing = self.folder.log(stage).read_timing()
+        rates = [line["examples_per_second"] for line in timing]
         note = f"{figure(rates[-1], digits=3)} examples/s" if rates else ""
         return {"title": title, "plot": safe(plot), "note": note}
 

@@ -1,7 +1,8 @@
 """Checkpoints: the whole state of a stage at a step, in one safetensors file.
 
-Its metadata key `vqvae2` holds JSON: format, version, step, the figure of the best step so far, and
-a digest of all tensors. Files are written whole; the last two are kept, so that a damaged one loses little.
+Its metadata key `vqvae2` holds JSON: format, version, step, the figure of the best step so far,
+and a digest of all tensors. Files are written whole; the last two are kept, so that a damaged one
+loses little.
 """
 
 import hashlib
@@ -35,7 +36,9 @@ class Checkpoint:
     notes: dict[str, float]
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensor], notes: Mapping[str, float]) -> None:
+def save(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], notes: Mapping[str, float]
+) -> None:
     """Writes `folder`/step-N.safetensors and removes all but the last `KEPT`."""
     write_state(folder / f"step-{step:08d}.safetensors", step, tensors, notes)
     for old in steps_in(folder)[:-KEPT]:
@@ -67,7 +70,7 @@ def read_state(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("vqvae2", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):

@@ -94,7 +94,7 @@ class Run:
     num_classes: int = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuses lists of different lengths and a picture size without a whole grid."""
         if self.priors:
             counts = (len(self.priors), len(self.stage2), len(self.draws))

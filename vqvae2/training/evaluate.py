@@ -46,9 +46,7 @@ def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dic
     return metrics
 
 
-def evaluate_priors(
-    folder: RunFolder, run: Run, pipeline: Pipeline, limit: int
-) -> dict[str, Any]:
+def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int) -> dict[str, Any]:
     """Nats per code of each level, held out and in training, and bits per picture dimension."""
     known = fingerprint(pipeline.autoencoder)
     held_out = read_codes(folder.codes, "held_out", known)

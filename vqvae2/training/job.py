@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from vqvae2.autoencoder import VQVAE
-from vqvae2.configuration import write_json
-from vqvae2.data.codes import CodeData, extract, read_codes
+from vqvae2.configuration import to_dict, write_json
+from vqvae2.data.codes import extract, read_codes
 from vqvae2.data.images import PictureData, Pictures
 from vqvae2.data.order import spread
 from vqvae2.metrics.distortion import figures as distortion_figures
@@ -31,23 +31,26 @@ from vqvae2.pipeline import (
     save_autoencoder,
     save_prior,
 )
-from vqvae2.configuration import to_dict
 from vqvae2.priors import Prior, build_prior
 from vqvae2.randomness import generator
-from vqvae2.sheets import save_png, sheet, to_float
+from vqvae2.sheets import save_png, to_float
 from vqvae2.training import checkpoint
 from vqvae2.training.config import Run, TrainConfig
 from vqvae2.training.loop import State, Task, new_state, train
+from vqvae2.training.previews import PREVIEWED, preview_draws, preview_levels
 from vqvae2.training.run import RunFolder
 from vqvae2.training.stage1 import Stage1
 from vqvae2.training.stage2 import PriorLoss, Stage2
 from vqvae2.weights import fingerprint
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MEASURED_AT_ONCE = 128
 """Pictures a pass when measuring; no figure depends on it."""
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Someone asked the run to stop; everything is saved."""
 
 
@@ -115,12 +118,13 @@ class Job:
             image_size=run.data.size, class_names=data.class_names, draws=run.draws
         )
         if self.accelerator.is_main_process:
+            self.folder.sweep()
             self.folder.write_data(facts)
             write_json(self.folder.model / "config.json", FORMAT, 1, to_dict(config))
 
     def _stage1(self) -> Iterator[Event]:
         path = self.folder.model / "autoencoder"
-        if (path / "config.json").exists():
+        if self.folder.done("stage1"):
             return
         seed_weights(self.run.seed, "autoencoder")
         model = VQVAE(self.run.autoencoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -139,8 +143,9 @@ class Job:
             batches = self._images(held_out, chosen)
             return flat(distortion_figures(measure_distortion(module, batches)))  # type: ignore[arg-type]
 
-        def draw(module: nn.Module, step: int) -> None:
-            self._preview_stage1(module, step)  # type: ignore[arg-type]
+        def draw(module: nn.Module) -> "Image":
+            chosen = spread(len(held_out), PREVIEWED)
+            return preview_levels(module, next(self._images(held_out, chosen)))  # type: ignore[arg-type]
 
         yield from self._learn("stage1", task, measure, "mse", draw)
         best = self._best("stage1", task)
@@ -165,7 +170,7 @@ class Job:
         path = self.folder.model / "priors" / str(level)
         autoencoder = load_autoencoder(self.folder.model / "autoencoder")
         known = fingerprint(autoencoder)
-        if (path / "config.json").exists():
+        if self.folder.done(f"prior{level}"):
             load_prior(path, known)
             return
         codes = read_codes(self.folder.codes, "train", known)
@@ -187,8 +192,11 @@ class Job:
             prior = prior_of(module)
             return {"nats_per_code": nats_per_code(prior, level, held_out, limit)}
 
-        def draw(module: nn.Module, step: int) -> None:
-            self._preview_prior(prior_of(module), level, autoencoder, held_out, step)
+        decoder = autoencoder.to(self.accelerator.device)
+
+        def draw(module: nn.Module) -> "Image":
+            maps, labels = held_out.batch(spread(len(held_out), PREVIEWED))
+            return preview_draws(prior_of(module), level, decoder, maps, labels)
 
         yield from self._learn(f"prior{level}", task, measure, "nats_per_code", draw)
         best = prior_of(self._best(f"prior{level}", task))
@@ -202,7 +210,7 @@ class Job:
         task: Task,
         measure: Callable[[nn.Module], dict[str, float]],
         criterion: str,
-        draw: Callable[[nn.Module, int], None],
+        draw: Callable[[nn.Module], "Image"],
     ) -> Iterator[Event]:
         """Runs the loop from the newest checkpoint to the last step."""
         config, log = task.config, self.folder.log(stage)
@@ -230,7 +238,7 @@ class Job:
                 self._write(log, state.step, "held_out", held_out)
                 self._keep_best(stage, state, held_out[criterion])
                 if self.accelerator.is_main_process:
-                    draw(state.average, state.step)
+                    save_png(self.folder.preview(stage, state.step), draw(state.average))
                 yield Event(stage, state.step, config.steps, held_out, split="held_out")
                 clock.go_on()
             stop = self.should_stop()
@@ -284,39 +292,6 @@ class Job:
         """Pictures in [0, 1] on the device, in batches."""
         for part in indices.split(MEASURED_AT_ONCE):
             yield to_float(pictures.batch(part).to(self.accelerator.device))
-
-    @torch.no_grad()
-    def _preview_stage1(self, module: VQVAE, step: int) -> None:
-        """Held-out pictures, their reconstructions, and what each level alone draws."""
-        images = next(self._images(self.data.held_out, spread(len(self.data.held_out), 10)))
-        codes = module.encode(images)
-        levels = range(len(codes))
-        rows = [images, module.decode(codes), *(module.decode(codes, [level]) for level in levels)]
-        names = ["picture", "all levels", *(f"level {level} alone" for level in levels)]
-        save_png(self.folder.preview("stage1", step), sheet(rows, names, scale=2))
-
-    @torch.no_grad()
-    def _preview_prior(
-        self, prior: Prior, level: int, autoencoder: VQVAE, held_out: CodeData, step: int
-    ) -> None:
-        """New codes of this level under held-out coarser codes, decoded without finer levels."""
-        from vqvae2.likelihood import Draw
-        from vqvae2.sampling import draw_level, uniforms
-
-        maps, labels = held_out.batch(spread(len(held_out), 10))
-        maps, shown = [code.to(prior.device) for code in maps], range(level + 1)
-        context = prior.embed_context(labels.to(prior.device), maps[:level])
-        noise = uniforms(range(len(labels)), prior.domain.num_positions, level)
-        drawn = maps[level]
-        for drawn in draw_level(prior, context, noise, Draw()):  # noqa: B007
-            pass
-        decoder = autoencoder.to(prior.device)
-        rows = [
-            decoder.decode(maps, shown),
-            decoder.decode([*maps[:level], drawn, *maps[level + 1 :]], shown),
-        ]
-        image = sheet(rows, ["held-out codes", f"level {level} drawn"], scale=2)
-        save_png(self.folder.preview(f"prior{level}", step), image)
 
 
 class Due:

@@ -4,6 +4,7 @@ What is learnt is a `Task`. Order and noise are functions of (seed, step, rank) 
 `State` holds weights, their average, the optimizer and the step, and nothing about randomness.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,10 @@ class Task(Protocol):
     """A model to train and how: `Stage1` or `Stage2`."""
 
     config: TrainConfig
-    module: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that learns."""
 
     def batch(self, step: int) -> list[Any]:
         """This rank's examples of `step`, in `config.accumulate` parts, on the CPU."""
@@ -144,8 +148,6 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
 
 def sync_only_if(last: bool, accelerator: Any, module: nn.Module) -> Any:
     """Ranks exchange gradients with the last part only."""
-    import contextlib
-
     return contextlib.nullcontext() if last else accelerator.no_sync(module)
 
 
@@ -161,7 +163,8 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 def update_average(state: State, decay: float) -> None:
     """Moves the average towards the weights, faster at first; buffers are taken over."""
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    averages, weights = list(state.average.parameters()), list(state.module.parameters())
+    averages: list[Tensor] = list(state.average.parameters())
+    weights: list[Tensor] = list(state.module.parameters())
     torch._foreach_lerp_(averages, weights, 1 - decay)
     for average, buffer in zip(state.average.buffers(), state.module.buffers(), strict=True):
         average.copy_(buffer)

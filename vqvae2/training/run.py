@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae2.configuration import (
+    UNFINISHED,
     differences,
     from_dict,
     read_json,
@@ -38,6 +39,7 @@ class RunFolder:
 
     def create(self, run: Run) -> None:
         """Writes the config, or checks that the one there is the same."""
+        run.check()
         path = self.path / "config.json"
         if path.exists():
             changed = differences(to_dict(self.read()), to_dict(run))
@@ -48,6 +50,11 @@ class RunFolder:
                 )
             return
         write_json(path, "vqvae2-run", 1, to_dict(run))
+
+    def sweep(self) -> None:
+        """Removes what a kill in the middle of a write left behind."""
+        for path in self.path.rglob(f".*{UNFINISHED}"):
+            path.unlink()
 
     def read(self) -> Run:
         """The run that this folder was begun with."""
@@ -68,6 +75,11 @@ class RunFolder:
         """The code data set's folder."""
         return self.path / "codes"
 
+    def done(self, stage: str) -> bool:
+        """Whether the model of "stage1", "prior0", ... is trained and written."""
+        path = "autoencoder" if stage == "stage1" else f"priors/{stage.removeprefix('prior')}"
+        return (self.model / path / "config.json").is_file()
+
     def checkpoints(self, stage: str) -> Path:
         """A stage's checkpoints."""
         return self.path / "checkpoints" / stage
@@ -83,6 +95,11 @@ class RunFolder:
     def write_data(self, facts: Mapping[str, Any]) -> None:
         """Writes data.json."""
         write_json(self.path / "data.json", "vqvae2-data", 1, facts)
+
+    def read_data(self) -> dict[str, Any]:
+        """What was written of the data, {} before the first training."""
+        path = self.path / "data.json"
+        return read_json(path, "vqvae2-data", 1) if path.is_file() else {}
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""
@@ -109,22 +126,33 @@ class Log:
 
     def write_timing(self, step: int, figures: Mapping[str, float]) -> None:
         """Appends a line of what the clock says."""
-        self._append(self.path.with_suffix(".timing.jsonl"), {"step": step, **figures})
+        self._append(self._timing, {"step": step, **figures})
 
     def read(self, split: str) -> list[dict[str, float]]:
         """All whole lines of a split, in order."""
-        return [line for line in self._lines() if line["split"] == split]
+        return [line for line in self._lines(self.path) if line["split"] == split]
+
+    def read_timing(self) -> list[dict[str, float]]:
+        """All whole lines of what the clock said."""
+        return list(self._lines(self._timing))
 
     def cut(self, step: int) -> None:
         """Drops the lines after `step`: they will be computed again."""
-        kept = "".join(json.dumps(line) + "\n" for line in self._lines() if line["step"] <= step)
+        kept = "".join(
+            json.dumps(line) + "\n" for line in self._lines(self.path) if line["step"] <= step
+        )
         if self.path.exists():
             write_bytes(self.path, kept.encode())
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
+    @property
+    def _timing(self) -> Path:
+        return self.path.with_suffix(".timing.jsonl")
+
+    @staticmethod
+    def _lines(path: Path) -> Iterator[dict[str, Any]]:
+        if not path.exists():
             return
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 yield json.loads(line)
             except ValueError:

@@ -14,8 +14,8 @@ from vqvae2.autoencoder import VQVAE, Reconstruction
 from vqvae2.codebook import Quantized
 from vqvae2.data.images import Pictures
 from vqvae2.data.order import batch_indices
-from vqvae2.sheets import to_float
 from vqvae2.randomness import generator
+from vqvae2.sheets import to_float
 from vqvae2.training.config import Stage1Config, TrainConfig
 from vqvae2.training.loop import Loss
 
@@ -53,7 +53,9 @@ class Stage1:
         )
         keep = self.kept_levels(step).chunk(self.world)[self.rank]
         images = self.pictures.batch(indices)
-        return list(zip(images.chunk(config.accumulate), keep.chunk(config.accumulate), strict=True))
+        return list(
+            zip(images.chunk(config.accumulate), keep.chunk(config.accumulate), strict=True)
+        )
 
     def kept_levels(self, step: int) -> Tensor:
         """Which levels the decoder sees of each picture of the joint batch, (B, levels) bool.
@@ -83,7 +85,9 @@ class Stage1:
         """The pictures that the codes start from, uint8; the same on all ranks."""
         grid = self.module.config.grids(self.pictures.size, self.pictures.size)[0]
         wanted = self.stage.start_vectors_a_code * self.module.config.codebook.num_codes
-        count = min(len(self.pictures), max(self.config.batch, wanted // (grid[0] * grid[1])), 1024)
+        count = min(
+            len(self.pictures), max(self.config.batch, wanted // (grid[0] * grid[1])), 1024
+        )
         noise = generator("start pictures", self.seed)
         return self.pictures.batch(torch.randperm(len(self.pictures), generator=noise)[:count])
 

@@ -1,0 +1,86 @@
+"""Does the top carry the shape and the bottom the texture? Linear probes on the built-in pictures.
+
+Trains the demo's autoencoder, or takes a run's, and fits logistic regressions from the codes of
+each level to the known factors of the pictures (VQ-VAE-2, Sec. 3.1 claims the division).
+
+    python benchmarks/what_levels_carry.py [RUN]
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from vqvae2.autoencoder import VQVAE
+from vqvae2.cli.display import monitor, table
+from vqvae2.data.images import open_pictures
+from vqvae2.data.synthetic import render
+from vqvae2.metrics.probe import code_features, probe_accuracy
+from vqvae2.pipeline import Pipeline
+from vqvae2.presets import demo
+from vqvae2.sheets import to_float
+from vqvae2.training.job import Job
+from vqvae2.training.run import RunFolder
+
+TRAIN, TEST = 4000, 2000
+FIRST = 1_000_000  # far from the pictures that the autoencoder saw
+
+
+def autoencoder() -> VQVAE:
+    if len(sys.argv) > 1:
+        return Pipeline.load(sys.argv[1]).autoencoder
+    from accelerate import Accelerator
+
+    run, folder = demo(), RunFolder(Path("runs/what-levels-carry"))
+    folder.create(run)
+    job = Job(folder, run, open_pictures(run.data), Accelerator(cpu=True))
+    with monitor() as view:
+        for event in job.train(lambda stage: stage == "stage1"):
+            view.show(event)
+    return Pipeline.load(folder.path).autoencoder
+
+
+@torch.no_grad()
+def codes_of(model: VQVAE, indices: torch.Tensor) -> tuple[list[torch.Tensor], dict]:
+    batch = render(indices, 32, seed=0)
+    parts = [model.encode(to_float(part)) for part in torch.split(batch.images, 256)]
+    codes = [torch.cat(maps) for maps in zip(*parts, strict=True)]
+    factors = {
+        "shape (4)": batch.factors.shape_id,
+        "texture (3)": batch.factors.texture_id,
+        "x in fifths (5)": quantiles(batch.factors.x),
+        "colour in fifths (5)": quantiles(batch.factors.hue),
+        "background in fifths (5)": quantiles(batch.factors.background_hue),
+    }
+    return codes, factors
+
+
+def quantiles(values: torch.Tensor, parts: int = 5) -> torch.Tensor:
+    """Fifths by rank; both sets are large enough for the same borders."""
+    rank = values.argsort().argsort()
+    return rank * parts // len(values)
+
+
+def main() -> None:
+    model = autoencoder()
+    num_codes = model.config.codebook.num_codes
+    train, truth = codes_of(model, torch.arange(FIRST, FIRST + TRAIN))
+    test, test_truth = codes_of(model, torch.arange(FIRST + TRAIN, FIRST + TRAIN + TEST))
+    rows = []
+    for factor in truth:
+        cells = []
+        for level in range(len(train)):
+            for kind in ("places", "counts"):
+                x = code_features(train[level], num_codes, kind)
+                x_test = code_features(test[level], num_codes, kind)
+                pair = (x, truth[factor]), (x_test, test_truth[factor])
+                cells.append(f"{100 * probe_accuracy(*pair):.1f}")
+        rows.append([factor, *cells])
+    names = ["top", "bottom"] if len(train) == 2 else [f"level {i}" for i in range(len(train))]
+    columns = ["factor (classes)", *(f"{n}, {k}" for n in names for k in ("places", "counts"))]
+    title = f"linear probes, test accuracy in %, {TRAIN} + {TEST} built-in pictures at 32x32"
+    table(title, columns, rows)
+
+
+if __name__ == "__main__":
+    main()

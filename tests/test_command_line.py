@@ -1,0 +1,213 @@
+"""Every command on a few small pictures, and what it says to what a user can do wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import pictures
+from PIL import Image
+
+from vqvae2.cli.main import COMMANDS, run
+from vqvae2.data.synthetic import render
+from vqvae2.sheets import read_settings, save_png, to_pil
+
+GOLDEN = Path(__file__).parent / "golden"
+
+TINY = """
+--data.size 16 --autoencoder.channels 16 --autoencoder.residual-channels 8
+--autoencoder.codebook.num-codes 24 --autoencoder.codebook.code-size 6
+--stage1.train.steps 12 --stage1.train.batch 8 --stage1.continuous-steps 3
+--stage2.0.steps 6 --stage2.0.batch 8 --stage2.1.steps 6 --stage2.1.batch 8
+--priors.0.channels 8 --priors.0.residual-channels 8 --priors.0.num-layers 2
+--priors.1.channels 8 --priors.1.residual-channels 8 --priors.1.num-layers 2
+""".split()
+
+
+def make_folder(path: Path, count: int = 64, classes: int = 2) -> Path:
+    """Pictures in a sub-folder a class, or flat with `classes` 0."""
+    batch = render(torch.arange(count), 24, seed=3)
+    for i, image in enumerate(batch.images):
+        folder = path / f"class{i % classes}" if classes else path
+        save_png(folder / f"{i:03d}.png", to_pil(image))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    home = tmp_path_factory.mktemp("trained")
+    data = make_folder(home / "data")
+    command = ["train", "--preset", "demo", "--data", str(data), "--run", str(home / "run")]
+    assert run([*command, *TINY]) == 0
+    return home / "run"
+
+
+def complaint(capsys, *arguments: str) -> str:
+    """The one line that a bad command prints; its exit code must be 2."""
+    capsys.readouterr()
+    assert run(list(arguments)) == 2
+    out = capsys.readouterr().err.strip()
+    assert out.startswith("vqvae2: ")
+    assert len(out.splitlines()) == 1
+    assert "Traceback" not in out
+    return out
+
+
+def test_help_lists_every_command(capsys):
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"vqvae2 \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_options_of_a_command_change_only_on_purpose(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run([command, "--help"])
+    assert stop.value.code == 0
+    options = sorted(set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"})
+    frozen = json.loads((GOLDEN / "options.json").read_text())
+    assert options == frozen[command]
+
+
+def test_training_ends_with_models_figures_and_a_sheet(trained):
+    for name in ("model/autoencoder", "model/priors/0", "model/priors/1"):
+        assert (trained / name / "model.safetensors").is_file()
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["reconstruction"]["mse"] > 0
+    assert len(metrics["priors"]["held_out_nats_per_code"]) == 2
+    with Image.open(trained / "samples" / "sheet.png") as sheet:
+        assert sheet.size[0] > 100
+    assert list((trained / "previews").glob("prior1-*.png"))
+
+
+def test_the_same_command_again_does_nothing_twice(trained, capsys):
+    stamp = (trained / "model" / "priors" / "1" / "model.safetensors").stat().st_mtime_ns
+    assert run(["train", "--run", str(trained)]) == 0
+    again = (trained / "model" / "priors" / "1" / "model.safetensors").stat().st_mtime_ns
+    assert again == stamp
+
+
+def test_sample_writes_pictures_with_their_settings(trained, tmp_path):
+    command = ["sample", str(trained), "--classes", "class1", "--count", "3", "--seed", "5"]
+    options = ["--temperature", "0.5", "1.0", "--out"]
+    assert run([*command, *options, str(tmp_path / "a")]) == 0
+    assert run([*command, *options, str(tmp_path / "b"), "--batch", "1"]) == 0
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["class1-00005.png", "class1-00006.png", "class1-00007.png", "sheet.png"]
+    settings = read_settings(tmp_path / "a" / "class1-00006.png")
+    assert (settings["class"], settings["seed"]) == ("class1", 6)
+    assert [draw["temperature"] for draw in settings["draws"]] == [0.5, 1.0]
+    for name in names[:3]:
+        same = [Image.open(tmp_path / run_name / name).tobytes() for run_name in "ab"]
+        assert same[0] == same[1]
+
+
+def test_reconstruct_evaluate_report_doctor_and_presets(trained, tmp_path, capsys):
+    data = make_folder(tmp_path / "flat", count=5, classes=0)
+    (data / "broken.png").write_bytes((data / "000.png").read_bytes()[:200])
+    assert run(["reconstruct", str(trained), str(data), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").glob("0*.png"))) == 5
+    assert "broken.png" in capsys.readouterr().out
+    assert run(["evaluate", str(trained), "--limit", "4"]) == 0
+    assert run(["report", str(trained)]) == 0
+    assert (trained / "report.html").stat().st_size > 10_000
+    assert run(["doctor", str(trained)]) == 0
+    assert "stage1 is done" in capsys.readouterr().out
+    assert run(["presets"]) == 0
+    out = capsys.readouterr().out
+    assert "imagenet256" in out
+
+
+def test_pictures_without_labels_train_and_sample(tmp_path):
+    data = make_folder(tmp_path / "flat", count=40, classes=0)
+    command = ["train", "--preset", "demo", "--data", str(data), "--run", str(tmp_path / "run")]
+    assert run([*command, *TINY]) == 0
+    assert run(["sample", str(tmp_path / "run"), "--count", "2"]) == 0
+    assert (tmp_path / "run" / "samples" / "picture-00000.png").is_file()
+
+
+def test_a_truncated_picture_among_good_ones_is_named_skipped_and_counted(tmp_path, capsys):
+    data = make_folder(tmp_path / "data", count=40, classes=1)
+    bad = data / "class0" / "bad.png"
+    bad.write_bytes((data / "class0" / "000.png").read_bytes()[:150])
+    command = ["train", "--preset", "demo", "--data", str(data), "--run", str(tmp_path / "run")]
+    assert run([*command, *TINY, "--stage", "stage1"]) == 0
+    assert "1 pictures could not be read: class0/bad.png" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert facts["skipped"] == ["class0/bad.png"]
+
+
+def test_bad_data_is_one_clear_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    few = make_folder(tmp_path / "few", count=6)
+    small = tmp_path / "small"
+    save_png(small / "a.png", to_pil(pictures(1)[0, :, :4, :4]))
+    save_png(small / "b.png", to_pil(pictures(1)[0, :, :4, :4]))
+    start = ["train", "--preset", "demo", "--run", str(tmp_path / "run"), *TINY, "--data"]
+    assert "nowhere" in complaint(capsys, *start, str(tmp_path / "nowhere"))
+    assert "empty" in complaint(capsys, *start, str(tmp_path / "empty"))
+    assert "at least a batch of 8" in complaint(capsys, *start, str(few))
+    assert "small" in complaint(capsys, *start, str(small))
+
+
+def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
+    assert "did you mean train?" in complaint(capsys, "trian")
+    assert "did you mean cifar10" in complaint(
+        capsys, "train", "--preset", "cifar11", "--data", "x"
+    )
+    assert "Nothing to train" in complaint(capsys, "train")
+    assert "multiples of 8" in complaint(
+        capsys, "train", "--preset", "demo", "--run", str(tmp_path / "r"), "--data.size", "20"
+    )
+    sample = ["sample", str(trained), "--classes"]
+    assert "did you mean class" in complaint(capsys, *sample, "clas1")
+    assert "[0, 2), got 7" in complaint(capsys, *sample, "7")
+    assert "got -1.0" in complaint(capsys, "sample", str(trained), "--temperature", "-1")
+    assert "one value or one a level (2), got 3" in complaint(
+        capsys, "sample", str(trained), "--top-k", "1", "2", "3"
+    )
+    assert "not a run folder" in complaint(capsys, "evaluate", str(tmp_path))
+    assert "no trained model" in complaint(capsys, "sample", str(tmp_path))
+    assert "another config" in complaint(
+        capsys, "train", "--preset", "demo", "--run", str(trained)
+    )
+
+
+def test_labels_wanted_but_absent_say_so(tmp_path, capsys):
+    from vqvae2.data.images import DataConfig, open_pictures
+    from vqvae2.metrics.agreement import class_agreement
+
+    data = make_folder(tmp_path / "flat", count=12, classes=0)
+    pictures = open_pictures(DataConfig(source=str(data), size=16))
+    with pytest.raises(ValueError, match="at least 2 classes, got 0; sort the pictures"):
+        class_agreement(None, pictures)
+
+
+def test_a_damaged_model_is_one_clear_line(trained, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    weights = copy / "model" / "priors" / "0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert "does not hold this model's weights" in complaint(capsys, "sample", str(copy))
+    weights.unlink()
+    assert "model.safetensors" in complaint(capsys, "sample", str(copy))
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, capsys, monkeypatch):
+    import os
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    data = make_folder(tmp_path / "data", count=40)
+    monkeypatch.setattr(os, "fsync", full)
+    command = ["train", "--preset", "demo", "--data", str(data), "--run", str(tmp_path / "run")]
+    assert "free some space and repeat" in complaint(capsys, *command, *TINY)

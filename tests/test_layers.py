@@ -1,0 +1,88 @@
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "vqvae2"
+
+ORDER = [
+    "configuration", "randomness", "nn.residual", "nn.causal", "nn.attention", "likelihood",
+    "codebook", "autoencoder", "priors.prior", "priors.conditioning", "priors.gated_pixelcnn",
+    "priors", "sampling", "weights", "pipeline", "data.synthetic", "data.decode", "data.sources",
+    "data.images", "data.codes", "data.order", "sheets", "metrics.usage", "metrics.distortion",
+    "metrics.likelihood", "metrics.classifier", "metrics.agreement", "metrics.probe",
+    "training.config", "training.run", "training.checkpoint", "training.loop", "training.stage1",
+    "training.stage2", "training.previews", "training.job", "training.evaluate", "presets",
+    "doctor", "report.plots", "report.report", "cli.display", "cli.sample", "cli.train",
+    "cli.reconstruct", "cli.evaluate", "cli.report", "cli.doctor", "cli.presets", "cli.demo",
+    "cli.main",
+]  # fmt: skip
+"""Each may import only from those before it (docs/architecture.md says why this order)."""
+
+TORCH_ALONE = ("nn.", "likelihood", "codebook", "autoencoder", "priors", "sampling", "randomness")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Modules that a file imports, and whether at the top."""
+    tree = ast.parse(path.read_text())
+    top = set(tree.body)
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
+            found += [(node.module, node in top)]
+            found += [(f"{node.module}.{alias.name}", node in top) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [(alias.name, node in top) for alias in node.names]
+    return found
+
+
+def sources() -> dict[str, Path]:
+    return {name_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def test_every_file_has_its_place_in_the_order():
+    faces = {"__main__", "__init__", "nn", "data", "metrics", "training", "report", "cli"}
+    assert set(sources()) - faces == set(ORDER)
+
+
+def test_imports_point_one_way():
+    for name, path in sources().items():
+        if name not in ORDER:
+            continue
+        for module, _ in imports(path):
+            inner = module.removeprefix("vqvae2.")
+            if module.startswith("vqvae2.") and inner in ORDER:
+                assert ORDER.index(inner) < ORDER.index(name), f"{name} imports {inner}"
+
+
+def test_models_need_torch_alone():
+    import sys
+
+    allowed = {*sys.stdlib_module_names, "torch", "vqvae2"}
+    for name, path in sources().items():
+        if name.startswith(TORCH_ALONE):
+            assert {module.split(".")[0] for module, _ in imports(path)} <= allowed, name
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    heavy = "accelerate datasets PIL pyarrow matplotlib torchmetrics tyro rich huggingface_hub"
+    code = f"import sys, vqvae2; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_functions_and_files_stay_short():
+    for path in sources().values():
+        text = path.read_text()
+        assert len(text.splitlines()) < 500, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 65, f"{path}: {node.name}"

@@ -1,0 +1,54 @@
+"""Pictures of how a stage is doing, made at every look at held-out examples."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vqvae2.autoencoder import VQVAE
+from vqvae2.likelihood import Draw
+from vqvae2.priors import Prior
+from vqvae2.sampling import draw_level, uniforms
+from vqvae2.sheets import sheet
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PREVIEWED = 10
+"""Held-out pictures in a preview."""
+
+
+@torch.no_grad()
+def preview_levels(autoencoder: VQVAE, images: Tensor) -> "Image":
+    """Pictures (B, C, H, W), their reconstructions, and what each level alone draws."""
+    codes = autoencoder.encode(images)
+    levels = range(len(codes))
+    alone = [autoencoder.decode(codes, [level]) for level in levels]
+    rows = [images, autoencoder.decode(codes), *alone]
+    names = ["picture", "all levels", *(f"level {level} alone" for level in levels)]
+    return sheet(rows, names, scale=max(1, 64 // images.shape[2]))
+
+
+@torch.no_grad()
+def preview_draws(
+    prior: Prior, level: int, autoencoder: VQVAE, maps: Sequence[Tensor], labels: Tensor
+) -> "Image":
+    """New codes of one level under held-out coarser codes, decoded without the finer levels.
+
+    Arguments:
+        prior: of `level`.
+        maps: held-out codes (B, H, W) of all levels.
+        labels: (B,).
+    """
+    maps = [codes.to(prior.device) for codes in maps]
+    context = prior.embed_context(labels.to(prior.device), maps[:level])
+    noise = uniforms(range(len(labels)), prior.domain.num_positions, level)
+    *_, drawn = draw_level(prior, context, noise, Draw())
+    shown = range(level + 1)
+    rows = [
+        autoencoder.decode(maps, shown),
+        autoencoder.decode([*maps[:level], drawn, *maps[level + 1 :]], shown),
+    ]
+    names = ["held-out codes", f"level {level} drawn"]
+    return sheet(rows, names, scale=max(1, 64 // rows[0].shape[2]))
