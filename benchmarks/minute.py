@@ -70,13 +70,13 @@ def measure(run: Run, options: Options, name: str) -> dict[str, Any]:
     task = Stage1(model, data.train, run.stage1, options.seed)
     state = new_state(task)
     begun = time.monotonic()
-    for progress in train(task, state, Accelerator(cpu=True)):
+    for _ in train(task, state, Accelerator(cpu=True)):
         if time.monotonic() - begun >= options.seconds:
             break
     seconds = time.monotonic() - begun
     chosen = spread(len(data.held_out), options.pictures)
     seen = figures(measure_distortion(state.average, images(data.held_out, chosen)))
-    return {"form": name, "seconds": seconds, "steps": progress.step, **seen}
+    return {"form": name, "seconds": seconds, "steps": state.step, **seen}
 
 
 def main() -> None:

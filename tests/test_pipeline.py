@@ -1,0 +1,117 @@
+import json
+
+import pytest
+import torch
+from conftest import pictures, small_autoencoder
+
+from vqvae2.likelihood import Draw
+from vqvae2.pipeline import Pipeline, PipelineConfig
+from vqvae2.priors import Domain, GatedPixelCNN, GatedPixelCNNConfig
+from vqvae2.weights import fingerprint
+
+CONFIG = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kernel=3)
+
+
+@pytest.fixture
+def pipeline(factors):
+    autoencoder = small_autoencoder(factors, dtype=torch.float32)
+    grids = autoencoder.config.grids(16, 16)
+    domains = [
+        Domain(num_codes=24, grid=grid, coarser_grids=tuple(grids[:level]), num_classes=2)
+        for level, grid in enumerate(grids)
+    ]
+    draws = (Draw(temperature=0.9),) * len(grids)
+    config = PipelineConfig(image_size=16, class_names=("cat", "dog"), draws=draws)
+    priors = [GatedPixelCNN(CONFIG, domain).eval() for domain in domains]
+    return Pipeline(autoencoder, config, priors)
+
+
+def test_saved_and_loaded_it_is_the_same(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    again = Pipeline.from_pretrained(tmp_path)
+    assert again.config == pipeline.config
+    assert fingerprint(again.autoencoder) == fingerprint(pipeline.autoencoder)
+    assert not any(module.training for module in (again.autoencoder, *again.priors))
+    a, b = (p.sample(["dog", 0], seeds=[4, 5]) for p in (pipeline, again))
+    assert torch.equal(a.images, b.images)
+
+
+def test_it_lies_on_disk_in_the_layout_of_the_hub(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    folders = ["autoencoder", *(f"priors/{level}" for level in range(len(pipeline.priors)))]
+    for folder in folders:
+        assert (tmp_path / folder / "model.safetensors").is_file()
+        assert json.loads((tmp_path / folder / "config.json").read_text())["version"] == 1
+
+
+def test_a_name_on_the_hub_is_downloaded(pipeline, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    pipeline.save_pretrained(tmp_path)
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(tmp_path)
+    )
+    assert Pipeline.from_pretrained("someone/cats").config == pipeline.config
+    assert asked == ["someone/cats"]
+
+
+def test_a_name_that_is_nowhere_is_one_clear_line():
+    with pytest.raises(ValueError, match="neither a folder nor a model that the hub gave us"):
+        Pipeline.from_pretrained("someone/no-such-model-at-all")
+
+
+def test_samples_are_pictures_with_their_codes_labels_and_seeds(pipeline):
+    samples = pipeline.sample(["cat", "dog", "cat"], batch=2)
+    assert samples.images.shape == (3, 3, 16, 16)
+    assert 0 <= samples.images.min() <= samples.images.max() <= 1
+    assert samples.labels.tolist() == [0, 1, 0]
+    assert samples.seeds == [0, 1, 2]
+    torch.testing.assert_close(pipeline.decode(samples.codes), samples.images)
+
+
+def test_memory_of_sampling_is_bounded_by_the_batch_and_pictures_are_the_same(pipeline):
+    whole = pipeline.sample([0, 1, 0, 1, 0], batch=5)
+    parts = list(pipeline.sample_batches([0, 1, 0, 1, 0], batch=2))
+    assert [len(part.images) for part in parts] == [2, 2, 1]
+    for level, codes in enumerate(whole.codes):
+        assert torch.equal(torch.cat([part.codes[level] for part in parts]), codes)
+
+
+def test_a_real_picture_is_completed_from_its_upper_half(pipeline):
+    codes = pipeline.encode(pictures(2))
+    given = [code.clone() for code in codes]
+    for code in given:
+        code[:, code.shape[1] // 2 :] = -1
+    completed = pipeline.sample([0, 1], seeds=[1, 2], given=given)
+    for mine, theirs in zip(completed.codes, codes, strict=True):
+        half = mine.shape[1] // 2
+        assert torch.equal(mine[:, :half], theirs[:, :half])
+
+
+def test_log_prob_has_a_value_a_code(pipeline):
+    nats = pipeline.log_prob(pictures(3), ["cat", "dog", "cat"])
+    assert [n.shape for n in nats] == [code.shape for code in pipeline.encode(pictures(3))]
+    assert all((n < 0).all() for n in nats)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (["cta"], {}, "Unknown class 'cta'; did you mean cat"),
+        ([2], {}, r"must be in \[0, 2\), got 2"),
+        (["5"], {}, r"must be in \[0, 2\), got 5"),
+        ([0, 1], {"seeds": [1]}, "got 1 seeds for 2 pictures"),
+        ([], {}, "at least one picture"),
+    ],
+)
+def test_bad_requests_are_one_clear_line(pipeline, labels, options, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.sample(labels, **options)
+
+
+def test_without_priors_it_encodes_but_says_that_it_cannot_sample(pipeline):
+    bare = Pipeline(pipeline.autoencoder, pipeline.config)
+    assert bare.reconstruct(pictures(1)).shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match="0 are trained; repeat `vqvae2 train`"):
+        bare.sample([0])
