@@ -52,9 +52,7 @@ def state_keys() -> dict[str, list[str]]:
 
 def test_the_loss_curve_of_50_steps_is_as_it_was():
     golden = json.loads((GOLDEN / "loss_curve.json").read_text())
-    torch.testing.assert_close(
-        torch.tensor(loss_curve()), torch.tensor(golden), rtol=0.02, atol=0
-    )
+    torch.testing.assert_close(torch.tensor(loss_curve()), torch.tensor(golden), rtol=0.02, atol=0)
 
 
 def test_the_names_and_shapes_of_all_weights_are_as_they_were():

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console
 from vqvae2.cli.train import show_figures
 from vqvae2.training.evaluate import evaluate
@@ -19,19 +20,20 @@ class Options:
     Arguments:
         run: A run folder.
         limit: Held-out pictures, at most; evenly spread over the classes.
-        device: cpu, cuda, cuda:1, mps.
+        device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     limit: int = 10_000
-    device: str = "cpu"
+    device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     options = tyro.cli(Options, prog="vqvae2 evaluate", args=arguments)
+    device = resolve(options.device)
     if options.limit < 1:
         raise ValueError(f"--limit must be at least 1 picture, got {options.limit}.")
-    metrics = evaluate(RunFolder(options.run), options.limit, options.device)
+    metrics = evaluate(RunFolder(options.run), options.limit, device)
     show_figures(metrics)
     console.print(f"all figures in {options.run / 'metrics.json'}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor
 from vqvae2.cli.sample import open_pipeline
 from vqvae2.data.images import load_folder
@@ -24,7 +25,7 @@ class Options:
         size: Side in pixels that they are cropped and resized to; the run's by default.
         out: Where to; RUN/reconstructions by default.
         batch: Pictures at a time.
-        device: cpu, cuda, cuda:1, mps.
+        device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
     run: Annotated[str, tyro.conf.Positional]
@@ -32,13 +33,14 @@ class Options:
     size: int | None = None
     out: Path | None = None
     batch: int = 32
-    device: str = "cpu"
+    device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses and reconstructs."""
     options = tyro.cli(Options, prog="vqvae2 reconstruct", args=arguments)
-    pipeline = open_pipeline(options.run).to(options.device)
+    device = resolve(options.device)
+    pipeline = open_pipeline(options.run).to(device)
     size = options.size or pipeline.config.image_size
     pipeline.autoencoder.config.grids(size, size)
     out = options.out or Path(options.run) / "reconstructions"
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> None:
     with monitor() as view:
         pictures = load_folder(options.pictures, size, progress=view.pictures)
         for indices in torch.arange(len(pictures)).split(options.batch):
-            images = to_float(pictures.batch(indices).to(options.device))
+            images = to_float(pictures.batch(indices).to(device))
             codes = pipeline.encode(images)
             restored = pipeline.decode(codes)
             total += float(mean_error(images, restored)) * len(images)

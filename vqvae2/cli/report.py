@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console
 from vqvae2.report.report import write_report
 from vqvae2.training.run import RunFolder
@@ -17,15 +18,16 @@ class Options:
 
     Arguments:
         run: A run folder.
-        device: cpu, cuda, cuda:1, mps.
+        device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
-    device: str = "cpu"
+    device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses and writes."""
     options = tyro.cli(Options, prog="vqvae2 report", args=arguments)
-    path = write_report(RunFolder(options.run), options.device)
+    device = resolve(options.device)
+    path = write_report(RunFolder(options.run), device)
     console.print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, opens in any browser)")

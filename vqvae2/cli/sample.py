@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor
 from vqvae2.configuration import to_dict
 from vqvae2.likelihood import Draw
@@ -30,7 +31,7 @@ class Options:
         top_p: Draw from the codes that together have this probability; likewise.
         out: Where to; RUN/samples by default.
         batch: Pictures at a time; bounds memory, changes no picture.
-        device: cpu, cuda, cuda:1, mps.
+        device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
     run: Annotated[str, tyro.conf.Positional]
@@ -42,13 +43,14 @@ class Options:
     top_p: tuple[float, ...] = ()
     out: Path | None = None
     batch: int = 64
-    device: str = "cpu"
+    device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses and draws."""
     options = tyro.cli(Options, prog="vqvae2 sample", args=arguments)
-    pipeline = open_pipeline(options.run).to(options.device)
+    device = resolve(options.device)
+    pipeline = open_pipeline(options.run).to(device)
     classes = list(options.classes) or list(pipeline.config.class_names) or ["0"]
     if options.count < 1:
         raise ValueError(f"--count must be at least 1 picture, got {options.count}.")
@@ -77,7 +79,7 @@ def main(arguments: list[str]) -> None:
     console.print(f"{len(paths)} pictures in {out}, all on {grid}")
 
 
-def save_class_sheet(folder: RunFolder, pictures_a_class: int, device: str = "cpu") -> Path:
+def save_class_sheet(folder: RunFolder, pictures_a_class: int, device: str) -> Path:
     """A labelled sheet of samples of a run, a row a class, seeds 0, 1, 2, ...; its path."""
     pipeline = Pipeline.load(folder.path).to(device)
     names = list(pipeline.config.class_names[:CLASSES_ON_A_SHEET]) or ["0"]

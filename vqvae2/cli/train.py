@@ -101,17 +101,17 @@ def train(folder: RunFolder, run: Run, options: Options) -> None:
     if accelerator.is_main_process:
         rows = [[stage, f"{s / 60:.1f} min"] for stage, s in view.seconds.items()]
         rows.append(["all", f"{(time.monotonic() - started) / 60:.1f} min"])
-        finish(folder, run, options, rows)
+        finish(folder, options, rows, str(accelerator.device))
 
 
-def finish(folder: RunFolder, run: Run, options: Options, rows: list[list[str]]) -> None:
+def finish(folder: RunFolder, options: Options, rows: list[list[str]], device: str) -> None:
     """What is shown at the end: time spent, figures, samples, where to go on."""
     table("trained in this call", ["stage", "time"], rows)
     if options.stage != "all":
         return
-    metrics = evaluate(folder, limit=2000)
+    metrics = evaluate(folder, 2000, device)
     show_figures(metrics)
-    where = save_class_sheet(folder, pictures_a_class=8)
+    where = save_class_sheet(folder, 8, device)
     console.print(f"\nrun       {folder.path}")
     console.print(f"samples   {where}")
     console.print(f"go on     vqvae2 sample {folder.path}   |   vqvae2 report {folder.path}")
