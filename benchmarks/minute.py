@@ -22,8 +22,8 @@ from vqvae2.data.images import open_pictures
 from vqvae2.data.order import spread
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.presets import find_preset
+from vqvae2.sheets import batches
 from vqvae2.training.config import Run
-from vqvae2.training.evaluate import images
 from vqvae2.training.job import seed_weights
 from vqvae2.training.loop import new_state, train
 from vqvae2.training.stage1 import Stage1
@@ -75,7 +75,7 @@ def measure(run: Run, options: Options, name: str) -> dict[str, Any]:
             break
     seconds = time.monotonic() - begun
     chosen = spread(len(data.held_out), options.pictures)
-    seen = figures(measure_distortion(state.average, images(data.held_out, chosen)))
+    seen = figures(measure_distortion(state.average, batches(data.held_out, chosen)))
     return {"form": name, "seconds": seconds, "steps": state.step, **seen}
 
 

@@ -99,11 +99,12 @@ def test_sample_writes_pictures_with_their_settings(trained, tmp_path):
     assert run([*command, *options, str(tmp_path / "a")]) == 0
     assert run([*command, *options, str(tmp_path / "b"), "--batch", "1"]) == 0
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["class1-00005.png", "class1-00006.png", "class1-00007.png", "sheet.png"]
+    assert names == ["class1-00005.png", "class1-00006.png", "class1-00007.png"]
+    assert (tmp_path / "a-sheet.png").is_file()
     settings = read_settings(tmp_path / "a" / "class1-00006.png")
     assert (settings["class"], settings["seed"]) == ("class1", 6)
     assert [draw["temperature"] for draw in settings["draws"]] == [0.5, 1.0]
-    for name in names[:3]:
+    for name in names:
         same = [Image.open(tmp_path / run_name / name).tobytes() for run_name in "ab"]
         assert same[0] == same[1]
 
@@ -112,7 +113,8 @@ def test_reconstruct_evaluate_report_doctor_and_presets(trained, tmp_path, capsy
     data = make_folder(tmp_path / "flat", count=5, classes=0)
     (data / "broken.png").write_bytes((data / "000.png").read_bytes()[:200])
     assert run(["reconstruct", str(trained), str(data), "--out", str(tmp_path / "out")]) == 0
-    assert len(list((tmp_path / "out").glob("0*.png"))) == 5
+    assert len(list((tmp_path / "out").glob("0*.png.png"))) == 5
+    assert (tmp_path / "out-sheet.png").is_file()
     assert "broken.png" in capsys.readouterr().out
     assert run(["evaluate", str(trained), "--limit", "4"]) == 0
     assert run(["report", str(trained)]) == 0
@@ -138,7 +140,7 @@ def test_a_truncated_picture_among_good_ones_is_named_skipped_and_counted(tmp_pa
     bad.write_bytes((data / "class0" / "000.png").read_bytes()[:150])
     command = ["train", "--preset", "demo", "--data", str(data), "--run", str(tmp_path / "run")]
     assert run([*command, *TINY, "--stage", "stage1"]) == 0
-    assert "1 pictures could not be read: class0/bad.png" in capsys.readouterr().out
+    assert "1 picture could not be read: class0/bad.png" in capsys.readouterr().out
     facts = json.loads((tmp_path / "run" / "data.json").read_text())
     assert facts["skipped"] == ["class0/bad.png"]
 
@@ -175,8 +177,38 @@ def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
     assert "not a run folder" in complaint(capsys, "evaluate", str(tmp_path))
     assert "no trained model" in complaint(capsys, "sample", str(tmp_path))
     assert "another config" in complaint(
-        capsys, "train", "--preset", "demo", "--run", str(trained)
+        capsys, "train", "--run", str(trained), "--autoencoder.channels", "24"
     )
+    assert "was not begun yet" in complaint(capsys, "train", "--run", str(tmp_path / "new"))
+    assert "give --data" in complaint(capsys, "train", "--preset", "cifar10")
+    assert "nonsense" in complaint(capsys, "sample", str(trained), "--nonsense", "1")
+    assert "many" in complaint(capsys, "sample", str(trained), "--count", "many")
+    assert "at least 1, got 0" in complaint(capsys, "sample", str(trained), "--batch", "0")
+    assert "Cannot use --device" in complaint(capsys, "evaluate", str(trained), "--device", "foo")
+    assert "needs its package" in complaint(
+        capsys, "train", "--run", str(trained), "--tracker", "mlflow"
+    )
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tmp_path, capsys, monkeypatch):
+    import signal
+
+    from vqvae2.training import learn
+
+    data, target = make_folder(tmp_path / "data", count=40), tmp_path / "run"
+    real = learn.Due.__init__
+
+    def interrupt(self, config, step, stop):
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+        real(self, config, step, stop)
+
+    monkeypatch.setattr(learn.Due, "__init__", interrupt)
+    command = ["train", "--preset", "demo", "--data", str(data), "--run", str(target), *TINY]
+    assert run(command) == 130
+    assert f"To go on: vqvae2 train --run {target}" in capsys.readouterr().err
+    monkeypatch.setattr(learn.Due, "__init__", real)
+    assert run(["train", "--run", str(target)]) == 0
 
 
 def test_labels_wanted_but_absent_say_so(tmp_path, capsys):

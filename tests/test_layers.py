@@ -10,10 +10,10 @@ ORDER = [
     "data.sources", "data.images", "data.codes", "data.order", "sheets", "metrics.usage",
     "metrics.distortion", "metrics.likelihood", "metrics.classifier", "metrics.agreement",
     "metrics.probe", "training.config", "training.run", "training.checkpoint", "training.loop",
-    "training.stage1", "training.stage2", "training.previews", "training.job",
-    "training.evaluate", "presets", "doctor", "report.plots", "report.report", "cli.device",
-    "cli.display", "cli.sample", "cli.train", "cli.reconstruct", "cli.evaluate", "cli.report",
-    "cli.doctor", "cli.presets", "cli.demo", "cli.main",
+    "training.stage1", "training.stage2", "training.previews", "training.learn",
+    "training.job", "training.evaluate", "presets", "doctor", "report.plots", "report.report",
+    "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.train", "cli.reconstruct",
+    "cli.evaluate", "cli.report", "cli.doctor", "cli.presets", "cli.demo", "cli.main",
 ]  # fmt: skip
 """Each may import only from those before it (docs/architecture.md says why this order)."""
 

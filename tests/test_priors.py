@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vqvae2.likelihood import Categorical
+from vqvae2.nn.attention import CausalAttention
 from vqvae2.priors import Domain, GatedPixelCNN, GatedPixelCNNConfig, Prior
 
 GRIDS = {1: (), 2: ((2, 3),), 3: ((1, 3), (2, 6))}
@@ -67,6 +68,17 @@ def reach(prior: Prior) -> torch.Tensor:
 
 def test_no_position_depends_on_codes_at_it_or_later(prior):
     assert not reach(prior).triu().any()
+    torch.manual_seed(0)
+    assert not reach(prior.train()).triu().any(), (
+        "nor in training, where attention has its own mask"
+    )
+
+
+def test_attention_with_hardly_any_dropout_is_attention():
+    torch.manual_seed(0)
+    attention = CausalAttention(8, 2, dropout=1e-12).double()
+    x = torch.randn(2, 8, 3, 4).double()
+    torch.testing.assert_close(attention.train()(x), attention.eval()(x))
 
 
 def test_every_earlier_position_reaches_a_position_at_the_stated_depth(levels):

@@ -7,8 +7,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from test_runs import small_run
 
 from vqvae2.codebook import Codebook, CodebookConfig
+from vqvae2.data.images import open_pictures
+from vqvae2.pipeline import Pipeline
+from vqvae2.training.job import Job, new_accelerator
+from vqvae2.training.run import RunFolder
 
 
 def free_port() -> int:
@@ -52,3 +57,33 @@ def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
     for name in alone:
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], alone[name])
+
+
+def train_on(rank: int, world: int, port: int, folder: str) -> None:
+    """A whole small run; with `world` 2 as one of two ranks."""
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+    run = small_run()
+    target = RunFolder(Path(folder))
+    job = Job(target, run, open_pictures(run.data), new_accelerator(run, target))
+    seen = {}
+    for event in job.train():
+        seen[event.stage] = event.done
+    torch.save(seen, Path(folder) / f"seen-{rank}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def test_two_ranks_train_what_one_rank_trains(tmp_path):
+    multiprocessing.spawn(train_on, (2, free_port(), str(tmp_path / "two")), nprocs=2)
+    multiprocessing.spawn(train_on, (1, 0, str(tmp_path / "one")), nprocs=1)
+    for rank in range(2):
+        assert torch.load(tmp_path / "two" / f"seen-{rank}.pt")["prior1"] == 10
+    one, two = (Pipeline.load(tmp_path / name) for name in ("one", "two"))
+    for a, b in zip(one.autoencoder.parameters(), two.autoencoder.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    assert len(two.priors) == 2

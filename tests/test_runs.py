@@ -23,7 +23,8 @@ from vqvae2.presets import PRESETS
 from vqvae2.priors import GatedPixelCNNConfig
 from vqvae2.training import checkpoint
 from vqvae2.training.config import Run, Stage1Config, TrainConfig
-from vqvae2.training.job import Job, Stopped
+from vqvae2.training.job import Job
+from vqvae2.training.learn import Stopped
 from vqvae2.training.run import RunFolder
 from vqvae2.training.stage1 import Stage1
 from vqvae2.weights import fingerprint
@@ -52,7 +53,6 @@ def small_run(factors: tuple[int, ...] = (2, 4)) -> Run:
 def train(path: Path, run: Run, stop_after: int | None = None) -> RunFolder:
     """Trains; `stop_after` counts steps of all stages and then asks to stop."""
     folder = RunFolder(path)
-    folder.create(run)
     asked = 0
 
     def should_stop() -> bool:
@@ -230,6 +230,8 @@ def test_a_run_says_that_it_goes_on_from_an_older_checkpoint(tmp_path):
     texts = [event.text for event in job.train() if event.text]
     assert len(texts) == 1
     assert "going on from step 5" in texts[0]
+    (kept,) = (folder.checkpoints("stage1")).glob("*.damaged")
+    kept.unlink()
     assert outcome(folder) == whole
 
 
@@ -265,6 +267,9 @@ def test_extraction_keeps_whole_shards_and_makes_missing_ones(tmp_path, monkeypa
     stamps = {path: path.stat().st_mtime_ns for path in shards}
     shards[1].unlink()
     shards[2].write_bytes(before[shards[2]][:-40])
+    hurt = bytearray(before[shards[3]])
+    hurt[60] ^= 255
+    shards[3].write_bytes(hurt)
     train(tmp_path, small_run())
     assert {path: path.read_bytes() for path in shards} == before
     assert shards[0].stat().st_mtime_ns == stamps[shards[0]]
@@ -284,11 +289,66 @@ def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):
 
 
 def test_a_changed_config_is_refused_with_the_difference(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.create(small_run())
-    changed = replace(small_run(), seed=7)
+    run = small_run()
+    with pytest.raises(Stopped):
+        train(tmp_path, run, stop_after=3)
     with pytest.raises(ValueError, match="seed: 0 before, 7 now"):
-        folder.create(changed)
+        train(tmp_path, replace(run, seed=7))
+    # What nothing depends on yet may change.
+    train(tmp_path, replace(run, stage2=(replace(TRAIN, batch=4), TRAIN)))
+    with pytest.raises(ValueError, match=r"stage2.0.batch: 4 before, 8 now"):
+        train(tmp_path, run)
+
+
+def test_other_pictures_than_it_was_begun_with_are_refused(tmp_path):
+    from test_command_line import make_folder
+
+    data = make_folder(tmp_path / "data", count=40)
+    run = replace(small_run(), data=DataConfig(source=str(data), size=16), num_classes=2)
+    with pytest.raises(Stopped):
+        train(tmp_path / "run", run, stop_after=3)
+    (data / "class0").rename(data / "class2")
+    with pytest.raises(ValueError, match="The pictures are not those"):
+        train(tmp_path / "run", run)
+    (data / "class2").rename(data / "class0")
+    data.rename(tmp_path / "moved")
+    moved = replace(run, data=replace(run.data, source=str(tmp_path / "moved")))
+    train(tmp_path / "run", moved)
+
+
+def test_what_would_fail_in_a_later_stage_is_told_before_the_first(tmp_path):
+    run = small_run()
+    later = [
+        replace(run, stage2=(TRAIN, replace(TRAIN, batch=65))),
+        replace(run, stage2=(TRAIN, replace(TRAIN, log_every=0))),
+        replace(
+            run, priors=(run.priors[0], replace(run.priors[1], attention_every=1, num_heads=3))
+        ),
+    ]
+    for wrong, message in zip(later, ["batch of 65", "log_every", "Heads must"], strict=True):
+        with pytest.raises(ValueError, match=message):
+            train(tmp_path / "run", wrong)
+    train(tmp_path / "run", run)
+
+
+def test_a_damaged_best_file_is_replaced_by_the_last_state(tmp_path):
+    run = small_run()
+    folder = train(tmp_path, run)
+    for path in ("model/priors/1/config.json", "checkpoints/prior1/best.safetensors"):
+        (tmp_path / path).unlink()
+    job = Job(folder, run, open_pictures(run.data), Accelerator(cpu=True))
+    texts = [event.text for event in job.train() if event.text]
+    assert len(texts) == 1
+    assert "using the weights of step 10 instead" in texts[0]
+    assert len(Pipeline.load(tmp_path).priors) == 2
+
+
+def test_a_state_of_another_version_is_refused_and_kept(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
+    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    with pytest.raises(ValueError, match="version 2, got vqvae2-state version 1"):
+        checkpoint.latest(tmp_path)
+    assert len(checkpoint.steps_in(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -346,7 +406,9 @@ def test_fewer_pictures_than_a_batch_says_what_to_do(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_before_it_is_saved(tmp_path):
     run = small_run()
-    wild = replace(TRAIN, learning_rate=1e30, warmup_steps=0, clip_norm=1e30)
+    wild = replace(
+        TRAIN, learning_rate=1e30, warmup_steps=0, clip_norm=1e30, log_every=7, save_every=3
+    )
     with pytest.raises(FloatingPointError, match="last checkpoint is kept"):
         train(tmp_path, replace(run, stage1=replace(run.stage1, train=wild)))
     assert checkpoint.steps_in(tmp_path / "checkpoints" / "stage1") == []

@@ -145,10 +145,10 @@ class VQVAE(nn.Module):
             ]
         output = self.decoder(self._merge(vectors))
         error = F.mse_loss(output, self._normalize(images))
-        loss = error
-        if quantize:
-            pull = sum(level.commitment for level in levels) * self.config.commitment_weight
-            loss = error + pull + sum(level.codebook_loss for level in levels)
+        pull = sum(level.commitment for level in levels) * self.config.commitment_weight
+        codebook_loss = sum(level.codebook_loss for level in levels)
+        # Times 0, so that every parameter is in every loss: ranks wait for all gradients.
+        loss = error + (pull + codebook_loss if quantize else 0 * codebook_loss)
         return Reconstruction(self._denormalize(output), levels, error, loss)
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -201,6 +201,10 @@ class VQVAE(nn.Module):
         quantize: bool = True,
     ) -> tuple[list[Quantized], list[Tensor]]:
         """Each level's `Quantized` and the vectors that the levels below it see."""
+        if not images.is_floating_point():
+            raise ValueError(
+                f"Pictures must be floats in [0, 1], got {images.dtype}; divide bytes by 255."
+            )
         self.config.grids(*images.shape[-2:])
         features = self._features(images)
         levels: list[Quantized] = []

@@ -144,7 +144,9 @@ class Codebook(nn.Module):
         num_codes, size = self.sums.shape
         x_ND, codes_N = flatten(quantized.inputs).to(self.sums.dtype), quantized.codes.flatten()
         sums_KD = torch.zeros_like(self.sums).index_add_(0, codes_N, x_ND)
-        counts_K = torch.bincount(codes_N, minlength=num_codes).to(sums_KD.dtype)
+        # Not bincount: on a GPU it reads its result's size back and waits.
+        ones_N = x_ND.new_ones(len(codes_N))
+        counts_K = x_ND.new_zeros(num_codes).index_add_(0, codes_N, ones_N)
         spare_KD = candidates(x_ND, num_codes, generator)
         flat = torch.cat([sums_KD, spare_KD, counts_K[:, None]], dim=1)
         if is_distributed():
@@ -195,7 +197,8 @@ def pass_gradient(x: Tensor, vectors: Tensor, gradient: Literal["straight", "rot
     (arXiv 2410.06424, Eq. 4 and 5).
     """
     if gradient == "straight":
-        return x + (vectors - x).detach()
+        # Not x + (vectors - x): this way round the values are the codes exactly, in any dtype.
+        return vectors + (x - x.detach())
     x_norm = x.detach().norm(dim=1, keepdim=True).clamp_min(1e-6)
     norm = vectors.norm(dim=1, keepdim=True).clamp_min(1e-6)
     x_unit, unit = x.detach() / x_norm, vectors / norm
@@ -203,8 +206,7 @@ def pass_gradient(x: Tensor, vectors: Tensor, gradient: Literal["straight", "rot
     reflected = x - 2 * (x * middle).sum(dim=1, keepdim=True) * middle
     rotated = reflected + 2 * (x * x_unit).sum(dim=1, keepdim=True) * unit
     scaled: Tensor = rotated * (norm / x_norm)
-    # Rounding aside the values are the codes already; make them so exactly.
-    return scaled + (vectors - scaled).detach()
+    return vectors + (scaled - scaled.detach())
 
 
 def candidates(x_ND: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:

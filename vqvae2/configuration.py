@@ -68,6 +68,14 @@ def _parse_dataclass(kind: type, data: Any, where: str) -> Any:
             f"{where} has fields that {kind.__name__} does not know: {', '.join(unknown)}; "
             "it may come from a newer version."
         )
+    required = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(data))
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)} of {kind.__name__}.")
     parsed = {name: _parse(hints[name], item, f"{where}.{name}") for name, item in data.items()}
     return kind(**parsed)
 
@@ -99,7 +107,7 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file that is whole or not there: to a neighbour first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}{UNFINISHED}")
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         with neighbour.open("wb") as file:
             file.write(data)

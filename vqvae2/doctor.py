@@ -17,7 +17,7 @@ from vqvae2.training.config import Run
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
-COLLAPSED = 0.05  # a level whose codes carry less than this part of log K is collapsed
+COLLAPSED = 0.4  # a level whose codes carry less than this part of log K is collapsed
 UNUSED = 0.10  # a larger share of codes that never occur is worth a word
 SUSPICIOUS_NATS = 0.05  # a prior this sure of its codes has nothing to predict
 OVERFITTED = 0.10  # held-out nats above training nats by this part of them
@@ -55,15 +55,14 @@ def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
     stages = {"stage1": run.stage1.train.steps}
     stages |= {f"prior{level}": train.steps for level, train in enumerate(run.stage2)}
     for stage, steps in stages.items():
+        if folder.done(stage):
+            yield Finding("good", f"{stage} is done: {steps} steps")
+            continue
         saved, damaged = checkpoint.latest(folder.checkpoints(stage))
         for problem in damaged.values():
             yield Finding("bad", problem, "Training goes on from the checkpoint before it.")
-        done = saved.step if saved else 0
-        if done == steps:
-            yield Finding("good", f"{stage} is done: {steps} steps")
-        else:
-            advice = "Repeat `vqvae2 train` on this run to go on."
-            yield Finding("watch", f"{stage} is at step {done} of {steps}", advice)
+        what = f"{stage} is at step {saved.step if saved else 0} of {steps}"
+        yield Finding("watch", what, f"To go on: vqvae2 train --run {folder.path}")
 
 
 def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
@@ -72,6 +71,11 @@ def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
     if not looks:
         return
     last, level = looks[-1], 0
+    blanked = [v for name, v in last.items() if name.startswith("mse_level_blanked.")]
+    if blanked and max(blanked) < CARRIES * last["mse"]:
+        what = "blanking any level hardly changes the error: the decoder ignores its codes"
+        yield Finding("bad", what, "Train stage 1 for longer, or with a smaller learning rate.")
+        return
     while f"mse_level_blanked.{level}" in last:
         ratio = last[f"mse_level_blanked.{level}"] / last["mse"]
         what = f"blanking level {level} multiplies the error by {ratio:.1f}"
@@ -118,7 +122,10 @@ def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
             "Use codes started from data and revival (codebook.revive_below), and raise "
             "stage1.level_dropout.",
         )
-    if usage.share_used < 1 - UNUSED and enough:
+    if not enough:
+        advice = "Too few held-out pictures to judge; hold out more."
+        return Finding("watch", what, advice)
+    if usage.share_used < 1 - UNUSED:
         advice = "Raise codebook.revive_below, or use fewer codes."
         return Finding("watch", f"{what}: {total - usage.used} are dead", advice)
     return Finding("good", what)

@@ -53,12 +53,12 @@ class Categorical:
         """Codes (B,) from logits (B, K) by inverting the distribution function.
 
         Arguments:
-            uniform: (B,) float64 in [0, 1), one number a picture: the picture's own noise, so that
-                its code does not depend on its neighbours in the batch.
+            uniform: (B,) in [0, 1), float64 where there is: each picture's own noise, so that its
+                code does not depend on its neighbours in the batch.
         """
         if draw.temperature == 0:
             return params.argmax(dim=1)
-        probabilities = kept(params.double() / draw.temperature, draw).softmax(dim=1)
+        probabilities = kept(params.to(uniform.dtype) / draw.temperature, draw).softmax(dim=1)
         cumulative = probabilities.cumsum(dim=1)
         target = uniform[:, None] * cumulative[:, -1:]
         codes = torch.searchsorted(cumulative, target, right=True)[:, 0]

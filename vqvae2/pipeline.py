@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -41,6 +41,28 @@ class PipelineConfig:
     image_size: int
     class_names: tuple[str, ...] = ()
     draws: tuple[Draw, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderCard:
+    """What an autoencoder's config.json holds."""
+
+    config: VQVAEConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorCard:
+    """What a prior's config.json holds.
+
+    Arguments:
+        config: its architecture.
+        domain: what it is a distribution over.
+        autoencoder: fingerprint of the autoencoder whose codes it knows.
+    """
+
+    config: PriorConfig
+    domain: Domain
+    autoencoder: str
 
 
 @dataclass(frozen=True)
@@ -89,9 +111,12 @@ class Pipeline:
             raise ValueError(f"{name} holds no pipeline: config.json is missing.")
         config = from_dict(PipelineConfig, read_json(folder / "config.json", FORMAT, 1))
         autoencoder = load_autoencoder(folder / "autoencoder")
-        paths = sorted((folder / "priors").glob("[0-9]*"), key=lambda path: int(path.name))
         expected = fingerprint(autoencoder)
-        return cls(autoencoder, config, [load_prior(path, expected) for path in paths])
+        priors: list[Prior] = []
+        # Coarsest first, up to the first that is missing: a prior needs all coarser ones.
+        while (path := folder / "priors" / str(len(priors)) / "config.json").is_file():
+            priors.append(load_prior(path.parent, expected))
+        return cls(autoencoder, config, priors)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the hub's layout into `folder`."""
@@ -99,6 +124,9 @@ class Pipeline:
         save_autoencoder(folder / "autoencoder", self.autoencoder)
         for level, prior in enumerate(self.priors):
             save_prior(folder / "priors" / str(level), prior, fingerprint(self.autoencoder))
+        for level in range(len(self.priors), self.autoencoder.config.num_levels):
+            # Of a pipeline that lay here before: it would not fit this autoencoder.
+            (folder / "priors" / str(level) / "config.json").unlink(missing_ok=True)
         write_json(folder / "config.json", FORMAT, 1, to_dict(self.config))
 
     def to(self, device: str | torch.device) -> Self:
@@ -188,6 +216,12 @@ class Pipeline:
         """
         self._require_priors()
         codes, numbers = self.encode(images), self.labels(labels).to(self.device)
+        grid, expected = tuple(codes[-1].shape[1:]), self.priors[-1].domain.grid
+        if grid != expected:
+            size = self.config.image_size
+            raise ValueError(
+                f"The priors know pictures of {size}x{size} (codes {expected}), got codes {grid}."
+            )
         return [
             prior.log_prob(codes[level], numbers, codes[:level])
             for level, prior in enumerate(self.priors)
@@ -241,37 +275,32 @@ def download(name: str) -> Path:
 
 def save_autoencoder(folder: Path, autoencoder: VQVAE) -> None:
     """Writes one autoencoder."""
-    save_module(folder, "vqvae2-autoencoder", {"config": to_dict(autoencoder.config)}, autoencoder)
+    card = AutoencoderCard(config=autoencoder.config)
+    save_module(folder, "vqvae2-autoencoder", to_dict(card), autoencoder)
 
 
 def load_autoencoder(folder: Path) -> VQVAE:
     """What `save_autoencoder` wrote, in eval mode."""
-    content = read_config(folder, "vqvae2-autoencoder")
-    autoencoder = VQVAE(from_dict(VQVAEConfig, content["config"]))
+    card = from_dict(AutoencoderCard, read_config(folder, "vqvae2-autoencoder"), str(folder))
+    autoencoder = VQVAE(card.config)
     load_weights(folder, autoencoder)
     return autoencoder
 
 
-def save_prior(folder: Path, prior: Any, autoencoder: str) -> None:
+def save_prior(folder: Path, prior: Prior, autoencoder: str) -> None:
     """Writes one prior with the fingerprint of the autoencoder whose codes it knows."""
-    content = {
-        "type": type(prior).__name__,
-        "config": to_dict(prior.config),
-        "domain": to_dict(prior.domain),
-        "autoencoder": autoencoder,
-    }
-    save_module(folder, "vqvae2-prior", content, prior)
+    card = PriorCard(config=prior.config, domain=prior.domain, autoencoder=autoencoder)
+    save_module(folder, "vqvae2-prior", to_dict(card), prior)
 
 
 def load_prior(folder: Path, autoencoder: str) -> Prior:
     """What `save_prior` wrote, in eval mode, unless it knows codes of another autoencoder."""
-    content = read_config(folder, "vqvae2-prior")
-    if content["autoencoder"] != autoencoder:
+    card = from_dict(PriorCard, read_config(folder, "vqvae2-prior"), str(folder))
+    if card.autoencoder != autoencoder:
         raise ValueError(
-            f"The prior in {folder} was trained on codes of autoencoder {content['autoencoder']}, "
+            f"The prior in {folder} was trained on codes of autoencoder {card.autoencoder}, "
             f"this one is {autoencoder}; train the prior again."
         )
-    config = from_dict(PriorConfig, content["config"])
-    prior = build_prior(config, from_dict(Domain, content["domain"]))
+    prior = build_prior(card.config, card.domain)
     load_weights(folder, prior)
     return prior

@@ -45,7 +45,9 @@ def draw_level(
             drawn sees the given codes before it in raster order, as the prior's conditionals do.
     """
     domain = prior.domain
-    batch, noise = len(noise), noise.to(prior.device)
+    # Apple's GPUs have no float64; elsewhere the noise keeps it.
+    exact = torch.float32 if prior.device.type == "mps" else torch.float64
+    batch, noise = len(noise), noise.to(prior.device, exact)
     codes = torch.full((batch, domain.num_positions), UNKNOWN, device=prior.device)
     known = codes.clone()
     if given is not None:

@@ -1,11 +1,11 @@
-"""Pictures out: tensors as PNG files, with their settings inside, alone or on labelled sheets.
+"""Pictures in and out of models: bytes and floats, PNG files with settings, labelled sheets.
 
 Legend: `B` pictures, `C` channels, `H W` sides, `K` codes.
 """
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from vqvae2.configuration import write_bytes
+from vqvae2.data.images import Pictures
+from vqvae2.data.order import at_once
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +26,14 @@ MARGIN = 2
 def to_float(images: Tensor) -> Tensor:
     """uint8 pictures as float32 in [0, 1], channels last: convolutions are faster so."""
     return images.to(memory_format=torch.channels_last).float() / 255
+
+
+def batches(
+    pictures: Pictures, indices: Tensor, device: str | torch.device = "cpu"
+) -> Iterator[Tensor]:
+    """Pictures in [0, 1], (B, 3, S, S), as many at a time as 128 of 64 x 64 have pixels."""
+    for part in torch.split(indices, at_once(pictures.size)):
+        yield to_float(pictures.batch(part).to(device))
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
 """`vqvae2 demo`: everything on the built-in pictures, in minutes, with a report."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import tyro
-
-from vqvae2.cli import train as train_command
 from vqvae2.cli.display import console, table
+from vqvae2.cli.parse import parse
+from vqvae2.cli.train import Options as TrainOptions
+from vqvae2.cli.train import resolve, train
 from vqvae2.data.images import open_pictures
 from vqvae2.metrics.agreement import class_agreement
 from vqvae2.pipeline import Pipeline
@@ -21,15 +20,15 @@ class Options:
         run: The run folder.
     """
 
-    run: Path = Path("runs/demo")
+    run: str = "runs/demo"
 
 
 def main(arguments: list[str]) -> None:
     """Parses and does the whole job."""
-    options = tyro.cli(Options, prog="vqvae2 demo", args=arguments)
-    training = train_command.Options(preset="demo", run=options.run)
-    folder, run = train_command.resolve(training, [])
-    train_command.train(folder, run, training)
+    options = parse(Options, "demo", arguments)
+    training = TrainOptions(preset="demo", run=options.run)
+    folder, run = resolve(training, [])
+    train(folder, run, training)
     data = open_pictures(folder.read().data)
     agreement = class_agreement(Pipeline.load(options.run), data)
     rows = [

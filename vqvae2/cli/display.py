@@ -12,24 +12,33 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from vqvae2.training.job import Event
+from vqvae2.training.learn import Stopped
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from vqvae2.training.learn import Event
+
+# Names of files and classes are shown as they are, and lines are not cut when piped.
+console = Console(highlight=False, markup=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 SHOWN = ("mse", "nats_per_code", "share_used.0", "share_used.1", "share_used.2")
 """Held-out figures worth a line while training."""
+
+QUIET_SECONDS = 30.0
+"""Between two lines of progress where there is no terminal to draw a bar in."""
 
 
 class Stopper:
     """Turns Ctrl-C and SIGTERM into a question that training asks after every step.
 
     The first asks to save and stop; a second Ctrl-C stops at once.
+
+    Arguments:
+        again: the command that goes on.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, again: str) -> None:
+        self.asked, self.again = False, again
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -49,6 +58,8 @@ class Stopper:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if isinstance(value, Stopped):
+            raise Stopped(f"Stopped and saved. To go on: {self.again}") from None
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
@@ -58,47 +69,66 @@ class Stopper:
 
 
 class Monitor:
-    """A bar a stage with speed and time left; held-out figures as lines above it."""
+    """A bar a stage with speed and time left; held-out figures as lines above it.
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    Where there is no terminal, a line now and then instead of the bars.
+    """
+
+    def __init__(self, progress: Progress, shown: bool) -> None:
+        self.progress, self.shown = progress, shown
         self.bars: dict[str, TaskID] = {}
         self.begun: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
+        self.learnt: set[str] = set()
+        self._said = time.monotonic()
 
     def show(self, event: "Event") -> None:
         """Shows one event of a job."""
         now = time.monotonic()
-        name = event.stage if event.stage != "codes" else f"codes {event.split}"
         self.begun.setdefault(event.stage, now)
         self.seconds[event.stage] = now - self.begun[event.stage]
+        if event.stage != "codes":
+            self.learnt.add(event.stage)
         if event.text:
-            self.progress.console.print(f"[yellow]{event.text}[/yellow]")
+            self._print(event.text, style="yellow")
         if event.split == "held_out" and event.figures:
-            self.progress.console.print(self._line(event))
+            self._print(self._line(event))
+        name = f"codes {event.split}" if event.stage == "codes" else event.stage
         if event.total:
-            if name not in self.bars:
-                self.bars[name] = self.progress.add_task(name, total=event.total, speed="")
-            bar = self.bars[name]
-            self.progress.update(bar, completed=event.done)
-            if event.rate:
-                self.progress.update(bar, speed=f"{event.rate:,.0f} pictures/s")
+            self.step(name, event.done, event.total, event.rate)
 
     def pictures(self, text: str, done: int, total: int) -> None:
-        """Progress of reading pictures, as `open_pictures` tells it."""
-        if text not in self.bars:
-            self.bars[text] = self.progress.add_task(text, total=total, speed="")
-        self.progress.update(self.bars[text], completed=done, total=total)
+        """Progress of reading or drawing pictures, as `open_pictures` tells it."""
+        self.step(text, done, total, 0.0)
+
+    def step(self, name: str, done: int, total: int, rate: float) -> None:
+        """Moves the bar `name`."""
+        speed = f"{rate:,.0f} pictures/s" if rate else ""
+        if not self.progress.disable:
+            if name not in self.bars:
+                self.bars[name] = self.progress.add_task(name, total=total, speed="")
+            self.progress.update(self.bars[name], completed=done, total=total)
+            if speed:
+                self.progress.update(self.bars[name], speed=speed)
+        elif time.monotonic() - self._said >= QUIET_SECONDS:
+            self._said = now = time.monotonic()
+            spent = now - self.begun.setdefault(name, now)
+            left = f", {duration(spent * (total - done) / done)} left" if done and spent else ""
+            self._print(f"{name}  {done:,}/{total:,}  {speed}{left}")
 
     def _line(self, event: "Event") -> str:
-        minutes = self.seconds[event.stage] / 60
+        spent = duration(self.seconds[event.stage])
         figures = "  ".join(f"{k} {event.figures[k]:.4g}" for k in SHOWN if k in event.figures)
-        return f"{event.stage}  step {event.done}/{event.total}  {minutes:.1f} min  {figures}"
+        return f"{event.stage}  step {event.done}/{event.total}  {spent}  {figures}"
+
+    def _print(self, text: str, style: str = "") -> None:
+        if self.shown:
+            self.progress.console.print(text, style=style)
 
 
 @contextmanager
-def monitor() -> Iterator[Monitor]:
-    """Bars while something long runs."""
+def monitor(shown: bool = True) -> Iterator[Monitor]:
+    """Bars while something long runs; `shown` is False on all but one process."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -106,15 +136,55 @@ def monitor() -> Iterator[Monitor]:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield Monitor(progress)
+    bars = shown and console.is_terminal
+    with Progress(*columns, console=console, disable=not bars) as progress:
+        yield Monitor(progress, shown)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table."""
-    view = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         view.add_column(column, no_wrap=number == 0)
     for row in rows:
         view.add_row(*row)
+    console.print(title)
     console.print(view)
+
+
+def show_figures(metrics: dict[str, Any]) -> None:
+    """The held-out figures of a run as a table, a row a level."""
+    seen, priors = metrics["reconstruction"], metrics.get("priors", {})
+    nats, gap = priors.get("held_out_nats_per_code", []), priors.get("gap_nats_per_code", [])
+    rows = [
+        [
+            str(level),
+            f"{used:.0f} ({100 * seen['share_used'][level]:.0f} %)",
+            f"{seen['perplexity'][level]:.0f}",
+            f"{seen['mse_level_alone'][level]:.5f}",
+            f"{nats[level]:.3f}" if level < len(nats) else "",
+            f"{gap[level]:+.3f}" if level < len(gap) else "",
+        ]
+        for level, used in enumerate(seen["codes_used"])
+    ]
+    title = f"held out, {count(seen['num_pictures'], 'picture')}: MSE {seen['mse']:.5f}"
+    title += f", PSNR {seen['psnr_db']:.2f} dB"
+    title += "" if seen["ssim"] is None else f", SSIM {seen['ssim']:.3f}"
+    if "held_out_bits_per_dim" in priors:
+        title += f", codes {priors['held_out_bits_per_dim']:.3f} bits per dimension"
+    columns = ["level", "codes used", "perplexity", "MSE alone", "nats per code", "gap"]
+    table(title, columns, rows)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 picture`, `2 pictures`, `no pictures`."""
+    named = one if number == 1 else many or f"{one}s"
+    return f"{number:,} {named}" if number else f"no {named}"

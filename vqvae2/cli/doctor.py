@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from vqvae2.cli.display import console
+from vqvae2.cli.parse import parse
 from vqvae2.doctor import diagnose
 from vqvae2.training.run import RunFolder
 
@@ -21,14 +22,14 @@ class Options:
         run: A run folder.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 def main(arguments: list[str]) -> None:
     """Parses, looks, prints."""
-    options = tyro.cli(Options, prog="vqvae2 doctor", args=arguments)
+    options = parse(Options, "doctor", arguments)
     for finding in diagnose(RunFolder(options.run)):
-        colour = COLOURS[finding.verdict]
-        console.print(f"[{colour}]{finding.verdict:>5}[/{colour}]  {finding.what}", soft_wrap=True)
+        console.print(f"{finding.verdict:>5}", style=COLOURS[finding.verdict], end="")
+        console.print(f"  {finding.what}")
         if finding.advice:
-            console.print(f"       {finding.advice}", soft_wrap=True)
+            console.print(f"       {finding.advice}")

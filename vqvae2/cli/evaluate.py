@@ -7,8 +7,9 @@ from typing import Annotated
 import tyro
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console
-from vqvae2.cli.train import show_figures
+from vqvae2.cli.display import console, show_figures
+from vqvae2.cli.parse import parse
+from vqvae2.cli.sample import at_least_one
 from vqvae2.training.evaluate import evaluate
 from vqvae2.training.run import RunFolder
 
@@ -23,17 +24,15 @@ class Options:
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     limit: int = 10_000
     device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
-    options = tyro.cli(Options, prog="vqvae2 evaluate", args=arguments)
-    device = resolve(options.device)
-    if options.limit < 1:
-        raise ValueError(f"--limit must be at least 1 picture, got {options.limit}.")
-    metrics = evaluate(RunFolder(options.run), options.limit, device)
+    options = parse(Options, "evaluate", arguments)
+    at_least_one("limit", options.limit)
+    metrics = evaluate(RunFolder(options.run), options.limit, resolve(options.device))
     show_figures(metrics)
     console.print(f"all figures in {options.run / 'metrics.json'}")

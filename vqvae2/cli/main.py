@@ -58,18 +58,23 @@ def run(arguments: list[str]) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}."
         return complain(f"Unknown command {name!r}; {hint}")
-    command: Callable[[list[str]], None] = import_module(f"vqvae2.cli.{name}").main
-    return guarded(command, rest)
+    return guarded(lambda: import_module(f"vqvae2.cli.{name}").main(rest))
 
 
-def guarded(command: Callable[[list[str]], None], arguments: list[str]) -> int:
+def guarded(command: Callable[[], None]) -> int:
     """Runs a command; errors that a user can cause become one line."""
     try:
-        command(arguments)
+        command()
     except KeyboardInterrupt:
         return complain("Stopped; what was saved stays.", 130)
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("VQVAE2_TRACEBACK"):
+    except Exception as error:
+        if type(error).__name__ == "Stopped":
+            return complain(str(error), 130)
+        mendable = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError)
+        # By name, so that a command that needs no torch does not import it for this.
+        if type(error).__name__ == "OutOfMemoryError":
+            return complain("Out of memory; use a smaller batch, or --stage1.train.accumulate 2.")
+        if not mendable or os.environ.get("VQVAE2_TRACEBACK"):
             raise
         return complain(sentence(error))
     return 0

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-import tyro
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.display import table
+from vqvae2.cli.parse import parse
 from vqvae2.presets import EXPECTED, PRESETS
 from vqvae2.priors import build_prior
 from vqvae2.training.config import Run
@@ -19,9 +19,11 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     """Prints the table; models are only counted, never made."""
-    tyro.cli(Options, prog="vqvae2 presets", args=arguments)
+    parse(Options, "presets", arguments)
     columns = ["preset", "side", "code grids", "M parameters", "GiB", "expect"]
-    title = "parameters: autoencoder, then a prior a level; GiB: to train the largest of them"
+    title = (
+        "parameters: autoencoder, then a prior a level; GiB: weights and optimizer of the largest"
+    )
     table(title, columns, [row(name, preset()) for name, preset in PRESETS.items()])
 
 

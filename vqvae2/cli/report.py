@@ -8,6 +8,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console
+from vqvae2.cli.parse import parse
 from vqvae2.report.report import write_report
 from vqvae2.training.run import RunFolder
 
@@ -21,13 +22,12 @@ class Options:
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses and writes."""
-    options = tyro.cli(Options, prog="vqvae2 report", args=arguments)
-    device = resolve(options.device)
-    path = write_report(RunFolder(options.run), device)
+    options = parse(Options, "report", arguments)
+    path = write_report(RunFolder(options.run), resolve(options.device))
     console.print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, opens in any browser)")

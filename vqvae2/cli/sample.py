@@ -1,20 +1,25 @@
 """`vqvae2 sample`: new pictures from a run, by class and seed."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
+from torch import Tensor
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, monitor
+from vqvae2.cli.display import console, count, monitor
+from vqvae2.cli.parse import parse
 from vqvae2.configuration import to_dict
+from vqvae2.data.order import spread
 from vqvae2.likelihood import Draw
 from vqvae2.pipeline import Pipeline
 from vqvae2.sheets import save_png, sheet, to_pil
 from vqvae2.training.run import RunFolder
 
-CLASSES_ON_A_SHEET = 20
+CLASSES_ON_A_SHEET, PICTURES_A_ROW = 20, 16
 
 
 @dataclass(frozen=True)
@@ -29,84 +34,88 @@ class Options:
         temperature: One for all levels or one a level, coarsest first; 0 takes the likeliest.
         top_k: Draw from the most probable codes only; likewise.
         top_p: Draw from the codes that together have this probability; likewise.
-        out: Where to; RUN/samples by default.
+        out: Where to; RUN/samples by default, ./samples for a pipeline that is no run.
         batch: Pictures at a time; bounds memory, changes no picture.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
-    run: Annotated[str, tyro.conf.Positional]
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     classes: tuple[str, ...] = ()
     count: int = 8
     seed: int = 0
     temperature: tuple[float, ...] = ()
     top_k: tuple[int, ...] = ()
     top_p: tuple[float, ...] = ()
-    out: Path | None = None
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     batch: int = 64
     device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses and draws."""
-    options = tyro.cli(Options, prog="vqvae2 sample", args=arguments)
-    device = resolve(options.device)
-    pipeline = open_pipeline(options.run).to(device)
-    classes = list(options.classes) or list(pipeline.config.class_names) or ["0"]
-    if options.count < 1:
-        raise ValueError(f"--count must be at least 1 picture, got {options.count}.")
+    options = parse(Options, "sample", arguments)
+    at_least_one("count", options.count)
+    at_least_one("batch", options.batch)
+    pipeline = open_pipeline(options.run).to(resolve(options.device))
     draws = drawing(pipeline, options)
-    labels = [name for name in classes for _ in range(options.count)]
-    seeds = [options.seed + i for _ in classes for i in range(options.count)]
-    out = options.out or default_folder(options.run)
-    paths = []
-    rows = []
+    numbers = list(dict.fromkeys(wanted_classes(pipeline, options.classes)))
+    labels = [number for number in numbers for _ in range(options.count)]
+    seeds = [options.seed + i for _ in numbers for i in range(options.count)]
+    out = Path(options.out) if options.out else output_folder(options.run, "samples")
+    rows: dict[int, list[Tensor]] = {number: [] for number in numbers}
+    done = 0
     with monitor() as view:
-        parts = pipeline.sample_batches(labels, seeds, draws=draws, batch=options.batch)
-        for part in parts:
+        for part in pipeline.sample_batches(labels, seeds, draws=draws, batch=options.batch):
             drawn = zip(part.images, part.labels.tolist(), part.seeds, strict=True)
             for image, label, seed in drawn:
-                name = class_name(pipeline, label)
-                settings = {"class": name, "seed": seed, "draws": to_dict(tuple(draws))}
-                settings["run"] = options.run
-                paths.append(out / f"{file_name(name)}-{seed:05d}.png")
-                save_png(paths[-1], to_pil(image), settings)
-                rows.append(image)
-            view.pictures("sampling", len(paths), len(labels))
-    names = [class_name(pipeline, int(pipeline.labels([name])[0])) for name in classes]
-    images = [rows[i * options.count : (i + 1) * options.count] for i in range(len(classes))]
-    grid = out / "sheet.png"
-    save_sheet(grid, images, names)
-    console.print(f"{len(paths)} pictures in {out}, all on {grid}")
+                settings = {
+                    "class": class_name(pipeline, label),
+                    "seed": seed,
+                    "draws": to_dict(tuple(draws)),
+                    "run": options.run,
+                }
+                path = out / f"{file_name(pipeline, label)}-{seed:05d}.png"
+                save_png(path, to_pil(image), settings)
+                if len(rows[label]) < PICTURES_A_ROW:
+                    rows[label].append(image.cpu())
+            done += len(part.images)
+            view.pictures("sampling", done, len(labels))
+    grid = out.with_name(f"{out.name}-sheet.png")
+    shown = numbers[:CLASSES_ON_A_SHEET]
+    save_rows(grid, [rows[number] for number in shown], [class_name(pipeline, n) for n in shown])
+    console.print(f"{count(done, 'picture')} in {out}, together on {grid}")
 
 
 def save_class_sheet(folder: RunFolder, pictures_a_class: int, device: str) -> Path:
-    """A labelled sheet of samples of a run, a row a class, seeds 0, 1, 2, ...; its path."""
+    """A sheet of samples of a run, a row a class, seeds 0, 1, 2, ...; its path."""
     pipeline = Pipeline.load(folder.path).to(device)
-    names = list(pipeline.config.class_names[:CLASSES_ON_A_SHEET]) or ["0"]
-    labels = [name for name in names for _ in range(pictures_a_class)]
-    seeds = list(range(pictures_a_class)) * len(names)
-    samples = pipeline.sample(labels, seeds)
+    names = pipeline.config.class_names
+    numbers = spread(len(names), CLASSES_ON_A_SHEET).tolist() or [0]
+    labels = [number for number in numbers for _ in range(pictures_a_class)]
+    samples = pipeline.sample(labels, list(range(pictures_a_class)) * len(numbers))
     path = folder.path / "samples" / "sheet.png"
-    save_sheet(path, list(samples.images.split(pictures_a_class)), names)
+    rows = torch.split(samples.images.cpu(), pictures_a_class)
+    save_rows(path, rows, [class_name(pipeline, number) for number in numbers])
     return path
 
 
-def save_sheet(path: Path, rows: list, names: list[str]) -> None:  # type: ignore[type-arg]
-    """Rows of pictures with their class names."""
-    import torch
-
+def save_rows(path: Path, rows: Sequence[Iterable[Tensor]], names: list[str]) -> None:
+    """Rows of pictures with their class names, enlarged to at least 64 pixels."""
     stacked = [torch.stack(list(row)) for row in rows]
-    scale = max(1, 64 // stacked[0].shape[2])
-    save_png(path, sheet(stacked, names, scale=scale))
+    save_png(path, sheet(stacked, names, scale=max(1, 64 // stacked[0].shape[2])))
 
 
 def open_pipeline(name: str) -> Pipeline:
     """The pipeline of a run folder, of a saved folder, or of the hub."""
-    if (Path(name) / "model").is_dir():
-        return Pipeline.load(name)
     if Path(name).is_dir() and not (Path(name) / "autoencoder").is_dir():
         return Pipeline.load(name)
     return Pipeline.from_pretrained(name)
+
+
+def wanted_classes(pipeline: Pipeline, names: Sequence[str]) -> list[int]:
+    """The labels of the names, or of all classes."""
+    numbers: list[int] = pipeline.labels(names).tolist()
+    return numbers or list(range(max(1, len(pipeline.config.class_names))))
 
 
 def drawing(pipeline: Pipeline, options: Options) -> list[Draw]:
@@ -133,11 +142,27 @@ def class_name(pipeline: Pipeline, label: int) -> str:
     return names[label] if names else "picture"
 
 
-def file_name(name: str) -> str:
-    """A class name as part of a file's name."""
+def file_name(pipeline: Pipeline, label: int) -> str:
+    """A class name as part of a file's name; with its number where another looks the same."""
+    names = [safe(name) for name in pipeline.config.class_names] or ["picture"]
+    return names[label] if names.count(names[label]) == 1 else f"{names[label]}-{label}"
+
+
+def safe(name: str) -> str:
+    """A name without what file systems do not like."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name) or "class"
 
 
-def default_folder(run: str) -> Path:
-    """Where samples go unless told."""
-    return Path(run) / "samples" if Path(run).is_dir() else Path("samples")
+def output_folder(run: str, name: str) -> Path:
+    """Where results go unless told: into a run folder, else beside where one stands."""
+    return (
+        Path(run) / name
+        if (Path(run) / "config.json").is_file() and (Path(run) / "model").is_dir()
+        else Path(name)
+    )
+
+
+def at_least_one(option: str, value: int) -> None:
+    """Raises ValueError for an option that must be positive."""
+    if value < 1:
+        raise ValueError(f"--{option} must be at least 1, got {value}.")

@@ -23,6 +23,7 @@ from torch import Tensor
 from vqvae2.autoencoder import VQVAE
 from vqvae2.configuration import from_dict, to_dict, write_bytes
 from vqvae2.data.images import Pictures
+from vqvae2.data.order import at_once
 from vqvae2.weights import fingerprint
 
 FORMAT, VERSION = "vqvae2-codes", 1
@@ -73,14 +74,12 @@ class CodeData:
 
 
 @torch.no_grad()
-def extract(
-    autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str, batch: int = 128
-) -> Iterator[int]:
+def extract(autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str) -> Iterator[int]:
     """Encodes `pictures` into shards `folder`/`split`-00000.parquet, ...; yields pictures done.
 
     Shards that are there already and come from the same autoencoder and pictures are kept.
     """
-    device = next(autoencoder.parameters()).device
+    device, batch = next(autoencoder.parameters()).device, at_once(pictures.size)
     info = CodesInfo(
         autoencoder=fingerprint(autoencoder),
         pictures=pictures.fingerprint(),
@@ -110,10 +109,15 @@ def extract(
             path.unlink()
 
 
-def read_codes(folder: Path, split: str, autoencoder: str) -> CodeData:
-    """All shards of a split; ValueError if they are of another autoencoder or incomplete."""
-    import pyarrow.parquet as parquet
+def read_codes(
+    folder: Path, split: str, autoencoder: str, num_levels: int | None = None
+) -> CodeData:
+    """All shards of a split; ValueError if they are of another autoencoder, cut or incomplete.
 
+    Arguments:
+        autoencoder: the fingerprint that they must have.
+        num_levels: read the coarsest so many levels; None reads all.
+    """
     paths = sorted(folder.glob(f"{split}-*.parquet"))
     if not paths:
         raise ValueError(f"{folder} holds no codes of the split {split!r}; extract them first.")
@@ -123,19 +127,34 @@ def read_codes(folder: Path, split: str, autoencoder: str) -> CodeData:
             f"The codes in {folder} were made by autoencoder {infos[0].autoencoder}, this one is "
             f"{autoencoder}; remove the folder and extract them again."
         )
-    tables = [parquet.read_table(path, page_checksum_verification=True) for path in paths]
-    count = sum(len(table) for table in tables)
+    grids = infos[0].grids[:num_levels]
+    parts = [read_shard(path, grids) for path in paths]
+    count = sum(len(part.labels) for part in parts)
     if any(info != infos[0] for info in infos) or count != infos[0].num_pictures:
         raise ValueError(
             f"The codes in {folder} are incomplete: {count} of {infos[0].num_pictures} pictures "
             f"of split {split!r}; repeat the extraction."
         )
-    levels = [
-        np.concatenate([column(table, f"level_{level}").reshape(-1, *grid) for table in tables])
-        for level, grid in enumerate(infos[0].grids)
-    ]
-    labels = np.concatenate([table["label"].to_numpy() for table in tables])
-    return CodeData(infos[0], levels, torch.from_numpy(labels))
+    levels = [np.concatenate([part.levels[i] for part in parts]) for i in range(len(grids))]
+    return CodeData(infos[0], levels, torch.cat([part.labels for part in parts]))
+
+
+def read_shard(path: Path, grids: Sequence[tuple[int, int]]) -> CodeData:
+    """One shard's coarsest levels; ValueError if its checksums do not fit."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    names = [f"level_{level}" for level in range(len(grids))]
+    try:
+        table = parquet.read_table(
+            path, columns=[*names, "label"], page_checksum_verification=True
+        )
+    except (arrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        message = f"{path} is damaged ({reason}); repeat `vqvae2 train` to extract it again."
+        raise ValueError(message) from None
+    levels = [column(table, n).reshape(-1, *g) for n, g in zip(names, grids, strict=True)]
+    return CodeData(read_info(path), levels, torch.from_numpy(table["label"].to_numpy().copy()))
 
 
 def write_shard(
@@ -178,7 +197,10 @@ def read_info(path: Path) -> CodesInfo:
 def is_shard_of(path: Path, info: CodesInfo) -> bool:
     """Whether a whole shard made from exactly this autoencoder and these pictures is there."""
     try:
-        return path.is_file() and read_info(path) == info
+        if not path.is_file() or read_info(path) != info:
+            return False
+        read_shard(path, info.grids)
+        return True
     except ValueError:
         return False
 

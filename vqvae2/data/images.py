@@ -46,6 +46,9 @@ class DataConfig:
     memory_gib: float = 4.0
 
 
+TITLES = ("training pictures", "held-out pictures")
+
+
 @final
 class Pictures:
     """One split: square uint8 RGB pictures with their labels.
@@ -84,6 +87,7 @@ class Pictures:
         self._title = title
         self._bad: dict[int, UnreadablePicture] = {}
         self._pixels: Tensor | None = None
+        self._found = rows  # before unreadable ones are left out: what the fingerprint is of
         if in_memory:
             self._pixels, kept = self._decode_all(rows, progress)
             rows = rows if len(kept) == len(rows.names) else rows.select(kept)
@@ -122,10 +126,10 @@ class Pictures:
 
         It covers the names, labels, file lengths and side of the pictures, not where they lie.
         """
-        rows = self._rows
+        rows = self._found
         digest = hashlib.sha256(f"vqvae2-pictures 1 {self.size} {rows.facts}\n".encode())
         digest.update(json.dumps([self.class_names, rows.names, rows.lengths]).encode())
-        digest.update(self.labels.numpy().tobytes())
+        digest.update(rows.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _decode_all(self, rows: Rows, progress: Progress | None) -> tuple[Tensor, list[int]]:
@@ -207,6 +211,24 @@ def open_pictures(config: DataConfig, *, progress: Progress | None = None) -> Pi
         config: Where the pictures come from and how they are made.
         progress: Called with what is done, how many are done, and of how many.
     """
+    splits, in_memory = _split(config)
+    train, held_out = (
+        Pictures(rows, size=config.size, in_memory=in_memory, title=title, progress=progress)
+        for rows, title in zip(splits, TITLES, strict=True)
+    )
+    return PictureData(train=train, held_out=held_out, class_names=train.class_names)
+
+
+def open_held_out(config: DataConfig, *, progress: Progress | None = None) -> Pictures:
+    """Opens the held-out split of `open_pictures` alone: the same pictures, less to decode."""
+    (_, rows), in_memory = _split(config)
+    return Pictures(
+        rows, size=config.size, in_memory=in_memory, title=TITLES[1], progress=progress
+    )
+
+
+def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], bool]:
+    """Returns what to train on and what to hold out, and whether both fit into memory."""
     _check(config)
     if config.source == "synthetic":
         train, held_out = synthetic_rows(config.synthetic_pictures, config.size, config.seed), None
@@ -214,21 +236,15 @@ def open_pictures(config: DataConfig, *, progress: Progress | None = None) -> Pi
         train, held_out = open_source(config.source, config.size)
     if held_out is None:
         train, held_out = _hold_out(train, config.held_out_fraction, config.seed)
-    if not (train.class_names and held_out.class_names):
+    if train.class_names and not held_out.class_names:
+        raise ValueError(
+            f"The training pictures of {config.source} have classes and the held-out ones have "
+            "none; sort those into the same sub-folders, or move their folder away."
+        )
+    if not train.class_names:
         held_out = held_out.without_labels()
     total = len(train.names) + len(held_out.names)
-    in_memory = total * 3 * config.size**2 <= config.memory_gib * 2**30
-
-    def pictures(rows: Rows, title: str) -> Pictures:
-        return Pictures(
-            rows, size=config.size, in_memory=in_memory, title=title, progress=progress
-        )
-
-    return PictureData(
-        train=pictures(train, "training pictures"),
-        held_out=pictures(held_out, "held-out pictures"),
-        class_names=train.class_names,
-    )
+    return (train, held_out), total * 3 * config.size**2 <= config.memory_gib * 2**30
 
 
 def load_folder(path: str | Path, size: int, *, progress: Progress | None = None) -> Pictures:

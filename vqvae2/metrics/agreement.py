@@ -41,11 +41,11 @@ def class_agreement(
 
     def reconstructed() -> Iterator[tuple[Tensor, Tensor]]:
         for images, truth in labelled(data.held_out, limit):
-            yield pipeline.reconstruct(images), truth
+            yield pipeline.reconstruct(images).cpu(), truth
 
     return Agreement(
         on_pictures=accuracy(judge, labelled(data.held_out, limit)),
         on_reconstructions=accuracy(judge, reconstructed()),
-        on_samples=accuracy(judge, iter([(samples.images, samples.labels)])),
+        on_samples=accuracy(judge, iter([(samples.images.cpu(), samples.labels)])),
         num_samples=len(labels),
     )

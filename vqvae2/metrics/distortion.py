@@ -5,7 +5,7 @@ torchmetrics' (Wang et al. 2004, an 11 x 11 Gaussian window).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.metrics.usage import CodeUsage
+
+SSIM_WINDOW = 11
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,6 @@ class Distortion:
 @torch.no_grad()
 def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distortion:
     """Distortion over batches of pictures (B, C, H, W) in [0, 1]."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     levels = range(autoencoder.config.num_levels)
     shown = [None, *([level] for level in levels)]
     if len(levels) > 1:
@@ -59,16 +59,13 @@ def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distort
         codes = autoencoder.encode(images)
         for counter, code in zip(usage, codes, strict=True):
             counter.add(code)
-        pictures = [autoencoder.decode(codes, some).clamp(0, 1) for some in shown]
-        errors += torch.stack([mean_error(images, picture) for picture in pictures]) * len(images)
-        if min(images.shape[2:]) >= 11:
-            similar = structural_similarity_index_measure(pictures[0], images, data_range=1.0)
-            ssim += float(torch.as_tensor(similar)) * len(images)
-        else:
-            ssim = math.nan
-        moments += torch.stack([images.double().mean(), images.double().square().mean()]).cpu() * (
-            len(images)
-        )
+        for place, some in enumerate(shown):
+            restored = autoencoder.decode(codes, some).clamp(0, 1)
+            errors[place] += mean_error(images, restored) * len(images)
+            if some is None:
+                ssim += similarity(restored, images) * len(images)
+        values = images.cpu().double()
+        moments += torch.stack([values.mean(), values.square().mean()]) * len(images)
         count += len(images)
     if not count:
         raise ValueError("Expected at least one picture to measure, got none.")
@@ -86,17 +83,28 @@ def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distort
 
 def mean_error(images: Tensor, other: Tensor) -> Tensor:
     """Mean squared error, a float64 scalar on the CPU."""
-    return (images - other).double().square().mean().cpu()
+    return (images - other).cpu().double().square().mean()
 
 
-def figures(distortion: Distortion, names: Sequence[str] = ()) -> dict[str, float | list[float]]:
-    """A `Distortion` as plain numbers for metrics.json."""
+def similarity(images: Tensor, other: Tensor) -> float:
+    """Mean SSIM of pictures (B, C, H, W) in [0, 1]; nan if they are smaller than its window."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    if min(images.shape[2:]) < SSIM_WINDOW:
+        return math.nan
+    return float(
+        torch.as_tensor(structural_similarity_index_measure(images, other, data_range=1.0))
+    )
+
+
+def figures(distortion: Distortion) -> dict[str, float | list[float] | None]:
+    """A `Distortion` as plain numbers for metrics.json; None where there is no such number."""
     return {
         "num_pictures": distortion.num_pictures,
         "mse": distortion.mse,
-        "mse_over_variance": distortion.mse / distortion.variance,
+        "mse_over_variance": distortion.mse / distortion.variance if distortion.variance else None,
         "psnr_db": distortion.psnr,
-        "ssim": distortion.ssim,
+        "ssim": None if math.isnan(distortion.ssim) else distortion.ssim,
         "mse_level_alone": distortion.mse_alone,
         "mse_level_blanked": distortion.mse_without,
         "codes_used": [float(usage.used) for usage in distortion.usage],

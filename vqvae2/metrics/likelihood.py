@@ -25,7 +25,7 @@ def nats_per_code(
         maps, labels = codes.batch(indices)
         maps = [code.to(prior.device) for code in maps[: level + 1]]
         log_prob = prior.log_prob(maps[level], labels.to(prior.device), maps[:level])
-        total -= log_prob.double().mean(dim=(1, 2)).sum().item()
+        total -= log_prob.cpu().double().mean(dim=(1, 2)).sum().item()
         count += len(indices)
     return total / count
 

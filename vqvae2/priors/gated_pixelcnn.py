@@ -59,6 +59,11 @@ class GatedPixelCNNConfig:
     num_conditioning_blocks: int = 4
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Refuses filters without a centre."""
+        if self.kernel % 2 == 0 or self.kernel < 1:
+            raise ValueError(f"The kernel of a causal filter must be odd, got {self.kernel}.")
+
 
 @dataclass
 class GatedPixelCNNCache:

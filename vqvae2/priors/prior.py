@@ -59,6 +59,7 @@ class Domain:
 class Prior(nn.Module, ABC):
     """An autoregressive distribution over the codes of one level."""
 
+    config: Any
     domain: Domain
 
     @abstractmethod

@@ -10,7 +10,7 @@ import json
 import platform
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import resources
@@ -25,7 +25,7 @@ from torch import Tensor
 import vqvae2
 from vqvae2.configuration import to_dict, write_bytes
 from vqvae2.data.codes import read_codes
-from vqvae2.data.images import Pictures, open_pictures
+from vqvae2.data.images import Pictures, open_held_out
 from vqvae2.data.order import spread
 from vqvae2.doctor import diagnose
 from vqvae2.likelihood import Draw
@@ -175,8 +175,8 @@ class Page:
 
     @cached_property
     def held_out(self) -> Pictures:
-        """The held-out pictures, decoded on access."""
-        return open_pictures(replace(self.run.data, memory_gib=0.0)).held_out
+        """The held-out pictures."""
+        return open_held_out(self.run.data)
 
     @cached_property
     def usage(self) -> list[CodeUsage]:

@@ -21,6 +21,10 @@ FORMAT, VERSION = "vqvae2-state", 1
 KEPT = 2
 
 
+class Damaged(ValueError):
+    """A file that was whole once and is not any more."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A state read back.
@@ -64,19 +68,26 @@ def write_state(
 
 
 def read_state(path: Path) -> Checkpoint:
-    """Reads one state; ValueError says what is wrong with it."""
+    """Reads one state.
+
+    Raises:
+        Damaged: the file is cut or changed.
+        ValueError: it is a state of another version.
+        OSError: it cannot be read now, which says nothing about it.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("vqvae2", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from None
+    except (SafetensorError, ValueError) as error:
+        raise Damaged(f"{path} is damaged ({error})") from None
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
-        raise ValueError(f"{path} is not a {FORMAT} of version {VERSION}")
+        found = f"{header.get('format')} version {header.get('version')}"
+        raise ValueError(f"{path} must be {FORMAT} version {VERSION}, got {found}.")
     if header["digest"] != digest(tensors):
-        raise ValueError(f"{path} is damaged (its digest does not fit its tensors)")
+        raise Damaged(f"{path} is damaged (its digest does not fit its tensors)")
     return Checkpoint(header["step"], tensors, header["notes"])
 
 
@@ -86,7 +97,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     for path in reversed(steps_in(folder)):
         try:
             return read_state(path), damaged
-        except ValueError as error:
+        except Damaged as error:
             damaged[path] = str(error)
     return None, damaged
 

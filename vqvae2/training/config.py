@@ -41,6 +41,16 @@ class TrainConfig:
     save_every: int = 500
     log_every: int = 25
 
+    def check(self, name: str) -> None:
+        """Raises ValueError for numbers that no training can have; `name` says whose."""
+        positive = ("steps", "batch", "accumulate", "validate_every", "validation_examples")
+        for field_name in (*positive, "save_every", "log_every"):
+            if getattr(self, field_name) < 1:
+                value = getattr(self, field_name)
+                raise ValueError(f"{name}.{field_name} must be at least 1, got {value}.")
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"{name}.cooldown is a part of the steps, got {self.cooldown}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage1Config:
@@ -95,7 +105,7 @@ class Run:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def check(self) -> None:
-        """Refuses lists of different lengths and a picture size without a whole grid."""
+        """Raises ValueError for what would only fail later: lengths, numbers, sizes."""
         if self.priors:
             counts = (len(self.priors), len(self.stage2), len(self.draws))
             if counts != (self.autoencoder.num_levels,) * 3:
@@ -103,6 +113,9 @@ class Run:
                     f"A run needs one prior, one training and one way to draw for each of its "
                     f"{self.autoencoder.num_levels} levels, got {counts}."
                 )
+        self.stage1.train.check("stage1.train")
+        for level, train in enumerate(self.stage2):
+            train.check(f"stage2.{level}")
         self.grids()
 
     def grids(self) -> list[tuple[int, int]]:

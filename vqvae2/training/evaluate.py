@@ -4,22 +4,19 @@
 """
 
 import platform
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import vqvae2
 from vqvae2.data.codes import read_codes
-from vqvae2.data.images import Pictures, open_pictures
+from vqvae2.data.images import Pictures, open_held_out
 from vqvae2.data.order import spread
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
 from vqvae2.pipeline import Pipeline
-from vqvae2.sheets import to_float
+from vqvae2.sheets import batches
 from vqvae2.training.config import Run
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
@@ -31,13 +28,12 @@ TRAIN_PICTURES = 5000
 def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dict[str, Any]:
     """Measures the models of a run on at most `limit` held-out pictures; writes metrics.json."""
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
-    # Decoded on access: nothing but the held-out pictures is read.
-    held_out = open_pictures(replace(run.data, memory_gib=0.0)).held_out
+    held_out = open_held_out(run.data)
     chosen = spread(len(held_out), limit)
     metrics: dict[str, Any] = {
         "provenance": provenance(run, held_out, len(chosen)),
         "reconstruction": figures(
-            measure_distortion(pipeline.autoencoder, images(held_out, chosen, device))
+            measure_distortion(pipeline.autoencoder, batches(held_out, chosen, device))
         ),
     }
     if pipeline.priors:
@@ -52,8 +48,14 @@ def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int)
     held_out = read_codes(folder.codes, "held_out", known)
     train = read_codes(folder.codes, "train", known)
     levels = list(enumerate(pipeline.priors))
-    nats = [nats_per_code(prior, level, held_out, limit) for level, prior in levels]
-    seen = [nats_per_code(prior, level, train, TRAIN_PICTURES) for level, prior in levels]
+    at_a_time = [max(1, stage.batch // stage.accumulate) for stage in run.stage2]
+    nats = [
+        nats_per_code(prior, level, held_out, limit, at_a_time[level]) for level, prior in levels
+    ]
+    seen = [
+        nats_per_code(prior, level, train, TRAIN_PICTURES, at_a_time[level])
+        for level, prior in levels
+    ]
     positions = [prior.domain.num_positions for prior in pipeline.priors]
     shape = (run.autoencoder.image_channels, run.data.size, run.data.size)
     result: dict[str, Any] = {
@@ -68,12 +70,6 @@ def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int)
             bits_per_dim([n], [count], shape) for n, count in zip(nats, positions, strict=True)
         ]
     return result
-
-
-def images(pictures: Pictures, indices: Tensor, device: str = "cpu") -> Iterator[Tensor]:
-    """Pictures in [0, 1], (B, 3, S, S) a batch."""
-    for part in indices.split(128):
-        yield to_float(pictures.batch(part).to(device))
 
 
 def provenance(run: Run, held_out: Pictures, count: int) -> dict[str, Any]:

@@ -24,12 +24,12 @@ class Loss:
 
     Arguments:
         value: what is minimised, a scalar.
-        figures: scalars for the log, detached.
+        figures: for the log, detached: (sum, count) each, so that parts add up to their batch.
         learnt: whatever the task's `after_step` needs of this part.
     """
 
     value: Tensor
-    figures: Mapping[str, Tensor]
+    figures: Mapping[str, tuple[Tensor, Tensor]]
     learnt: Any = None
 
 
@@ -170,9 +170,13 @@ def update_average(state: State, decay: float) -> None:
         average.copy_(buffer)
 
 
-def mean_figures(parts: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Each figure's mean over the parts of a batch."""
-    return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+def mean_figures(parts: list[Mapping[str, tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
+    """Each figure's mean over all that the parts of a batch counted."""
+    means = {}
+    for name in parts[0]:
+        sums, counts = zip(*(part[name] for part in parts), strict=True)
+        means[name] = torch.stack(sums).sum() / torch.stack(counts).sum().clamp_min(1)
+    return means
 
 
 def to_device(value: Any, device: torch.device) -> Any:

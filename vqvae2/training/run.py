@@ -37,19 +37,44 @@ class RunFolder:
 
     path: Path
 
-    def create(self, run: Run) -> None:
-        """Writes the config, or checks that the one there is the same."""
-        run.check()
+    def create(self, run: Run, facts: Mapping[str, Any]) -> None:
+        """Writes config.json and data.json, or checks that what was begun stays the same.
+
+        Only what nothing depends on yet may change: the stages that are not begun, how codes are
+        drawn, where the same pictures lie.
+
+        Arguments:
+            facts: of the pictures: classes, counts, fingerprints, skipped.
+        """
         path = self.path / "config.json"
-        if path.exists():
+        if path.exists() and self.begun("stage1"):
             changed = differences(to_dict(self.read()), to_dict(run))
-            if changed:
+            fixed = [line for line in changed if not self._may_change(line.split(":")[0])]
+            if fixed:
                 raise ValueError(
-                    f"{self.path} was begun with another config ({'; '.join(changed[:4])}); "
+                    f"{self.path} was begun with another config ({'; '.join(fixed[:4])}); "
                     "use another --run, or the same options to go on."
                 )
-            return
+            self._require_same_pictures(facts)
         write_json(path, "vqvae2-run", 1, to_dict(run))
+        write_json(self.path / "data.json", "vqvae2-data", 1, facts)
+
+    def _may_change(self, name: str) -> bool:
+        """Whether a field of the config can change without changing what was begun."""
+        first, _, rest = name.partition(".")
+        if first in ("priors", "stage2"):
+            return not self.begun(f"prior{rest.split('.')[0]}")
+        return first == "draws" or name in ("data.source", "data.memory_gib")
+
+    def _require_same_pictures(self, facts: Mapping[str, Any]) -> None:
+        before = self.read_data()
+        for name in ("class_names", "train_fingerprint", "held_out_fingerprint"):
+            if before.get(name, facts[name]) != facts[name]:
+                raise ValueError(
+                    f"The pictures are not those that {self.path} was begun with ({name}: "
+                    f"{before[name]} before, {facts[name]} now; {before.get('train')} and "
+                    f"{facts['train']} to train on); bring them back or use another --run."
+                )
 
     def sweep(self) -> None:
         """Removes what a kill in the middle of a write left behind."""
@@ -80,6 +105,10 @@ class RunFolder:
         path = "autoencoder" if stage == "stage1" else f"priors/{stage.removeprefix('prior')}"
         return (self.model / path / "config.json").is_file()
 
+    def begun(self, stage: str) -> bool:
+        """Whether anything of "stage1", "prior0", ... is kept already."""
+        return self.done(stage) or any(self.checkpoints(stage).glob("*.safetensors"))
+
     def checkpoints(self, stage: str) -> Path:
         """A stage's checkpoints."""
         return self.path / "checkpoints" / stage
@@ -91,10 +120,6 @@ class RunFolder:
     def log(self, stage: str) -> "Log":
         """A stage's log."""
         return Log(self.path / "log" / f"{stage}.jsonl")
-
-    def write_data(self, facts: Mapping[str, Any]) -> None:
-        """Writes data.json."""
-        write_json(self.path / "data.json", "vqvae2-data", 1, facts)
 
     def read_data(self) -> dict[str, Any]:
         """What was written of the data, {} before the first training."""
@@ -138,11 +163,10 @@ class Log:
 
     def cut(self, step: int) -> None:
         """Drops the lines after `step`: they will be computed again."""
-        kept = "".join(
-            json.dumps(line) + "\n" for line in self._lines(self.path) if line["step"] <= step
-        )
-        if self.path.exists():
-            write_bytes(self.path, kept.encode())
+        for path in (self.path, self._timing):
+            if path.exists():
+                lines = [line for line in self._lines(path) if line["step"] <= step]
+                write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     @property
     def _timing(self) -> Path:

@@ -99,9 +99,10 @@ class Stage1:
         result: Reconstruction = module(images, keep=keep, quantize=quantize)
         whole = keep.all(dim=1)
         squared = (result.images.detach().float() - images).square().mean(dim=(1, 2, 3))
-        figures = {"mse": (squared * whole).sum() / whole.sum().clamp_min(1)}
+        figures = {"mse": ((squared * whole).sum(), whole.sum())}
+        one = squared.new_ones(())
         for level, quantized in enumerate(result.levels):
-            figures[f"commitment.{level}"] = quantized.commitment.detach()
+            figures[f"commitment.{level}"] = (quantized.commitment.detach(), one)
         return Loss(result.loss, figures, result.levels if quantize else None)
 
     def after_step(self, parts: list[Any], step: int) -> None:

@@ -81,7 +81,7 @@ class Stage2:
         """Nats per code of one part."""
         codes, labels = part
         nats = module(codes[-1], labels, codes[:-1])
-        return Loss(nats, {"nats_per_code": nats.detach()})
+        return Loss(nats, {"nats_per_code": (nats.detach(), nats.new_ones(()))})
 
     def after_step(self, parts: list[Any], step: int) -> None:
         """Nothing to do: a prior has no codebook."""

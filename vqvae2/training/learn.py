@@ -1,0 +1,258 @@
+"""One stage of a run, from its newest checkpoint to its last step: log, states, best weights.
+
+The loop itself is `vqvae2.training.loop`; here is what a run folder keeps of it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vqvae2.sheets import save_png
+from vqvae2.training import checkpoint
+from vqvae2.training.config import TrainConfig
+from vqvae2.training.loop import State, Task, new_state, train
+from vqvae2.training.run import Log, RunFolder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Stopped(Exception):
+    """Someone asked the run to stop; everything is saved."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened: progress of a stage, figures, or a sentence.
+
+    Arguments:
+        stage: "stage1", "codes", "prior0", ...
+        done, total: steps or pictures.
+        figures: of the training step or the held-out set, if any were taken.
+        split: whose figures.
+        rate: examples a second.
+        text: a sentence for the user.
+    """
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    split: str = "train"
+    rate: float = 0.0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A task with all that a run folder needs to know of it.
+
+    Arguments:
+        stage: its name, "stage1" or "prior0", ...
+        task: what is learnt.
+        measure: figures of a module on held-out examples.
+        criterion: which of them, the lower the better, chooses the best weights.
+        draw: a picture of how the module is doing.
+        steps_before: of earlier stages; trackers take no step twice.
+    """
+
+    stage: str
+    task: Task
+    measure: Callable[[nn.Module], dict[str, float]]
+    criterion: str
+    draw: Callable[[nn.Module], "Image"]
+    steps_before: int = 0
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Writes what a stage has learnt into the run folder; only the main process writes.
+
+    Arguments:
+        folder: of the run.
+        learning: the stage.
+        accelerator: an `accelerate.Accelerator`.
+    """
+
+    folder: RunFolder
+    learning: Learning
+    accelerator: Any
+
+    @property
+    def log(self) -> Log:
+        """The stage's log."""
+        return self.folder.log(self.learning.stage)
+
+    @property
+    def states(self) -> Path:
+        """Where the stage's states lie."""
+        return self.folder.checkpoints(self.learning.stage)
+
+    @property
+    def best(self) -> Path:
+        """The best weights so far."""
+        return self.states / "best.safetensors"
+
+    def resume(self) -> tuple[State, list[str]]:
+        """The newest whole state, or a new one, and a sentence for each damaged one after it."""
+        state = new_state(self.learning.task)
+        saved, damaged = checkpoint.latest(self.states)
+        if saved is not None:
+            state.load(saved)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.log.cut(state.step)
+            for path in damaged:
+                path.replace(path.with_suffix(".damaged"))
+        texts = [f"{reason}; going on from step {state.step}." for reason in damaged.values()]
+        return state, texts
+
+    def save(self, state: State) -> None:
+        """Keeps the whole state."""
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.states, state.step, state.tensors(), state.notes)
+
+    def keep_best(self, state: State, value: float) -> None:
+        """Keeps the averaged weights if no earlier look at held-out examples was better."""
+        if not value <= state.notes.get("best", float("inf")):
+            return
+        state.notes["best"] = value
+        if self.accelerator.is_main_process:
+            average = state.average.state_dict()
+            checkpoint.write_state(self.best, state.step, average, {"best": value})
+
+    def best_weights(self) -> tuple[dict[str, Tensor], str]:
+        """The best averaged weights; if their file is damaged the last, and a sentence."""
+        self.accelerator.wait_for_everyone()
+        try:
+            return checkpoint.read_state(self.best).tensors, ""
+        except (checkpoint.Damaged, FileNotFoundError) as error:
+            saved, _ = checkpoint.latest(self.states)
+            if saved is None:
+                raise
+            average = {
+                name.removeprefix("average."): tensor
+                for name, tensor in saved.tensors.items()
+                if name.startswith("average.")
+            }
+            return average, f"{error}; using the weights of step {saved.step} instead."
+
+    def write(
+        self, step: int, split: str, figures: Mapping[str, float], rate: float = 0.0
+    ) -> None:
+        """Adds a line to the log and to the trackers."""
+        if not self.accelerator.is_main_process:
+            return
+        self.log.write(step, split, figures)
+        if rate:
+            self.log.write_timing(step, {"examples_per_second": rate})
+        named = {f"{self.learning.stage}/{split}/{n}": v for n, v in figures.items()}
+        self.accelerator.log(named, self.learning.steps_before + step)
+
+    def draw(self, state: State) -> None:
+        """Keeps a picture of how the averaged weights are doing."""
+        if self.accelerator.is_main_process:
+            path = self.folder.preview(self.learning.stage, state.step)
+            save_png(path, self.learning.draw(state.average))
+
+
+def learn(
+    folder: RunFolder, learning: Learning, accelerator: Any, should_stop: Callable[[], bool]
+) -> Iterator[Event]:
+    """Trains to the last step and leaves the best averaged weights in the task's module.
+
+    Raises:
+        Stopped: `should_stop` said so, on any rank, and the state is saved.
+        FloatingPointError: a figure is no number; nothing of it is saved.
+    """
+    stage, config = learning.stage, learning.task.config
+    keeper = Keeper(folder, learning, accelerator)
+    state, texts = keeper.resume()
+    yield from (Event(stage, text=text) for text in texts)
+    clock = Clock(config.batch)
+    for progress in train(learning.task, state, accelerator):
+        clock.steps += 1
+        stop = on_any_rank(should_stop(), accelerator)
+        due = Due(config, state.step, stop)
+        figures: dict[str, float] = {}
+        if due.figures:
+            figures = {name: value.item() for name, value in progress.figures.items()}
+            require_finite(figures, stage, state.step)
+        if due.log:
+            keeper.write(state.step, "train", figures, clock.rate())
+        yield Event(stage, state.step, config.steps, figures, rate=clock.rate())
+        clock.pause()
+        if due.validate:
+            held_out = learning.measure(state.average)
+            state.module.train()
+            keeper.write(state.step, "held_out", held_out)
+            keeper.keep_best(state, held_out[learning.criterion])
+            keeper.draw(state)
+            yield Event(stage, state.step, config.steps, held_out, split="held_out")
+        if due.save:
+            keeper.save(state)
+        clock.go_on()
+        if stop and state.step < config.steps:
+            raise Stopped
+    weights, text = keeper.best_weights()
+    if text:
+        yield Event(stage, text=text)
+    learning.task.module.load_state_dict(weights)
+    learning.task.module.eval()
+    accelerator.free_memory()
+
+
+class Due:
+    """What is due after a step."""
+
+    def __init__(self, config: TrainConfig, step: int, stop: bool) -> None:
+        last = step == config.steps
+        self.log = last or step % config.log_every == 0
+        self.validate = last or step % config.validate_every == 0
+        self.save = last or stop or step % config.save_every == 0
+        # Nothing is kept of a step that was not looked at.
+        self.figures = self.log or self.validate or self.save
+
+
+class Clock:
+    """Examples a second of training alone, since it was made."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch, self.steps = batch, 0
+        self.spent, self.since = 0.0, time.monotonic()
+
+    def pause(self) -> None:
+        """Something other than training begins."""
+        self.spent += time.monotonic() - self.since
+
+    def go_on(self) -> None:
+        """Training goes on."""
+        self.since = time.monotonic()
+
+    def rate(self) -> float:
+        """Examples a second."""
+        spent = self.spent + time.monotonic() - self.since
+        return self.steps * self.batch / max(1e-9, spent)
+
+
+def on_any_rank(flag: bool, accelerator: Any) -> bool:
+    """Whether `flag` is up on any rank: all must leave a collective together."""
+    if accelerator.num_processes == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=accelerator.device)
+    return bool(accelerator.reduce(flags, "sum") > 0)
+
+
+def require_finite(figures: Mapping[str, float], stage: str, step: int) -> None:
+    """Stops a run whose loss is no number before it is saved."""
+    broken = [name for name, value in figures.items() if value - value != 0]
+    if broken:
+        raise FloatingPointError(
+            f"{stage} has {', '.join(broken)} = {figures[broken[0]]} at step {step}; the last "
+            "checkpoint is kept. Try a smaller learning rate."
+        )
