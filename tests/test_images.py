@@ -7,7 +7,7 @@ import torch
 from noise_pictures import class_folder, config, everything, noise, save
 
 from vqvae2.data import images
-from vqvae2.data.images import DataConfig, load_folder, open_pictures, picture_files
+from vqvae2.data.images import DataConfig, load_folder, open_held_out, open_pictures, picture_files
 
 
 def test_the_split_of_a_picture_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
@@ -37,12 +37,22 @@ def test_labels_that_training_lacks_are_dropped(tmp_path: Path) -> None:
     assert data.held_out.labels.tolist() == [0] * 4
 
 
-def test_held_out_pictures_may_lack_labels(tmp_path: Path) -> None:
+def test_held_out_pictures_must_have_the_classes_of_the_training_ones(tmp_path: Path) -> None:
     class_folder(tmp_path / "train", 2)
     save(tmp_path / "test" / "a.png")
-    data = open_pictures(config(tmp_path))
-    assert data.class_names == ("cat", "dog")
-    assert data.held_out.class_names == ()
+    with pytest.raises(ValueError, match="the held-out ones have none; sort those"):
+        open_pictures(config(tmp_path))
+    class_folder(tmp_path / "test", 2)
+    (tmp_path / "test" / "a.png").unlink()
+    assert open_pictures(config(tmp_path)).held_out.class_names == ("cat", "dog")
+
+
+def test_held_out_pictures_are_the_same_opened_alone(tmp_path: Path) -> None:
+    class_folder(tmp_path, 6)
+    together, alone = open_pictures(config(tmp_path)).held_out, open_held_out(config(tmp_path))
+    assert alone.names == together.names
+    assert alone.fingerprint() == together.fingerprint()
+    assert torch.equal(alone.batch(range(len(alone))), together.batch(range(len(alone))))
 
 
 def test_the_built_in_set_is_split_and_labelled() -> None:

@@ -7,7 +7,7 @@ ORDER = [
     "configuration", "randomness", "nn.residual", "nn.causal", "nn.attention", "likelihood",
     "codebook", "autoencoder", "priors.prior", "priors.conditioning", "priors.gated_pixelcnn",
     "priors", "sampling", "weights", "pipeline", "data.synthetic", "data.decode",
-    "data.sources", "data.images", "data.codes", "data.order", "sheets", "metrics.usage",
+    "data.sources", "data.images", "data.order", "data.codes", "sheets", "metrics.usage",
     "metrics.distortion", "metrics.likelihood", "metrics.classifier", "metrics.agreement",
     "metrics.probe", "training.config", "training.run", "training.checkpoint", "training.loop",
     "training.stage1", "training.stage2", "training.previews", "training.learn",

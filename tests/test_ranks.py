@@ -2,12 +2,14 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from test_runs import small_run
+from torch.nn.utils import parameters_to_vector
 
 from vqvae2.codebook import Codebook, CodebookConfig
 from vqvae2.data.images import open_pictures
@@ -68,6 +70,8 @@ def train_on(rank: int, world: int, port: int, folder: str) -> None:
             "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
         }  # fmt: skip
     run = small_run()
+    # Dropout is each rank's own noise; without it the ranks do what one does.
+    run = replace(run, priors=tuple(replace(config, dropout=0.0) for config in run.priors))
     target = RunFolder(Path(folder))
     job = Job(target, run, open_pictures(run.data), new_accelerator(run, target))
     seen = {}
@@ -84,6 +88,8 @@ def test_two_ranks_train_what_one_rank_trains(tmp_path):
     for rank in range(2):
         assert torch.load(tmp_path / "two" / f"seen-{rank}.pt")["prior1"] == 10
     one, two = (Pipeline.load(tmp_path / name) for name in ("one", "two"))
-    for a, b in zip(one.autoencoder.parameters(), two.autoencoder.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-    assert len(two.priors) == 2
+    # Adam makes much of gradients that are nothing but rounding, so not weight by weight; and
+    # priors learn codes of which rounding has flipped a few.
+    for a, b in zip((one.autoencoder, *one.priors), (two.autoencoder, *two.priors), strict=True):
+        a, b = (parameters_to_vector(module.parameters()) for module in (a, b))
+        assert (a - b).norm() < 1e-2 * a.norm()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from vqvae2.data.images import open_pictures
+from vqvae2.data.images import open_held_out, open_pictures
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.presets import demo
 from vqvae2.report import plots, report
@@ -52,9 +52,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same run after nothing, after stage 1, and after everything."""
     run, root = tiny(), tmp_path_factory.mktemp("runs")
     folder = RunFolder(root / "done")
-    folder.create(run)
-    shutil.copytree(folder.path, root / "begun")
     job = Job(folder, run, open_pictures(run.data), Accelerator(cpu=True))
+    job.begin()
+    shutil.copytree(folder.path, root / "begun")
     list(job.train(lambda stage: stage == "stage1"))
     shutil.copytree(folder.path, root / "stage1")
     list(job.train())
@@ -123,7 +123,7 @@ def test_every_element_is_closed_and_every_section_is_there(
 
 def test_a_run_that_was_only_begun_says_what_to_run(runs: dict[str, Path]) -> None:
     page = page_of(RunFolder(runs["begun"]))
-    for name in ("reconstructions", "levels", "codebooks", "training", "samples", "data"):
+    for name in ("reconstructions", "levels", "codebooks", "training", "samples"):
         assert f"run `vqvae2 train --run {runs['begun']}`" in sections_of(page)[name]
     assert "<img" not in page
 
@@ -168,11 +168,11 @@ def test_names_of_users_are_escaped(done: RunFolder, monkeypatch: pytest.MonkeyP
     change(done.model / "config.json", class_names=names)
 
     def renamed(config: object) -> object:
-        data = open_pictures(config)
-        data.held_out.class_names = tuple(STRANGE for _ in names)
-        return data
+        held_out = open_held_out(config)
+        held_out.class_names = tuple(STRANGE for _ in names)
+        return held_out
 
-    monkeypatch.setattr(report, "open_pictures", renamed)
+    monkeypatch.setattr(report, "open_held_out", renamed)
     named = RunFolder(done.path.rename(done.path.with_name("<i>run & fun")))
     page = page_of(named)
     sections = sections_of(page)

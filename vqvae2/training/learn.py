@@ -181,7 +181,7 @@ def learn(
         due = Due(config, state.step, stop)
         figures: dict[str, float] = {}
         if due.figures:
-            figures = {name: value.item() for name, value in progress.figures.items()}
+            figures = over_ranks(progress.figures, accelerator)
             require_finite(figures, stage, state.step)
         if due.log:
             keeper.write(state.step, "train", figures, clock.rate())
@@ -246,6 +246,14 @@ def on_any_rank(flag: bool, accelerator: Any) -> bool:
         return flag
     flags = torch.tensor(float(flag), device=accelerator.device)
     return bool(accelerator.reduce(flags, "sum") > 0)
+
+
+def over_ranks(figures: Mapping[str, Tensor], accelerator: Any) -> dict[str, float]:
+    """Figures as numbers, their means over the ranks; waits for the device."""
+    values = torch.stack([value.float() for value in figures.values()])
+    if accelerator.num_processes > 1:
+        values = accelerator.reduce(values, "mean")
+    return dict(zip(figures, values.tolist(), strict=True))
 
 
 def require_finite(figures: Mapping[str, float], stage: str, step: int) -> None:

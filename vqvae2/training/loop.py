@@ -6,6 +6,7 @@ What is learnt is a `Task`. Order and noise are functions of (seed, step, rank) 
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
     Arguments:
         accelerator: an `accelerate.Accelerator`; its process count, device and precision are used.
     """
-    config, module = task.config, accelerator.prepare_model(state.module)
+    config, module = task.config, distributed(state.module, accelerator)
     parameters = list(state.module.parameters())
     state.module.train()
     with ThreadPoolExecutor(1) as ahead:
@@ -144,6 +145,15 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
             state.step += 1
             figures = mean_figures([loss.figures for loss in losses])
             yield Progress(state.step, {**figures, "gradient_norm": norm.detach()})
+
+
+def distributed(module: nn.Module, accelerator: Any) -> nn.Module:
+    """The module as ranks share it; itself where there is one rank."""
+    with warnings.catch_warnings():
+        # Its new name still broadcasts at the start, which torch's own warning advises against.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        shared: nn.Module = accelerator.prepare_model(module)
+    return shared
 
 
 def sync_only_if(last: bool, accelerator: Any, module: nn.Module) -> Any:
