@@ -4,11 +4,12 @@ Every JSON file begins with the name of its format and a version; what is not kn
 """
 
 import dataclasses
+import difflib
 import json
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,6 +103,13 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
         return [line for name, a, b in pairs for line in differences(a, b, name)]
     return [] if old == new else [f"{where}: {old!r} before, {new!r} now"]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`did you mean ...?` for a name that is not among `known`, or all there are."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
 
 
 def write_bytes(path: Path, data: bytes) -> None:

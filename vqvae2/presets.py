@@ -6,10 +6,10 @@ Every preset takes where the pictures are and how many classes they have.
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 
 from vqvae2.autoencoder import VQVAEConfig
 from vqvae2.codebook import CodebookConfig
+from vqvae2.configuration import suggestion
 from vqvae2.data.images import DataConfig
 from vqvae2.likelihood import Draw
 from vqvae2.priors import GatedPixelCNNConfig
@@ -224,6 +224,4 @@ def find_preset(name: str) -> Preset:
     """The preset of that name; ValueError suggests near ones."""
     if name in PRESETS:
         return PRESETS[name]
-    near = get_close_matches(name, PRESETS, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(PRESETS)}."
-    raise ValueError(f"Unknown preset {name!r}; {hint}")
+    raise ValueError(f"Unknown preset {name!r}; {suggestion(name, PRESETS)}")

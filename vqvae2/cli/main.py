@@ -7,8 +7,9 @@ Set VQVAE2_TRACEBACK=1 to see where an error came from.
 import os
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib import import_module
+
+from vqvae2.configuration import suggestion
 
 COMMANDS = {
     "demo": "everything on the built-in pictures, in minutes, with a report",
@@ -55,9 +56,7 @@ def run(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}."
-        return complain(f"Unknown command {name!r}; {hint}")
+        return complain(f"Unknown command {name!r}; {suggestion(name, COMMANDS)}")
     return guarded(lambda: import_module(f"vqvae2.cli.{name}").main(rest))
 
 
