@@ -181,6 +181,9 @@ def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
     )
     assert "was not begun yet" in complaint(capsys, "train", "--run", str(tmp_path / "new"))
     assert "give --data" in complaint(capsys, "train", "--preset", "cifar10")
+    assert "the pictures tell" in complaint(
+        capsys, "train", "--run", str(trained), "--num-classes", "7"
+    )
     assert "nonsense" in complaint(capsys, "sample", str(trained), "--nonsense", "1")
     assert "many" in complaint(capsys, "sample", str(trained), "--count", "many")
     assert "at least 1, got 0" in complaint(capsys, "sample", str(trained), "--batch", "0")

@@ -41,13 +41,16 @@ class Finding:
 
 def diagnose(folder: RunFolder) -> list[Finding]:
     """Everything that the run folder lets us say, from pictures to priors."""
-    run = folder.read()
-    return [
-        *look_at_checkpoints(folder, run),
-        *look_at_levels(folder),
-        *look_at_codes(folder, run),
-        *look_at_priors(folder, run),
-    ]
+    run, known = folder.read(), None
+    findings = [*look_at_checkpoints(folder, run), *look_at_levels(folder)]
+    try:
+        if folder.done("stage1"):
+            known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
+            findings += look_at_codes(folder, run, known)
+    except ValueError as error:
+        advice = "Remove what is damaged and repeat `vqvae2 train`: it is made again."
+        findings.append(Finding("bad", str(error), advice))
+    return [*findings, *look_at_priors(folder, run, known)]
 
 
 def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
@@ -87,11 +90,10 @@ def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
         level += 1
 
 
-def look_at_codes(folder: RunFolder, run: Run) -> Iterator[Finding]:
+def look_at_codes(folder: RunFolder, run: Run, known: str) -> Iterator[Finding]:
     """Whether the codes are those of the autoencoder, and how many are in use."""
-    if not folder.done("stage1") or not any(folder.codes.glob("held_out-*.parquet")):
+    if not any(folder.codes.glob("held_out-*.parquet")):
         return
-    known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
     for shard in sorted(folder.codes.glob("*.parquet")):
         made_by = read_info(shard).autoencoder
         if made_by != known:
@@ -99,6 +101,7 @@ def look_at_codes(folder: RunFolder, run: Run) -> Iterator[Finding]:
             yield Finding("bad", what, f"Remove {folder.codes} and train again.")
             return
     yield Finding("good", f"codes and autoencoder belong together ({known})")
+    read_codes(folder.codes, "train", known)
     codes = read_codes(folder.codes, "held_out", known)
     num_codes = run.autoencoder.codebook.num_codes
     for level, maps in enumerate(codes.levels):
@@ -131,12 +134,9 @@ def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
     return Finding("good", what)
 
 
-def look_at_priors(folder: RunFolder, run: Run) -> Iterator[Finding]:
+def look_at_priors(folder: RunFolder, run: Run, known: str | None) -> Iterator[Finding]:
     """Whether each prior learnt, without learning the training set by heart."""
     metrics = folder.read_metrics().get("priors", {})
-    known = None
-    if folder.done("stage1"):
-        known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
     for level in range(len(run.priors)):
         if known and folder.done(f"prior{level}"):
             path = folder.model / "priors" / str(level)

@@ -11,7 +11,6 @@ Legend: `B` batch, `C` picture channels, `S` side of a picture, `H W` code grid.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.autoencoder import VQVAE, VQVAEConfig
-from vqvae2.configuration import from_dict, read_json, to_dict, write_json
+from vqvae2.configuration import from_dict, read_json, suggestion, to_dict, write_json
 from vqvae2.likelihood import Draw
 from vqvae2.priors import Domain, Prior, PriorConfig, build_prior
 from vqvae2.sampling import sample_hierarchy
@@ -242,12 +241,9 @@ class Pipeline:
             if 0 <= int(name) < limit:
                 return int(name)
             raise ValueError(f"A class number must be in [0, {limit}), got {name}.")
-        near = get_close_matches(name, classes, n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(classes)}."
-        )
-        if not classes:
-            hint = "this model has no classes; leave the class out."
+        hint = "this model has no classes; leave the class out."
+        if classes:
+            hint = suggestion(name, classes)
         raise ValueError(f"Unknown class {name!r}; {hint}")
 
     def _require_priors(self) -> None:

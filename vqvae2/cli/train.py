@@ -60,8 +60,10 @@ def main(arguments: list[str]) -> None:
 
 def resolve(options: Options, changes: list[str]) -> tuple[RunFolder, Run]:
     """The run that the options mean, before its pictures are known."""
-    run = starting_point(options)
-    run = change(run, "train", ["--help"] if options.help_config else changes)
+    start = starting_point(options)
+    run = change(start, "train", ["--help"] if options.help_config else changes)
+    if run.num_classes != start.num_classes or run.preset != start.preset:
+        raise ValueError("preset and num_classes are no options: the pictures tell the classes.")
     if Path(run.data.source).exists():
         # As an absolute path, so that other commands find the pictures from anywhere.
         source = str(Path(run.data.source).resolve())
