@@ -6,14 +6,15 @@ PACKAGE = Path(__file__).parent.parent / "vqvae2"
 ORDER = [
     "configuration", "randomness", "nn.residual", "nn.causal", "nn.attention", "likelihood",
     "codebook", "autoencoder", "priors.prior", "priors.conditioning", "priors.gated_pixelcnn",
-    "priors", "sampling", "weights", "pipeline", "data.synthetic", "data.decode",
-    "data.sources", "data.images", "data.order", "data.codes", "sheets", "metrics.usage",
-    "metrics.distortion", "metrics.likelihood", "metrics.classifier", "metrics.agreement",
-    "metrics.probe", "training.config", "training.run", "training.checkpoint", "training.loop",
-    "training.stage1", "training.stage2", "training.previews", "training.learn",
-    "training.job", "training.evaluate", "presets", "doctor", "report.plots", "report.report",
-    "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.train", "cli.reconstruct",
-    "cli.evaluate", "cli.report", "cli.doctor", "cli.presets", "cli.demo", "cli.main",
+    "priors", "sampling", "weights", "pipeline", "data.synthetic", "data.decode", "data.rows",
+    "data.folders", "data.tables", "data.sources", "data.images", "data.order", "data.codes",
+    "sheets", "metrics.usage", "metrics.distortion", "metrics.likelihood", "metrics.classifier",
+    "metrics.agreement", "metrics.probe", "training.config", "training.run",
+    "training.checkpoint", "training.loop", "training.stage1", "training.stage2",
+    "training.previews", "training.learn", "training.job", "training.evaluate", "presets",
+    "doctor", "report.plots", "report.words", "report.page", "report.report", "cli.device",
+    "cli.display", "cli.parse", "cli.sample", "cli.train", "cli.reconstruct", "cli.evaluate",
+    "cli.report", "cli.doctor", "cli.presets", "cli.demo", "cli.main",
 ]  # fmt: skip
 """Each may import only from those before it (docs/architecture.md says why this order)."""
 

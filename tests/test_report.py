@@ -14,8 +14,9 @@ from accelerate import Accelerator
 from vqvae2.data.images import open_held_out, open_pictures
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.presets import demo
-from vqvae2.report import plots, report
-from vqvae2.report.report import figure, picture, write_report
+from vqvae2.report import plots
+from vqvae2.report.report import write_report
+from vqvae2.report.words import figure, picture
 from vqvae2.training.config import Run
 from vqvae2.training.evaluate import evaluate
 from vqvae2.training.job import Job
@@ -172,7 +173,7 @@ def test_names_of_users_are_escaped(done: RunFolder, monkeypatch: pytest.MonkeyP
         held_out.class_names = tuple(STRANGE for _ in names)
         return held_out
 
-    monkeypatch.setattr(report, "open_held_out", renamed)
+    monkeypatch.setattr("vqvae2.report.page.open_held_out", renamed)
     named = RunFolder(done.path.rename(done.path.with_name("<i>run & fun")))
     page = page_of(named)
     sections = sections_of(page)

@@ -11,7 +11,7 @@ import torch
 from noise_pictures import class_folder, config, encoded, everything, noise, save
 from PIL import Image
 
-from vqvae2.data import sources
+from vqvae2.data import tables
 from vqvae2.data.images import Pictures, load_folder, open_pictures
 
 
@@ -325,7 +325,7 @@ def test_a_hub_data_set_is_opened_by_its_splits(
         return datasets.DatasetDict({"train": table, "test": table.select([3, 1])})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(sources, "_check_hub", lambda name: None)
+    monkeypatch.setattr(tables, "_check_hub", lambda name: None)
     data = open_pictures(config("some/pictures:small"))
     assert asked == [("some/pictures", "small")]
     assert_holds(data.train, [0, 1, 2, 3])

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from vqvae2.data.decode import UnreadablePicture
-from vqvae2.data.sources import Rows, folder_rows, list_pictures, open_source, synthetic_rows
+from vqvae2.data.folders import folder_rows, list_pictures
+from vqvae2.data.rows import Rows
+from vqvae2.data.sources import open_source, synthetic_rows
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 

@@ -1,0 +1,314 @@
+"""What the sections of one run are made from, each thing read once.
+
+A method of `Page` makes the content of one section, as the template shows it; one whose stage is
+not done raises `NotYet`.
+"""
+
+import platform
+import shlex
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import groupby
+from math import log, log2
+from typing import Any
+
+import torch
+
+import vqvae2
+from vqvae2.data.codes import read_codes
+from vqvae2.data.images import Pictures, open_held_out
+from vqvae2.data.order import spread
+from vqvae2.metrics.usage import CodeUsage
+from vqvae2.pipeline import Pipeline
+from vqvae2.report import plots
+from vqvae2.report.words import (
+    LOSSLESS_SIDE,
+    MEANINGS,
+    Row,
+    figure,
+    flatten,
+    picture,
+    row,
+    safe,
+    say,
+)
+from vqvae2.sheets import code_map, to_float
+from vqvae2.training.config import Run
+from vqvae2.training.run import RunFolder
+from vqvae2.weights import fingerprint
+
+RECONSTRUCTED = 16  # held-out pictures beside their reconstructions
+PER_LEVEL = 8  # held-out pictures shown level by level
+CLASSES = 20  # rows of samples, at most
+A_CLASS = 8  # samples a row
+WITHOUT_CLASSES = 32  # samples of a run without classes
+CODES_DRAWN = 20_000  # samples are fewer where they would need more codes than these
+NAMES_SHOWN = 500  # of skipped pictures
+
+
+class NotYet(ValueError):
+    """A section's stage is not done; the message says what to run."""
+
+
+class Page:
+    """What the sections of one run are made from, each read once.
+
+    Arguments:
+        folder: the run.
+        device: where models are put.
+    """
+
+    def __init__(self, folder: RunFolder, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.run: Run = folder.read()
+        self.num_levels = self.run.autoencoder.num_levels
+        self.num_codes = self.run.autoencoder.codebook.num_codes
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The models that are trained."""
+        if not self.folder.done("stage1"):
+            raise NotYet(f"The autoencoder is not trained yet: {self.command('train --run')}.")
+        return Pipeline.load(self.folder.path).to(self.device)
+
+    @cached_property
+    def held_out(self) -> Pictures:
+        """The held-out pictures."""
+        return open_held_out(self.run.data)
+
+    @cached_property
+    def usage(self) -> list[CodeUsage]:
+        """How often each code of each level occurs among the held-out codes."""
+        known = fingerprint(self.pipeline.autoencoder)
+        if not any(self.folder.codes.glob("held_out-*.parquet")):
+            raise NotYet(f"The codes are not extracted yet: {self.command('train --run')}.")
+        codes = read_codes(self.folder.codes, "held_out", known)
+        counted = []
+        for maps in codes.levels:
+            counted.append(CodeUsage.of(codes.info.num_codes))
+            counted[-1].add(torch.from_numpy(maps.astype("int64")))
+        return counted
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What data.json says."""
+        facts = self.folder.read_data()
+        if not facts:
+            raise NotYet(f"No pictures were read yet: {self.command('train --run')}.")
+        return facts
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json says."""
+        metrics = self.folder.read_metrics()
+        if not metrics:
+            raise NotYet(f"Nothing was measured yet: {self.command('evaluate')}.")
+        return metrics
+
+    def command(self, words: str) -> str:
+        """What to type."""
+        return f"run `vqvae2 {words} {shlex.quote(str(self.folder.path))}`"
+
+    def head(self) -> dict[str, Any]:
+        """What stands at the top."""
+        run = self.run
+        grids = " + ".join(f"{height}x{width}" for height, width in run.grids())
+        facts = {
+            "preset": run.preset,
+            "data": run.data.source,
+            "pictures": f"{run.data.size}x{run.data.size}",
+            "codes": f"{grids}, K = {self.num_codes}",
+            "classes": str(run.num_classes) if run.num_classes > 1 else "none",
+            "seed": str(run.seed),
+            "date": datetime.now(UTC).date().isoformat(),
+            "versions": f"vqvae2 {vqvae2.__version__}, torch {torch.__version__}, "
+            f"Python {platform.python_version()}",
+        }
+        size = run.data.size
+        return {
+            "name": self.folder.path.resolve().name,
+            "facts": facts,
+            # Whole multiples, so that every pixel of a small picture is a square.
+            "side": size * max(1, round(96 / size)),
+            "large_side": size * max(1, 128 // size),
+            "jpeg": size > LOSSLESS_SIDE,
+        }
+
+    def key_figures(self) -> dict[str, Any]:
+        """The few figures that sum a run up, and a card a level."""
+        seen, priors = self.metrics["reconstruction"], self.metrics.get("priors", {})
+        nats = priors.get("held_out_nats_per_code", [])
+        size, channels = self.run.data.size, self.run.autoencoder.image_channels
+        levels = [
+            {
+                "level": level,
+                "grid": f"{height}x{width}",
+                "used": int(seen["codes_used"][level]),
+                "share": seen["share_used"][level],
+                "perplexity": seen["perplexity"][level],
+                "nats": nats[level] if level < len(nats) else None,
+                "uniform": log(self.num_codes),
+                "bits": height * width * log2(self.num_codes),
+            }
+            for level, (height, width) in enumerate(self.run.grids())
+        ]
+        return {
+            "mse": seen["mse"],
+            "psnr": seen["psnr_db"],
+            "ssim": seen["ssim"],
+            "bits_per_dim": priors.get("held_out_bits_per_dim"),
+            "fixed_bits_per_dim": sum(level["bits"] for level in levels) / (channels * size**2),
+            "num_pictures": seen["num_pictures"],
+            "num_codes": self.num_codes,
+            "levels": levels,
+            "stale": self.stale(),
+        }
+
+    def stale(self) -> str:
+        """A sentence if priors were trained since the figures were taken."""
+        measured = len(self.metrics.get("priors", {}).get("held_out_nats_per_code", []))
+        trained = sum(self.folder.done(f"prior{level}") for level in range(self.num_levels))
+        if trained <= measured:
+            return ""
+        return f"Priors were trained since these figures were taken: {self.command('evaluate')}."
+
+    def reconstructions(self) -> list[dict[str, Any]]:
+        """Held-out pictures of all classes beside what comes back from their codes."""
+        pipeline, indices = self.pipeline, spread(len(self.held_out), RECONSTRUCTED)
+        images = to_float(self.held_out.batch(indices))
+        pairs = zip(images, pipeline.reconstruct(images), indices.tolist(), strict=True)
+        return [
+            {
+                "name": self.class_of(index),
+                "original": picture(image, f"original {number}"),
+                "reconstruction": picture(back, f"reconstruction {number}"),
+            }
+            for number, (image, back, index) in enumerate(pairs)
+        ]
+
+    def class_of(self, index: int) -> str:
+        """The class name of a held-out picture, "" without classes."""
+        names = self.held_out.class_names
+        return names[int(self.held_out.labels[index])] if names else ""
+
+    def levels(self) -> list[list[Row]]:
+        """Pictures decoded from each level alone, then the code maps themselves."""
+        pipeline = self.pipeline
+        images = to_float(self.held_out.batch(spread(len(self.held_out), PER_LEVEL)))
+        codes = pipeline.encode(images)
+        numbers = range(self.num_levels)
+        decoded = [
+            row("picture", images),
+            row("all levels", pipeline.decode(codes)),
+            *(row(f"level {n} alone", pipeline.decode(codes, [n]), n) for n in numbers),
+        ]
+        grids = [f"{height}x{width}" for height, width in self.run.grids()]
+        maps = [
+            row(f"codes of level {n}, {grids[n]}", code_map(codes[n], self.num_codes), n)
+            for n in numbers
+        ]
+        # With one level, that level alone is all levels.
+        return [decoded if self.num_levels > 1 else decoded[:2], maps]
+
+    def codebooks(self) -> list[dict[str, Any]]:
+        """Frequencies of each level's codes."""
+        return [
+            {
+                "level": level,
+                "used": usage.used,
+                "total": len(usage.counts),
+                "perplexity": usage.perplexity,
+                "occurrences": int(usage.counts.sum()),
+                "plot": safe(plots.codebook_plot(usage, level)),
+            }
+            for level, usage in enumerate(self.usage)
+        ]
+
+    def training(self) -> dict[str, Any]:
+        """Curves of every stage that was begun."""
+        curves = []
+        train, held_out = self.log("stage1")
+        if train or held_out:
+            skipped = self.run.stage1.continuous_steps
+            plot = plots.distortion_plot(train, held_out, self.num_levels, skipped)
+            curves.append(self.curve("stage1", "Stage 1: error", plot))
+        if held_out:
+            plot = plots.usage_plot(held_out, self.num_levels, self.num_codes)
+            curves.append({"title": "Stage 1: codes at work", "plot": safe(plot), "note": ""})
+        for level in range(len(self.run.priors)):
+            train, held_out = self.log(f"prior{level}")
+            if train or held_out:
+                plot = plots.prior_plot(train, held_out, level, self.num_codes)
+                curves.append(self.curve(f"prior{level}", f"Prior of level {level}", plot))
+        if not curves:
+            raise NotYet(f"Training has not begun: {self.command('train --run')}.")
+        return {"curves": curves, "shaded": self.run.stage1.continuous_steps > 0}
+
+    def log(self, stage: str) -> tuple[list[plots.Look], list[plots.Look]]:
+        """What a stage wrote of training and of held-out pictures."""
+        written = self.folder.log(stage)
+        return written.read("train"), written.read("held_out")
+
+    def curve(self, stage: str, title: str, plot: str) -> dict[str, Any]:
+        """A plot with the stage's speed."""
+        timing = self.folder.log(stage).read_timing()
+        rates = [line["examples_per_second"] for line in timing]
+        note = f"{figure(rates[-1], digits=3)} examples/s" if rates else ""
+        return {"title": title, "plot": safe(plot), "note": note}
+
+    def samples(self) -> dict[str, Any]:
+        """New pictures, a row a class; column i is drawn with seed i."""
+        pipeline, names = self.pipeline, self.pipeline.config.class_names
+        if len(pipeline.priors) != self.num_levels:
+            raise NotYet(
+                f"{len(pipeline.priors)} of {self.num_levels} priors are trained: "
+                f"{self.command('train --run')}."
+            )
+        classes = spread(len(names), CLASSES).tolist() or [0]
+        positions = sum(prior.domain.num_positions for prior in pipeline.priors)
+        wanted = A_CLASS if names else WITHOUT_CLASSES
+        seeds = list(range(max(1, min(wanted, CODES_DRAWN // (positions * len(classes))))))
+        labels = [label for label in classes for _ in seeds]
+        drawn = torch.split(pipeline.sample(labels, seeds * len(classes)).images, len(seeds))
+        if names:
+            rows = [row(names[n], images) for n, images in zip(classes, drawn, strict=True)]
+        else:
+            rows = [row("", images) for images in torch.split(drawn[0], A_CLASS)]
+        return {
+            "rows": rows,
+            "named": bool(names),
+            "seeds": len(seeds),
+            "left_out": len(names) - len(classes) if names else 0,
+            "draws": [say(draw) for draw in pipeline.config.draws],
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """All of metrics.json: provenance, then a table a group."""
+        flat = list(flatten(self.metrics))
+        provenance = {name[1]: value for name, value in flat if name[0] == "provenance"}
+        others = [(name, value) for name, value in flat if name[0] != "provenance"]
+        groups = [
+            (group, [self.line(name, value) for name, value in part])
+            for group, part in groupby(others, key=lambda item: item[0][0])
+        ]
+        return {"provenance": provenance, "groups": groups, "stale": self.stale()}
+
+    def line(self, name: tuple[str, ...], value: Any) -> dict[str, Any]:
+        """A line of a table: a value for the whole, or one a level."""
+        per_level = isinstance(value, list) and len(value) <= self.num_levels
+        return {
+            "name": ".".join(name[1:]) or name[0],
+            "meaning": MEANINGS.get(".".join(name), ""),
+            "levels": [figure(item) for item in value] if per_level else None,
+            "value": figure(value),
+        }
+
+    def data(self) -> dict[str, Any]:
+        """What data.json says, at most `NAMES_SHOWN` names of skipped pictures."""
+        facts = self.facts
+        return {
+            "source": self.run.data.source,
+            **{name: facts[name] for name in ("train", "held_out", "class_names")},
+            "skipped": facts["skipped"][:NAMES_SHOWN],
+            "num_skipped": len(facts["skipped"]),
+        }

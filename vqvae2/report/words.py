@@ -1,0 +1,106 @@
+"""What the report is written in: figures, draws and pictures as the page shows them."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vqvae2.likelihood import Draw
+from vqvae2.sheets import png, to_pil
+
+LOSSLESS_SIDE = 64  # larger pictures are stored as JPEG, to keep the file small
+
+MEANINGS = {
+    "reconstruction.num_pictures": "held-out pictures measured",
+    "reconstruction.mse": "mean squared error, pictures in [0, 1]",
+    "reconstruction.mse_over_variance": "MSE / variance of the pixels",
+    "reconstruction.psnr_db": "peak signal-to-noise ratio of that MSE, dB",
+    "reconstruction.ssim": "structural similarity, 1 is identical",
+    "reconstruction.mse_level_alone": "MSE when the decoder sees one level alone",
+    "reconstruction.mse_level_blanked": "MSE when one level is blanked",
+    "reconstruction.codes_used": "codes that occur",
+    "reconstruction.share_used": "the same as a part of K",
+    "reconstruction.perplexity": "as many equally likely codes would say as much",
+    "priors.held_out_nats_per_code": "of held-out pictures, lower is better",
+    "priors.train_nats_per_code": "of training pictures",
+    "priors.gap_nats_per_code": "held out minus training: how much was learnt by heart",
+    "priors.parameters": "of each prior",
+    "priors.held_out_bits_per_dim": "rate of all codes, bits per picture value",
+    "priors.held_out_bits_per_dim_level": "the same, level by level",
+}
+"""What the figures of metrics.json are; others are shown without a word."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page: a data URI and the words that stand for it."""
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side under a name; `level` colours it, -1 does not."""
+
+    name: str
+    pictures: list[Picture]
+    level: int = -1
+
+
+def flatten(values: Mapping[str, Any], *above: str) -> list[tuple[tuple[str, ...], Any]]:
+    """All values of nested objects with the path of names to each."""
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for name, value in values.items():
+        inner = isinstance(value, Mapping)
+        found += flatten(value, *above, name) if inner else [((*above, name), value)]
+    return found
+
+
+def figure(value: Any, digits: int = 4) -> str:
+    """A value as people read it: 0.004812, 22.3, 12,345."""
+    if isinstance(value, list):
+        return ", ".join(figure(item, digits) for item in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if value == value and abs(value) < 1e15 and value == int(value):
+        return f"{int(value):,}"
+    if 10**digits <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def say(draw: Draw) -> str:
+    """How codes are drawn, in words."""
+    words = [f"temperature {draw.temperature:g}"]
+    words += [] if draw.top_k is None else [f"top-k {draw.top_k}"]
+    words += [] if draw.top_p == 1 else [f"top-p {draw.top_p:g}"]
+    return ", ".join(words) + (", all codes" if len(words) == 1 and draw.temperature else "")
+
+
+def row(name: str, images: Tensor, level: int = -1) -> Row:
+    """Pictures (B, C, H, W) in [0, 1] under a name."""
+    pictures = [picture(image, f"{name} {number}".strip()) for number, image in enumerate(images)]
+    return Row(name, pictures, level)
+
+
+def picture(image: Tensor, text: str) -> Picture:
+    """A picture (C, H, W) in [0, 1] as a data URI: PNG if small, JPEG of high quality if not."""
+    pixels = to_pil(image)
+    if max(pixels.size) <= LOSSLESS_SIDE:
+        kind, data = "png", png(pixels)
+    else:
+        buffer = io.BytesIO()
+        pixels.save(buffer, "JPEG", quality=92, subsampling=0)
+        kind, data = "jpeg", buffer.getvalue()
+    return Picture(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", text)
+
+
+def safe(svg: str) -> Any:
+    """Marks one of our own plots as safe: no text of a user is in it."""
+    from markupsafe import Markup
+
+    return Markup(svg)
