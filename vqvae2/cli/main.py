@@ -64,6 +64,9 @@ def guarded(command: Callable[[], None]) -> int:
     """Runs a command; errors that a user can cause become one line."""
     try:
         command()
+    except BrokenPipeError:
+        # Whoever reads our output has enough of it, as `| head` has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return complain("Stopped; what was saved stays.", 130)
     except Exception as error:
