@@ -113,8 +113,10 @@ class Monitor:
         elif time.monotonic() - self._said >= QUIET_SECONDS:
             self._said = now = time.monotonic()
             spent = now - self.begun.setdefault(name, now)
-            left = f", {duration(spent * (total - done) / done)} left" if done and spent else ""
-            self._print(f"{name}  {done:,}/{total:,}  {speed}{left}")
+            left = f"{duration(spent * (total - done) / done)} left" if done and spent else ""
+            self._print(
+                "  ".join(part for part in (name, f"{done:,}/{total:,}", speed, left) if part)
+            )
 
     def _line(self, event: "Event") -> str:
         spent = duration(self.seconds[event.stage])
