@@ -20,27 +20,25 @@ Preset = Callable[..., Run]
 
 def demo(source: str = "synthetic", num_classes: int = 12) -> Run:
     """Minutes on a laptop: the built-in pictures at 32x32, codes 4x4 + 8x8."""
-    prior = GatedPixelCNNConfig(channels=64, residual_channels=64, num_layers=5, kernel=5)
+    prior = GatedPixelCNNConfig(channels=80, residual_channels=80, num_layers=6, kernel=3)
+    look = {"validate_every": 600, "validation_examples": 500}
     return Run(
         preset="demo",
-        data=DataConfig(source=source, size=32, synthetic_pictures=8_000),
+        data=DataConfig(source=source, size=32, synthetic_pictures=24_000),
         num_classes=num_classes,
         autoencoder=VQVAEConfig(
             channels=64,
             residual_channels=32,
-            codebook=CodebookConfig(num_codes=128, code_size=32),
+            codebook=CodebookConfig(num_codes=256, code_size=32),
         ),
-        stage1=Stage1Config(
-            train=TrainConfig(steps=1500, validate_every=500, validation_examples=400),
-            continuous_steps=60,
-        ),
+        stage1=Stage1Config(train=TrainConfig(steps=1800, **look), continuous_steps=60),
         priors=(
-            replace(prior, attention_every=2),
+            replace(prior, attention_every=3),
             replace(prior, num_conditioning_blocks=3),
         ),
         stage2=(
-            TrainConfig(steps=1500, batch=64, validate_every=500, validation_examples=400),
-            TrainConfig(steps=1500, batch=32, validate_every=500, validation_examples=400),
+            TrainConfig(steps=1800, batch=64, cooldown=0.5, **look),
+            TrainConfig(steps=2400, batch=32, cooldown=0.5, **look),
         ),
         draws=(Draw(), Draw()),
     )

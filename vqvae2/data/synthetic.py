@@ -26,9 +26,9 @@ SHAPES = ("disc", "square", "triangle", "cross")
 TEXTURES = ("plain", "striped", "checked")
 CLASS_NAMES = tuple(f"{texture}-{shape}" for shape in SHAPES for texture in TEXTURES)
 
-RADII = (0.45, 0.64)  # of the object, scene units: its diameter is 45 to 64 % of the side
-PERIOD = 0.66  # of stripes and checks, in radii: about three show on every object
-MAX_ANGLE = math.pi / 6  # radians either way; a square never passes for another shape
+RADII = (0.56, 0.7)  # of the object, scene units: its diameter is 56 to 70 % of the side
+PERIOD = 0.9  # of stripes and checks, in radii: two or three show on every object
+MAX_ANGLE = math.pi / 9  # radians either way; a square never passes for another shape
 PIXELS_AT_ONCE = 1 << 18  # bounds the memory of drawing to some 20 MB
 
 
