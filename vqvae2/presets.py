@@ -31,14 +31,14 @@ def demo(source: str = "synthetic", num_classes: int = 12) -> Run:
             residual_channels=32,
             codebook=CodebookConfig(num_codes=256, code_size=32),
         ),
-        stage1=Stage1Config(train=TrainConfig(steps=1800, **look), continuous_steps=60),
+        stage1=Stage1Config(train=TrainConfig(steps=1600, **look), continuous_steps=60),
         priors=(
             replace(prior, attention_every=3),
             replace(prior, num_conditioning_blocks=3),
         ),
         stage2=(
-            TrainConfig(steps=1800, batch=64, cooldown=0.5, **look),
-            TrainConfig(steps=2400, batch=32, cooldown=0.5, **look),
+            TrainConfig(steps=1400, batch=64, cooldown=0.5, **look),
+            TrainConfig(steps=1900, batch=32, cooldown=0.5, **look),
         ),
         draws=(Draw(), Draw()),
     )
@@ -112,10 +112,10 @@ def images64(source: str = "data/images", num_classes: int = 1) -> Run:
         preset="images64",
         data=DataConfig(source=source, size=64),
         autoencoder=replace(run.autoencoder, channels=96, residual_channels=48),
-        stage1=replace(run.stage1, train=replace(run.stage1.train, steps=2500, batch=16)),
+        stage1=replace(run.stage1, train=replace(run.stage1.train, steps=2000, batch=16)),
         stage2=(
-            replace(top, steps=1500, batch=32),
-            replace(bottom, steps=1500, batch=16),
+            replace(top, steps=1200, batch=32),
+            replace(bottom, steps=1200, batch=16),
         ),
     )
 
@@ -210,10 +210,10 @@ PRESETS: dict[str, Preset] = {
 }
 
 EXPECTED = {
-    "demo": "minutes on two cores",
+    "demo": "5 min on two cores",
     "cifar10": "half an hour on two cores",
-    "vqvae-cifar10": "20 min on two cores",
-    "images64": "20 min on two cores",
+    "vqvae-cifar10": "7 min for stage 1 on two cores",
+    "images64": "15 min on two cores",
     "images128": "half a day on one GPU",
     "imagenet256": "the paper: MSE 0.005, 3.41 / 3.45 nats",
     "ffhq1024": "the paper's three levels",

@@ -25,7 +25,7 @@ class Agreement:
 
 
 def class_agreement(
-    pipeline: Pipeline, data: PictureData, samples_a_class: int = 25, steps: int = 700
+    pipeline: Pipeline, data: PictureData, samples_a_class: int = 25, steps: int = 500
 ) -> Agreement:
     """Trains a classifier on `data.train` and asks it about held-out pictures and samples."""
     classes = len(data.class_names)
