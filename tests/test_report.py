@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from vqvae2.data.images import open_held_out, open_pictures
+from vqvae2.likelihood import Draw
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.presets import demo
 from vqvae2.report import plots
@@ -45,6 +46,7 @@ def tiny() -> Run:
         stage1=replace(run.stage1, train=train, continuous_steps=2),
         priors=tuple(replace(config, num_conditioning_blocks=1, **prior) for config in run.priors),
         stage2=(train, train),
+        draws=(Draw(), Draw()),
     )
 
 
