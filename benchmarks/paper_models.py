@@ -18,7 +18,7 @@ import torch
 from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.display import table
 from vqvae2.presets import find_preset
-from vqvae2.priors import build_prior
+from vqvae2.priors import Prior
 
 NAMES = ("imagenet256", "ffhq1024")
 REDUCED = 64
@@ -54,9 +54,9 @@ def step_priors(name: str) -> list[list[str]]:
     for level, config in enumerate(run.priors):
         domain = run.domain(level)
         with torch.device("meta"):
-            full = sum(p.numel() for p in build_prior(config, domain).parameters())
+            full = sum(p.numel() for p in Prior(config, domain).parameters())
         small = replace(config, channels=REDUCED, residual_channels=REDUCED)
-        prior = build_prior(small, domain).eval()
+        prior = Prior(small, domain).eval()
         coarser = [torch.zeros(1, *grid, dtype=torch.int64) for grid in domain.coarser_grids]
         label = torch.zeros(1, dtype=torch.int64)
         cache = prior.new_cache(prior.embed_context(label, coarser), 1)

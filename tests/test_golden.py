@@ -15,7 +15,7 @@ from conftest import small_config
 from vqvae2.autoencoder import VQVAE
 from vqvae2.data.images import DataConfig, open_pictures
 from vqvae2.presets import PRESETS
-from vqvae2.priors import build_prior
+from vqvae2.priors import Prior
 from vqvae2.training.config import Stage1Config, TrainConfig
 from vqvae2.training.job import seed_weights
 from vqvae2.training.loop import new_state, train
@@ -43,7 +43,7 @@ def state_keys() -> dict[str, list[str]]:
     with torch.device("meta"):
         models = {"autoencoder": VQVAE(run.autoencoder)}
         for level, config in enumerate(run.priors):
-            models[f"prior{level}"] = build_prior(config, run.domain(level))
+            models[f"prior{level}"] = Prior(config, run.domain(level))
     return {
         name: [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
         for name, model in models.items()

@@ -5,8 +5,10 @@ PACKAGE = Path(__file__).parent.parent / "vqvae2"
 
 ORDER = [
     "configuration", "randomness", "nn.residual", "nn.causal", "nn.attention", "likelihood",
-    "codebook", "autoencoder", "priors.prior", "priors.conditioning", "priors.gated_pixelcnn",
-    "priors", "sampling", "weights", "pipeline", "data.synthetic", "data.decode", "data.rows",
+    "codebook", "autoencoder", "priors.domain", "priors.network", "priors.conditioning",
+    "priors.values", "priors.heads", "priors.pixelcnn", "priors.gated_pixelcnn",
+    "priors.row_lstm", "priors.diagonal_bilstm", "priors.pixelcnnpp", "priors.pixelsnail",
+    "priors.transformer", "priors.prior", "priors", "sampling", "weights", "pipeline", "data.synthetic", "data.decode", "data.rows",
     "data.folders", "data.tables", "data.sources", "data.images", "data.order", "data.codes",
     "sheets", "metrics.usage", "metrics.distortion", "metrics.likelihood", "metrics.classifier",
     "metrics.agreement", "metrics.probe", "training.config", "training.run",

@@ -6,7 +6,7 @@ from conftest import pictures, small_autoencoder
 
 from vqvae2.likelihood import Draw
 from vqvae2.pipeline import Pipeline, PipelineConfig
-from vqvae2.priors import Domain, GatedPixelCNN, GatedPixelCNNConfig
+from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.weights import fingerprint
 
 CONFIG = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kernel=3)
@@ -22,7 +22,7 @@ def pipeline(factors):
     ]
     draws = (Draw(temperature=0.9),) * len(grids)
     config = PipelineConfig(image_size=16, class_names=("cat", "dog"), draws=draws)
-    priors = [GatedPixelCNN(CONFIG, domain).eval() for domain in domains]
+    priors = [Prior(CONFIG, domain).eval() for domain in domains]
     return Pipeline(autoencoder, config, priors)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.presets import EXPECTED, PRESETS, find_preset
-from vqvae2.priors import build_prior
+from vqvae2.priors import Prior
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -15,7 +15,7 @@ def test_every_preset_is_complete_and_its_models_can_be_built(name):
     with torch.device("meta"):
         VQVAE(run.autoencoder)
         for level, config in enumerate(run.priors):
-            build_prior(config, run.domain(level))
+            Prior(config, run.domain(level))
 
 
 def test_the_paper_presets_have_the_paper_grids():

@@ -1,14 +1,24 @@
+"""Every architecture of the family, on codes of 1, 2 and 3 levels and on pixels."""
+
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 
-from vqvae2.likelihood import Categorical
 from vqvae2.nn.attention import CausalAttention
-from vqvae2.priors import Domain, GatedPixelCNN, GatedPixelCNNConfig, Prior
-
-GRIDS = {1: (), 2: ((2, 3),), 3: ((1, 3), (2, 6))}
-"""Coarser grids by the number of levels; the prior is that of the finest."""
+from vqvae2.priors import (
+    DiagonalBiLSTMConfig,
+    Domain,
+    GatedPixelCNNConfig,
+    PixelCNNConfig,
+    PixelCNNPPConfig,
+    PixelSNAILConfig,
+    Prior,
+    RowLSTMConfig,
+    TransformerConfig,
+)
 
 CONFIGS = {
     "plain": GatedPixelCNNConfig(
@@ -17,61 +27,246 @@ CONFIGS = {
     "attention": GatedPixelCNNConfig(
         channels=8, residual_channels=6, num_layers=4, attention_every=2, num_heads=2
     ),
+    "pixelcnn": PixelCNNConfig(channels=8, num_layers=3),
+    "row-lstm": RowLSTMConfig(channels=8, state_channels=6, num_layers=2),
+    "diagonal-bilstm": DiagonalBiLSTMConfig(channels=8, state_channels=6, num_layers=2),
+    "pixelcnnpp": PixelCNNPPConfig(channels=8, num_layers=2, dropout=0.1),
+    "pixelsnail": PixelSNAILConfig(
+        channels=8, num_blocks=2, num_layers=2, num_heads=2, key_size=3, value_size=5
+    ),
+    "transformer": TransformerConfig(channels=16, num_layers=2, num_heads=2),
 }
 
+CODES = {
+    "1-level": Domain(num_codes=7, grid=(4, 8), num_classes=3),
+    "2-levels": Domain(num_codes=7, grid=(4, 8), coarser_grids=((2, 4),), num_classes=3),
+    "3-levels": Domain(num_codes=7, grid=(4, 16), coarser_grids=((1, 4), (2, 8)), num_classes=3),
+}
+PIXELS = {
+    "softmax": Domain(num_codes=6, grid=(4, 8), num_classes=3, channels=3, ordered=True),
+    "mixture": Domain(num_codes=6, grid=(4, 8), num_classes=3, channels=3, ordered=True),
+    "grey-mixture": Domain(num_codes=6, grid=(4, 8), num_classes=3, ordered=True),
+}
+DOMAINS = CODES | PIXELS
 
-def make(levels: int, name: str, dtype: torch.dtype = torch.float64) -> Prior:
+
+def make(context: str, name: str, dtype: torch.dtype = torch.float64) -> Prior:
     torch.manual_seed(0)
-    grid = {1: (4, 5), 2: (4, 6), 3: (4, 12)}[levels]
-    domain = Domain(num_codes=7, grid=grid, coarser_grids=GRIDS[levels], num_classes=3)
-    return GatedPixelCNN(CONFIGS[name], domain).to(dtype).eval()
+    num_mixtures = 3 if "mixture" in context else 0
+    config = replace(CONFIGS[name], num_mixtures=num_mixtures)
+    return Prior(config, DOMAINS[context]).to(dtype).eval()
 
 
 def inputs(prior: Prior, batch: int = 3) -> tuple:
-    generator = torch.Generator().manual_seed(1)
-    grids = (prior.domain.grid, *prior.domain.coarser_grids)
-    codes, *coarser = [torch.randint(0, 7, (batch, *g), generator=generator) for g in grids]
+    generator, domain = torch.Generator().manual_seed(1), prior.domain
+    shapes = (domain.shape, *domain.coarser_grids)
+    values, *coarser = [
+        torch.randint(0, domain.num_codes, (batch, *s), generator=generator) for s in shapes
+    ]
     labels = torch.randint(0, 3, (batch,), generator=generator)
-    return codes, labels, coarser
+    return values, labels, coarser
 
 
-@pytest.fixture(params=[1, 2, 3], ids=["1-level", "2-levels", "3-levels"])
-def levels(request):
+@pytest.fixture(params=list(DOMAINS))
+def context(request):
     return request.param
 
 
 @pytest.fixture(params=list(CONFIGS))
-def prior(request, levels):
-    return make(levels, request.param)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def prior(context, name):
+    return make(context, name)
 
 
 def reach(prior: Prior) -> torch.Tensor:
-    """(N, N) booleans: does embedded code j move the logits at position i? By gradient."""
-    codes, labels, coarser = inputs(prior, batch=1)
+    """(N, N) booleans: does embedded value j move the features at position i? By gradient."""
+    values, labels, coarser = inputs(prior, batch=1)
     context = prior.embed_context(labels, coarser)
-    # The last ReLU may be shut at a whole position of so narrow a net; look before it.
-    prior.output[1] = torch.nn.Identity()
-    embedded: list[torch.Tensor] = []
-    hook = prior.embedding.register_forward_hook(
-        lambda module, args, out: embedded.append(out.requires_grad_()) or out
-    )
-    logits = prior(codes, context)
-    hook.remove()
-    weights = torch.randn(7, dtype=torch.float64)
-    flat = (logits[0] * weights[:, None, None]).sum(dim=0).flatten()
+    embedded = prior.values(values).detach().requires_grad_()
+    features = prior.network(embedded, context)
+    weights = torch.randn(features.shape[1], 1, 1, dtype=features.dtype)
     rows = []
-    for value in flat:
-        (gradient,) = torch.autograd.grad(value, embedded[0], retain_graph=True)
-        rows.append(gradient[0].abs().sum(dim=2).flatten() > 0)
+    for value in (features[0] * weights).sum(dim=0).flatten():
+        (gradient,) = torch.autograd.grad(value, embedded, retain_graph=True)
+        rows.append(gradient[0].abs().sum(dim=0).flatten() > 0)
     return torch.stack(rows)
 
 
-def test_no_position_depends_on_codes_at_it_or_later(prior):
+def whole_past(count: int) -> torch.Tensor:
+    return torch.ones(count, count, dtype=torch.bool).tril(-1)
+
+
+def test_no_position_depends_on_values_at_it_or_later(prior):
     assert not reach(prior).triu().any()
     torch.manual_seed(0)
-    assert not reach(prior.train()).triu().any(), (
-        "nor in training, where attention has its own mask"
-    )
+    assert not reach(prior.train()).triu().any(), "nor in training, where masks are others"
+
+
+@pytest.mark.parametrize("context", list(PIXELS))
+@torch.no_grad()
+def test_no_colour_depends_on_those_at_it_or_later(name, context):
+    """Other colours from k on leave the log-probabilities before k as they were."""
+    prior = make(context, name)
+    values, labels, coarser = inputs(prior, batch=1)
+    before = prior.log_prob(values, labels, coarser).flatten()
+    for k in range(0, prior.domain.num_values, 5):
+        other = values.flatten().clone()
+        other[k:] = (other[k:] + 1) % prior.domain.num_codes
+        after = prior.log_prob(other.view_as(values), labels, coarser).flatten()
+        torch.testing.assert_close(after[:k], before[:k], atol=1e-13, rtol=0)
+
+
+DEPTHS: dict[str, Callable[[int], object]] = {
+    # L layers of 3x3 see L columns to the side of what the shift left them.
+    "plain": lambda width: replace(CONFIGS["plain"], num_layers=width - 1),
+    "attention": lambda width: replace(CONFIGS["attention"], num_layers=1, attention_every=1),
+    "diagonal-bilstm": lambda width: replace(CONFIGS["diagonal-bilstm"], num_layers=1),
+    # Found by trying: with fewer, the far left of its own row is out of reach.
+    "pixelcnnpp": lambda width: replace(CONFIGS["pixelcnnpp"], num_layers=width // 4),
+    "pixelsnail": lambda width: replace(CONFIGS["pixelsnail"], num_blocks=1),
+    "transformer": lambda width: replace(CONFIGS["transformer"], num_layers=1),
+}
+
+
+@pytest.mark.parametrize("name", list(DEPTHS))
+@pytest.mark.parametrize("context", list(CODES))
+def test_every_earlier_position_reaches_a_position_at_the_stated_depth(name, context):
+    torch.manual_seed(0)
+    domain = DOMAINS[context]
+    seen = reach(Prior(DEPTHS[name](domain.grid[1]), domain).double().eval())
+    assert torch.equal(seen, whole_past(len(seen)))
+
+
+def seen_through_masks(prior: Prior, past: Callable, layers: int) -> torch.Tensor:
+    """What layers of `past(row, column)` and a first layer without itself reach, by set logic."""
+    height, width = prior.domain.grid
+
+    def inside(places):
+        return {(r, c) for r, c in places if 0 <= r and 0 <= c < width}
+
+    @cache
+    def reached(layer, row, column):
+        if layer:
+            return set().union(*(reached(layer - 1, *p) for p in inside(past(row, column))))
+        above = {(row - i, column + j) for i in (1, 2, 3) for j in range(-3, 4)}
+        left = {divmod(row * width + column - i - 1, width) for i in range(min(3, column + 1))}
+        return inside(above | left)
+
+    seen = torch.zeros(height * width, height * width, dtype=torch.bool)
+    for row in range(height):
+        for column in range(width):
+            for r, c in reached(layers, row, column):
+                seen[row * width + column, r * width + c] = True
+    return seen
+
+
+def test_pixelcnn_has_the_blind_spot_of_its_paper_and_no_other():
+    """A masked 3x3 sees one column to the right a row up: nothing flatter to the upper right."""
+    torch.manual_seed(0)
+    # Wide enough that no ReLU is shut at all channels of a position.
+    wide = replace(CONFIGS["pixelcnn"], channels=48)
+    prior = Prior(wide, DOMAINS["3-levels"]).double().eval()
+
+    def past(row, column):
+        return [(row - 1, column + j) for j in (-1, 0, 1)] + [(row, column - 1), (row, column)]
+
+    expected = seen_through_masks(prior, past, layers=3)
+    assert torch.equal(reach(prior), expected)
+    assert not torch.equal(expected, whole_past(len(expected)))
+
+
+def test_row_lstm_sees_the_triangle_of_its_paper():
+    """Its state comes from three columns of the row above, whose states come from five, ..."""
+    prior = make("3-levels", "row-lstm")
+
+    def past(row, column):
+        return [(row - i, column + j) for i in range(row + 1) for j in range(-i - 1, i + 1)]
+
+    assert torch.equal(reach(prior), seen_through_masks(prior, past, layers=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_step_equals_forward(name, context, dtype):
+    prior = make(context, name, dtype)
+    values, labels, coarser = inputs(prior)
+    whole = prior.log_prob(values, labels, coarser).flatten(1)
+    cache = prior.new_cache(prior.embed_context(labels, coarser), 3)
+    shapes, previous = [tensor.shape for tensor in tensors(cache.network)], values[:, 0].flatten()
+    limit = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.15}[dtype]
+    for k in range(prior.domain.num_values):
+        logits = prior.step(cache, previous[:3])
+        previous = values.flatten(1)[:, k]
+        here = logits.to(whole.dtype).log_softmax(dim=1).gather(1, previous[:, None])[:, 0]
+        torch.testing.assert_close(here, whole[:, k], atol=limit, rtol=limit)
+        assert [t.shape for t in tensors(cache.network)] == shapes, "shapes never change"
+
+
+def tensors(cache: object) -> list[torch.Tensor]:
+    """All tensors inside a cache."""
+    if isinstance(cache, torch.Tensor):
+        return [cache]
+    if isinstance(cache, list | tuple):
+        return [tensor for item in cache for tensor in tensors(item)]
+    return [t for item in getattr(cache, "__dict__", {}).values() for t in tensors(item)]
+
+
+@torch.no_grad()
+def test_likelihood_sums_to_one(name, context):
+    """Over all maps of a tiny grid, by the chain rule: every map once."""
+    torch.manual_seed(0)
+    config, domain = make(context, name).config, DOMAINS[context]
+    if name == "pixelcnnpp":
+        config = replace(config, num_scales=2)
+    num_codes, grid = (2, (2, 2)) if domain.channels == 3 else (3, (2, 4))
+    tiny = replace(domain, num_codes=num_codes, grid=grid, coarser_grids=(), num_classes=1)
+    prior = Prior(config, tiny).double().eval()
+    numbers = [torch.arange(prior.domain.num_codes)] * prior.domain.num_values
+    maps = torch.cartesian_prod(*numbers).view(-1, *prior.domain.shape)
+    labels = torch.zeros(len(maps), dtype=torch.int64)
+    total = prior.log_prob(maps, labels, []).flatten(1).sum(dim=1).exp().sum()
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@torch.no_grad()
+def test_class_and_coarser_codes_change_the_result(prior):
+    values, labels, coarser = inputs(prior)
+    plain = prior.log_prob(values, labels, coarser)
+    assert not torch.allclose(prior.log_prob(values, (labels + 1) % 3, coarser), plain)
+    for level in range(len(coarser)):
+        other = [(c + 1) % 7 if i == level else c for i, c in enumerate(coarser)]
+        assert not torch.allclose(prior.log_prob(values, labels, other), plain)
+
+
+@pytest.mark.parametrize("name", ["plain", "attention"])
+def test_class_biases_every_gate(prior):
+    values, _, coarser = inputs(prior)
+    seen = []
+    for layer in prior.network.layers:
+        layer.vertical_bias.register_forward_hook(lambda m, a, out: seen.append(out.detach()))
+        layer.horizontal_bias.register_forward_hook(lambda m, a, out: seen.append(out.detach()))
+    prior.log_prob(values, torch.tensor([0, 0, 0]), coarser)
+    first, seen[:] = list(seen), []
+    prior.log_prob(values, torch.tensor([1, 1, 1]), coarser)
+    assert len(seen) == 2 * len(prior.network.layers)
+    assert not any(torch.allclose(a, b) for a, b in zip(first, seen, strict=True))
+
+
+def test_every_parameter_receives_a_gradient(name, context):
+    prior = make(context, name)
+    if name == "pixelcnnpp":
+        # A third scale of these grids is one row high: what looks at the row above sees nothing.
+        prior = Prior(replace(prior.config, num_scales=2), prior.domain).double()
+    values, labels, coarser = inputs(prior, batch=16)
+    torch.manual_seed(0)
+    prior.train()
+    (-prior.log_prob(values, labels, coarser).mean()).backward()
+    silent = [n for n, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
 
 
 def test_attention_with_hardly_any_dropout_is_attention():
@@ -81,110 +276,40 @@ def test_attention_with_hardly_any_dropout_is_attention():
     torch.testing.assert_close(attention.train()(x), attention.eval()(x))
 
 
-def test_every_earlier_position_reaches_a_position_at_the_stated_depth(levels):
-    """L layers of KxK see (K - 1) / 2 columns a layer to both sides: 11 layers of 3x3 for 12."""
-    width = {1: 5, 2: 6, 3: 12}[levels]
-    deep = replace(CONFIGS["plain"], num_layers=width - 1)
-    prior = GatedPixelCNN(deep, make(levels, "plain").domain).double().eval()
-    seen = reach(prior)
-    assert torch.equal(seen, torch.ones_like(seen).tril(-1))
-
-
-def test_with_attention_every_earlier_position_reaches_a_position_at_any_depth(levels):
-    one = replace(CONFIGS["attention"], num_layers=1, attention_every=1, kernel=3)
-    prior = GatedPixelCNN(one, make(levels, "attention").domain).double().eval()
-    seen = reach(prior)
-    assert torch.equal(seen, torch.ones_like(seen).tril(-1))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", list(CONFIGS))
-@torch.no_grad()
-def test_step_equals_forward(levels, name, dtype):
-    prior = make(levels, name, dtype)
-    codes, labels, coarser = inputs(prior)
-    context = prior.embed_context(labels, coarser)
-    whole = prior(codes, context).flatten(2)
-    cache, previous = prior.new_cache(context, 3), torch.zeros(3, dtype=torch.int64)
-    shapes = None
-    for position in range(prior.domain.num_positions):
-        params = prior.step(cache, previous)
-        limit = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
-        torch.testing.assert_close(params, whole[..., position], atol=limit, rtol=limit)
-        previous = codes.flatten(1)[:, position]
-        now = [tensor.shape for tensor in (*cache.rows, *cache.columns, *cache.biases)]
-        assert shapes in (None, now), "shapes never change"
-        shapes = now
-
-
-@torch.no_grad()
-def test_likelihood_sums_to_one(levels):
-    """Over all maps of a tiny grid, by the chain rule: every code map once."""
-    torch.manual_seed(0)
-    domain = Domain(num_codes=3, grid=(2, 3), num_classes=1)
-    prior = GatedPixelCNN(CONFIGS["attention"], domain).double().eval()
-    maps = torch.cartesian_prod(*[torch.arange(3)] * 6).view(-1, 2, 3)
-    labels = torch.zeros(len(maps), dtype=torch.int64)
-    total = prior.log_prob(maps, labels, []).sum(dim=(1, 2)).exp().sum()
-    torch.testing.assert_close(total, torch.ones_like(total))
-
-
-@torch.no_grad()
-def test_class_and_coarser_codes_change_the_result(prior):
-    codes, labels, coarser = inputs(prior)
-    plain = prior.log_prob(codes, labels, coarser)
-    assert not torch.allclose(prior.log_prob(codes, (labels + 1) % 3, coarser), plain)
-    for level in range(len(coarser)):
-        other = [(c + 1) % 7 if i == level else c for i, c in enumerate(coarser)]
-        assert not torch.allclose(prior.log_prob(codes, labels, other), plain)
-
-
-def test_class_biases_every_gate(prior):
-    codes, _, coarser = inputs(prior)
-    seen = []
-    for layer in prior.layers:
-        layer.vertical_bias.register_forward_hook(lambda m, a, out: seen.append(out.detach()))
-        layer.horizontal_bias.register_forward_hook(lambda m, a, out: seen.append(out.detach()))
-    prior.log_prob(codes, torch.tensor([0, 0, 0]), coarser)
-    first, seen[:] = list(seen), []
-    prior.log_prob(codes, torch.tensor([1, 1, 1]), coarser)
-    assert len(seen) == 2 * len(prior.layers)
-    assert not any(torch.allclose(a, b) for a, b in zip(first, seen, strict=True))
-
-
-def test_every_parameter_receives_a_gradient(prior):
-    codes, labels, coarser = inputs(prior, batch=8)
-    prior.train()
-    (-prior.log_prob(codes, labels, coarser).mean()).backward()
-    silent = [n for n, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
-
-
 def test_attention_logits_are_dropped_in_training_only():
-    prior = make(1, "attention")
-    codes, labels, coarser = inputs(prior)
+    prior = make("1-level", "attention")
+    values, labels, coarser = inputs(prior)
     for module in prior.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    calm = prior.log_prob(codes, labels, coarser)
+    calm = prior.log_prob(values, labels, coarser)
     prior.train()
-    assert not torch.allclose(prior.log_prob(codes, labels, coarser), calm)
+    assert not torch.allclose(prior.log_prob(values, labels, coarser), calm)
     prior.eval()
-    torch.testing.assert_close(prior.log_prob(codes, labels, coarser), calm)
+    torch.testing.assert_close(prior.log_prob(values, labels, coarser), calm)
 
 
-def test_log_prob_is_cross_entropy():
-    params, codes = torch.randn(2, 5, 3, 3).double(), torch.randint(0, 5, (2, 3, 3))
-    expected = params.log_softmax(dim=1).gather(1, codes[:, None])[:, 0]
-    torch.testing.assert_close(Categorical.log_prob(params, codes), expected)
+def test_near_intensities_start_near():
+    vectors = make("softmax", "plain").values.vectors.weight.detach()[:6]
+    steps = vectors.diff(dim=0).norm(dim=1)
+    assert steps.max() < (vectors[0] - vectors[-1]).norm()
 
 
 def test_wrong_context_is_one_clear_line():
-    prior = make(2, "plain")
+    prior = make("2-levels", "plain")
     _, labels, coarser = inputs(prior)
-    with pytest.raises(ValueError, match=r"conditioned on codes of grids \(\(2, 3\),\)"):
+    with pytest.raises(ValueError, match=r"conditioned on codes of grids \(\(2, 4\),\)"):
         prior.domain.check(labels, [])
     with pytest.raises(ValueError, match=r"Labels must be in \[0, 3\), got 0 to 3"):
-        prior.domain.check(torch.tensor([0, 3]), coarser)
+        prior.domain.check(torch.tensor([0, 3, 1]), coarser)
     with pytest.raises(ValueError, match=r"Coarser codes must be in \[0, 7\)"):
         prior.domain.check(labels, [coarser[0] + 5])
+
+
+def test_grids_and_heads_that_do_not_fit_are_one_clear_line():
+    with pytest.raises(ValueError, match="sides that are multiples of 4, got 4x6"):
+        Prior(CONFIGS["pixelcnnpp"], Domain(num_codes=3, grid=(4, 6)))
+    with pytest.raises(ValueError, match="multiple of 4 channels, got 12 channels in 2 heads"):
+        TransformerConfig(channels=12, num_heads=2)
+    with pytest.raises(ValueError, match="must be odd, got 4"):
+        GatedPixelCNNConfig(kernel=4)

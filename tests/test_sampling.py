@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from test_priors import inputs, make
+from test_priors import CONFIGS, DOMAINS, inputs, make
 
 from vqvae2.likelihood import Categorical, Draw
-from vqvae2.priors import Domain, GatedPixelCNN, GatedPixelCNNConfig
+from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.sampling import UNKNOWN, draw_level, sample_hierarchy, uniforms
 
 CONFIG = GatedPixelCNNConfig(
@@ -17,7 +17,7 @@ GRIDS = [(2, 2), (4, 4), (8, 8)]
 def priors(request):
     torch.manual_seed(0)
     return [
-        GatedPixelCNN(
+        Prior(
             CONFIG,
             Domain(
                 num_codes=6,
@@ -90,7 +90,7 @@ def test_keeping_the_coarsest_level_gives_variations(priors):
 @torch.no_grad()
 def test_sampled_frequencies_are_the_prior_probabilities():
     torch.manual_seed(0)
-    prior = GatedPixelCNN(CONFIG, Domain(num_codes=3, grid=(1, 2))).double().eval()
+    prior = Prior(CONFIG, Domain(num_codes=3, grid=(1, 2))).double().eval()
     count = 20_000
     labels = torch.zeros(count, dtype=torch.int64)
     (codes,) = sample_hierarchy([prior], labels, range(count), [Draw()])
@@ -100,40 +100,49 @@ def test_sampled_frequencies_are_the_prior_probabilities():
     assert (seen - expected).abs().max() < 5 * 0.5 / count**0.5
 
 
+@pytest.mark.parametrize("context", list(DOMAINS))
+@pytest.mark.parametrize("name", list(CONFIGS))
 @torch.no_grad()
-def test_cached_sampling_equals_sampling_by_whole_passes():
-    for levels in (1, 2, 3):
-        prior = make(levels, "attention")
-        _, labels, coarser = inputs(prior)
-        context, noise = prior.embed_context(labels, coarser), uniforms([1, 2, 3], 48, 0)
-        *_, fast = draw_level(prior, context, noise, Draw(temperature=0.7, top_k=5))
-        slow = torch.zeros_like(fast)
-        for position in range(prior.domain.num_positions):
-            params = prior(slow, context).flatten(2)[..., position]
-            drawn = Categorical.sample(params, noise[:, position], Draw(temperature=0.7, top_k=5))
-            slow.view(3, -1)[:, position] = drawn
-        assert torch.equal(fast, slow)
+def test_cached_sampling_equals_sampling_by_whole_passes(name, context):
+    """Value by value: what the whole pass says of the next one decides it."""
+    prior, draw = make(context, name), Draw(temperature=0.7, top_k=5)
+    values, labels, coarser = inputs(prior)
+    embedded, count = prior.embed_context(labels, coarser), prior.domain.num_values
+    noise = uniforms([1, 2, 3], count, 0)
+    *_, fast = draw_level(prior, embedded, noise, draw)
+    slow = torch.zeros_like(values)
+    every = torch.arange(prior.domain.num_codes)
+    for k in range(count):
+        tried = slow.flatten(1).repeat_interleave(len(every), dim=0)
+        tried[:, k] = every.repeat(len(slow))
+        maps = [c.repeat_interleave(len(every), dim=0) for c in (labels, *coarser)]
+        nats = prior.log_prob(tried.view(-1, *prior.domain.shape), maps[0], maps[1:])
+        logits = nats.flatten(1)[:, k].view(len(slow), -1)
+        slow.view(3, -1)[:, k] = Categorical.sample(logits, noise[:, k], draw)
+    assert torch.equal(fast, slow)
 
 
-def test_a_step_does_not_wait_for_the_host_and_shapes_never_change():
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("context", ["2-levels", "softmax", "mixture"])
+@torch.no_grad()
+def test_a_step_does_not_wait_for_the_host(name, context):
     """No value is read back in a step: on the meta device there are none to read."""
-    prior = make(2, "attention").to("meta")
-    context = torch.empty(2, 8, 4, 6, dtype=torch.float64, device="meta")
-    cache = prior.new_cache(context, 2)
-    previous = torch.zeros(2, dtype=torch.int64, device="meta")
-    for _ in range(prior.domain.num_positions):
-        params = prior.step(cache, previous)
-        assert params.shape == (2, 7)
-        assert [k.keys.shape for k in cache.attention] == [(2, 2, 24, 4)] * 2
+    prior = make(context, name)
+    _, labels, coarser = inputs(prior)
+    embedded = prior.embed_context(labels, coarser).to("meta")
+    cache = prior.to("meta").new_cache(embedded, 3)
+    previous = torch.zeros(3, dtype=torch.int64, device="meta")
+    for _ in range(prior.domain.num_values):
+        assert prior.step(cache, previous).shape == (3, prior.domain.num_codes)
 
 
 def test_drawing_yields_after_every_position():
-    prior = make(1, "plain")
+    prior = make("1-level", "plain")
     _, labels, coarser = inputs(prior)
     context = prior.embed_context(labels, coarser)
-    noise = uniforms([0, 1, 2], prior.domain.num_positions, 0)
+    noise = uniforms([0, 1, 2], prior.domain.num_values, 0)
     left = [int((m == UNKNOWN).sum()) for m in draw_level(prior, context, noise, Draw())]
-    assert left == [3 * n for n in range(prior.domain.num_positions - 1, -1, -1)]
+    assert left == [3 * n for n in range(prior.domain.num_values - 1, -1, -1)]
 
 
 def test_inverse_distribution_function_matches_numpy():

@@ -13,7 +13,7 @@ from vqvae2.autoencoder import VQVAE, Reconstruction, VQVAEConfig
 from vqvae2.codebook import Codebook, CodebookConfig, Quantized
 from vqvae2.likelihood import Categorical, Draw
 from vqvae2.pipeline import Pipeline, PipelineConfig, Samples
-from vqvae2.priors import Domain, GatedPixelCNN, GatedPixelCNNConfig, Prior, build_prior
+from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.sampling import draw_hierarchy, draw_level, sample_hierarchy, uniforms
 
 __version__ = "0.1.0"
@@ -30,9 +30,7 @@ __all__ = [
     "Quantized",
     "Prior",
     "Domain",
-    "GatedPixelCNN",
     "GatedPixelCNNConfig",
-    "build_prior",
     "Categorical",
     "Draw",
     "draw_level",

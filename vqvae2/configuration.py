@@ -51,9 +51,14 @@ def _parse(kind: Any, data: Any, where: str) -> Any:
     elif origin is typing.Literal and data in arguments:
         return data
     elif origin in (types.UnionType, typing.Union):
-        chosen = [k for k in arguments if _fits(k, data)]
+        chosen = [k for k in arguments if _fits(k, data) and _is_kind(k, data)]
         if chosen:
             return _parse(chosen[0], data, where)
+        kinds = [name for k in arguments for name in _kinds(k)]
+        if kinds and isinstance(data, Mapping):
+            raise ValueError(
+                f"{where}.kind must be one of {', '.join(kinds)}, got {data.get('kind')!r}."
+            )
     elif _fits(kind, data):
         return float(data) if kind is float else data
     raise ValueError(f"{where} must be {getattr(kind, '__name__', kind)}, got {data!r}.")
@@ -91,6 +96,17 @@ def _fits(kind: Any, data: Any) -> bool:
     if kind is int:
         return isinstance(data, int) and not isinstance(data, bool)
     return isinstance(kind, type) and isinstance(data, kind)
+
+
+def _kinds(kind: Any) -> tuple[str, ...]:
+    """What a dataclass's field `kind` may say: dataclasses in a union are told apart by it."""
+    hint = typing.get_type_hints(kind).get("kind") if dataclasses.is_dataclass(kind) else None
+    return typing.get_args(hint)
+
+
+def _is_kind(kind: Any, data: Any) -> bool:
+    kinds = _kinds(kind)
+    return not kinds or (isinstance(data, Mapping) and data.get("kind") in kinds)
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

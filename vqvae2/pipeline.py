@@ -20,7 +20,7 @@ from torch import Tensor
 from vqvae2.autoencoder import VQVAE, VQVAEConfig
 from vqvae2.configuration import from_dict, read_json, suggestion, to_dict, write_json
 from vqvae2.likelihood import Draw
-from vqvae2.priors import Domain, Prior, PriorConfig, build_prior
+from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import sample_hierarchy
 from vqvae2.weights import fingerprint, load_weights, read_config, save_module
 
@@ -297,6 +297,6 @@ def load_prior(folder: Path, autoencoder: str) -> Prior:
             f"The prior in {folder} was trained on codes of autoencoder {card.autoencoder}, "
             f"this one is {autoencoder}; train the prior again."
         )
-    prior = build_prior(card.config, card.domain)
+    prior = Prior(card.config, card.domain)
     load_weights(folder, prior)
     return prior

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from vqvae2.likelihood import Categorical, Draw
-from vqvae2.priors.prior import Domain, Prior
+from vqvae2.priors import Domain, Prior
 from vqvae2.randomness import generator
 
 UNKNOWN = -1
 """Marks the positions of a partly given map that are to be drawn."""
 
 
-def uniforms(seeds: Sequence[int], num_positions: int, level: int) -> Tensor:
+def uniforms(seeds: Sequence[int], num_values: int, level: int) -> Tensor:
     """Noise (B, N), float64 in [0, 1): row i is a function of (seeds[i], level) alone."""
     rows = [
-        torch.rand(num_positions, generator=generator("codes", seed, level), dtype=torch.float64)
+        torch.rand(num_values, generator=generator("codes", seed, level), dtype=torch.float64)
         for seed in seeds
     ]
     return torch.stack(rows)
@@ -48,19 +48,19 @@ def draw_level(
     # Apple's GPUs have no float64; elsewhere the noise keeps it.
     exact = torch.float32 if prior.device.type == "mps" else torch.float64
     batch, noise = len(noise), noise.to(prior.device, exact)
-    codes = torch.full((batch, domain.num_positions), UNKNOWN, device=prior.device)
+    codes = torch.full((batch, domain.num_values), UNKNOWN, device=prior.device)
     known = codes.clone()
     if given is not None:
         known.copy_(check_given(given, batch, domain).flatten(1))
     cache = prior.new_cache(context, batch)
     previous = torch.zeros(batch, dtype=torch.int64, device=prior.device)
-    for position in range(domain.num_positions):
+    for position in range(domain.num_values):
         params = prior.step(cache, previous)
         drawn = Categorical.sample(params, noise[:, position], draw)
         fixed = known[:, position]
         previous = torch.where(fixed == UNKNOWN, drawn, fixed)
         codes[:, position] = previous
-        yield codes.view(batch, *domain.grid)
+        yield codes.view(batch, *domain.shape)
 
 
 def draw_hierarchy(
@@ -94,7 +94,7 @@ def draw_hierarchy(
         prior.domain.check(labels, maps)
         with torch.no_grad():
             context = prior.embed_context(labels, maps)
-        noise = uniforms(seeds, prior.domain.num_positions, level)
+        noise = uniforms(seeds, prior.domain.num_values, level)
         maps.append(torch.empty(0))
         for codes in draw_level(prior, context, noise, draw, known):
             maps[-1] = codes
@@ -117,7 +117,7 @@ def sample_hierarchy(
 
 def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
     """The given map (B, H, W) itself, or a ValueError that says what does not fit."""
-    expected = (batch, *domain.grid)
+    expected = (batch, *domain.shape)
     if tuple(given.shape) != expected:
         raise ValueError(
             f"A given map of this level must have shape {expected}, got {tuple(given.shape)}."

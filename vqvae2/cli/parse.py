@@ -28,7 +28,10 @@ def parse_known(options: type[T], command: str, arguments: list[str]) -> tuple[T
 def change(value: T, command: str, arguments: list[str]) -> T:
     """A dataclass with the fields changed that `--field.inner NEW` names."""
     with one_line(command):
-        return tyro.cli(type(value), prog=f"vqvae2 {command}", args=arguments, default=value)
+        kept = (tyro.conf.AvoidSubcommands,)  # a prior stays of the kind that it is
+        return tyro.cli(
+            type(value), prog=f"vqvae2 {command}", args=arguments, default=value, config=kept
+        )
 
 
 class one_line(contextlib.AbstractContextManager[None]):

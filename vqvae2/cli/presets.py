@@ -8,7 +8,7 @@ from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.display import table
 from vqvae2.cli.parse import parse
 from vqvae2.presets import EXPECTED, PRESETS
-from vqvae2.priors import build_prior
+from vqvae2.priors import Prior
 from vqvae2.training.config import Run
 
 
@@ -31,7 +31,7 @@ def row(name: str, run: Run) -> list[str]:
     """One preset's line."""
     with torch.device("meta"):
         autoencoder = count(VQVAE(run.autoencoder))
-        priors = [count(build_prior(c, run.domain(i))) for i, c in enumerate(run.priors)]
+        priors = [count(Prior(c, run.domain(i))) for i, c in enumerate(run.priors)]
     grids = " + ".join(f"{height}x{width}" for height, width in run.grids())
     # Weights, their average, their gradients and Adam's two moments, float32; activations, which
     # grow with the batch, come on top.

@@ -1,4 +1,4 @@
-"""Causal multi-head self-attention over a map in raster order (arXiv 1706.03762, Sec. 3.2).
+"""Causal multi-head attention over a map in raster order (arXiv 1706.03762, Sec. 3.2).
 
 A position attends to itself and all positions before it. Whoever needs strict causality shifts the
 input, as the priors do. Two modes compute the same: `forward` on maps, `step` on one position with
@@ -8,10 +8,13 @@ Legend: `B` batch, `C` channels, `H W` grid, `N = H W` positions, `heads` x `siz
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vqvae2.nn.causal import Place
 
 
 @dataclass
@@ -21,6 +24,54 @@ class KeyValueCache:
     keys: Tensor
     values: Tensor
 
+    @classmethod
+    def new(cls, like: Tensor, shape: tuple[int, int, int], sizes: tuple[int, int]) -> Self:
+        """An empty cache of `like`'s dtype and device.
+
+        Arguments:
+            shape: (B, heads, N).
+            sizes: of a key and of a value.
+        """
+        return cls(like.new_zeros(*shape, sizes[0]), like.new_zeros(*shape, sizes[1]))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, place: Place) -> Tensor:
+        """Keeps a position's key and value and attends with its query.
+
+        Arguments:
+            query, key, value: (B, heads, 1, size) each.
+
+        Returns:
+            (B, heads, 1, size of a value).
+        """
+        self.keys.index_copy_(2, place.position, key)
+        self.values.index_copy_(2, place.position, value)
+        keys, values, mask = self.keys, self.values, None
+        if keys.is_cuda:
+            # One graph serves every position: shapes stay, what is to come is masked.
+            seen = torch.arange(keys.shape[2], device=keys.device) <= place.position
+            mask = seen[None, None, None]
+        else:
+            keys, values = keys[:, :, : place.index + 1], values[:, :, : place.index + 1]
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0
+) -> Tensor:
+    """Causal attention of whole maps, (B, heads, N, size) each.
+
+    Arguments:
+        dropout: probability of zeroing a logit (VQ-VAE-2, Sec. 3.2). Zero means "no opinion", not
+            "not seen": softmax still gives that position a share.
+    """
+    if not dropout:
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+    # Logits must exist to be dropped, N x N of them.
+    logits = queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5
+    future = logits.new_ones(logits.shape[2:], dtype=torch.bool).triu(1)
+    logits = F.dropout(logits, dropout).masked_fill(future, float("-inf"))
+    return logits.softmax(dim=3) @ values
+
 
 class CausalAttention(nn.Module):
     """Self-attention with a residual connection: x + out(attend(x)).
@@ -28,17 +79,12 @@ class CausalAttention(nn.Module):
     Arguments:
         channels: C.
         num_heads: heads; must divide C.
-        dropout: probability of zeroing an attention logit in training (VQ-VAE-2, Sec. 3.2). Zero
-            means "no opinion", not "not seen": softmax still gives that position a share.
+        dropout: probability of zeroing an attention logit in training.
     """
 
     def __init__(self, channels: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        if channels % num_heads:
-            raise ValueError(
-                f"Heads must divide the channels, got {channels} channels and {num_heads} heads; "
-                f"use {channels // num_heads * num_heads} channels."
-            )
+        require_heads(channels, num_heads)
         self.num_heads, self.dropout = num_heads, dropout
         self.queries_keys_values = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
@@ -46,30 +92,20 @@ class CausalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         rows = x.flatten(2).transpose(1, 2)
-        queries, keys, values = self._heads(rows)
-        if self.training and self.dropout:
-            attended = self._attend_with_dropout(queries, keys, values)
-        else:
-            attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        dropout = self.dropout if self.training else 0.0
+        attended = attend(*self._heads(rows), dropout)
         mixed = self.out(attended.transpose(1, 2).flatten(2))
         out: Tensor = x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
         return out
 
     def new_cache(self, batch: int, num_positions: int) -> KeyValueCache:
         """An empty cache for maps of N positions, in the weights' dtype and on their device."""
-        weight = self.out.weight
-        shape = (batch, self.num_heads, num_positions, weight.shape[0] // self.num_heads)
-        return KeyValueCache(weight.new_zeros(shape), weight.new_zeros(shape))
+        weight, size = self.out.weight, self.out.in_features // self.num_heads
+        return KeyValueCache.new(weight, (batch, self.num_heads, num_positions), (size, size))
 
-    def step(self, cache: KeyValueCache, x: Tensor, position: Tensor) -> Tensor:
-        """One position: x (B, C) to (B, C); writes its key and value at `position`, (1,) int64."""
-        query, key, value = self._heads(x[:, None])
-        cache.keys.index_copy_(2, position, key)
-        cache.values.index_copy_(2, position, value)
-        seen = torch.arange(cache.keys.shape[2], device=x.device) <= position
-        attended = F.scaled_dot_product_attention(
-            query, cache.keys, cache.values, attn_mask=seen[None, None, None]
-        )
+    def step(self, cache: KeyValueCache, x: Tensor, place: Place) -> Tensor:
+        """One position: x (B, C) to (B, C); keeps its key and value."""
+        attended = cache.attend(*self._heads(x[:, None]), place)
         out: Tensor = x + self.out(attended.flatten(1))
         return out
 
@@ -79,9 +115,11 @@ class CausalAttention(nn.Module):
         queries, keys, values = split.permute(2, 0, 3, 1, 4).unbind(0)
         return queries, keys, values
 
-    def _attend_with_dropout(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention whose logits are dropped: they must exist for that, N x N of them."""
-        logits = queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5
-        future = logits.new_ones(logits.shape[2:], dtype=torch.bool).triu(1)
-        logits = F.dropout(logits, self.dropout).masked_fill(future, float("-inf"))
-        return logits.softmax(dim=3) @ values
+
+def require_heads(channels: int, num_heads: int) -> None:
+    """Raises ValueError unless the heads share the channels evenly."""
+    if channels % num_heads:
+        raise ValueError(
+            f"Heads must divide the channels, got {channels} channels and {num_heads} heads; "
+            f"use {max(1, channels // num_heads) * num_heads} channels."
+        )

@@ -1,22 +1,24 @@
-"""Autoregressive priors over codes, one a level: the promise, then one file an architecture."""
+"""Autoregressive priors, one a level: what they share, then one file an architecture."""
 
-from vqvae2.priors.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
-from vqvae2.priors.prior import Domain, Prior
-
-PriorConfig = GatedPixelCNNConfig
-"""Every architecture's configuration; its type chooses the architecture."""
-
-
-def build_prior(config: PriorConfig, domain: Domain) -> Prior:
-    """The prior that `config` describes, over `domain`."""
-    return GatedPixelCNN(config, domain)
-
+from vqvae2.priors.diagonal_bilstm import DiagonalBiLSTMConfig
+from vqvae2.priors.domain import Domain
+from vqvae2.priors.gated_pixelcnn import GatedPixelCNNConfig
+from vqvae2.priors.pixelcnn import PixelCNNConfig
+from vqvae2.priors.pixelcnnpp import PixelCNNPPConfig
+from vqvae2.priors.pixelsnail import PixelSNAILConfig
+from vqvae2.priors.prior import Prior, PriorConfig
+from vqvae2.priors.row_lstm import RowLSTMConfig
+from vqvae2.priors.transformer import TransformerConfig
 
 __all__ = [
+    "DiagonalBiLSTMConfig",
     "Domain",
-    "GatedPixelCNN",
     "GatedPixelCNNConfig",
+    "PixelCNNConfig",
+    "PixelCNNPPConfig",
+    "PixelSNAILConfig",
     "Prior",
     "PriorConfig",
-    "build_prior",
+    "RowLSTMConfig",
+    "TransformerConfig",
 ]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.nn.residual import ResidualStack, Upsample
-from vqvae2.priors.prior import Domain
+from vqvae2.priors.domain import Domain
 
 
 class Conditioning(nn.Module):

@@ -1,68 +1,81 @@
-"""What every prior promises: one distribution, computed for a whole map or code by code.
+"""A prior: one distribution over maps, computed for a whole map or value by value.
 
-    p(codes | labels, coarser codes) = prod_k p(code_k | codes before k in raster order, context)
+    p(values | labels, coarser codes) = prod_k p(value_k | values before k, context)
 
-Legend: `B` batch, `K` codes, `H W` grid, `P` likelihood parameters a position.
+Values come in raster order, the colours of a pixel one after the other. A prior is an embedding of
+the values, the context, an architecture of the family (`Network`) and a head; the architecture is
+chosen by the type of its config.
+
+Legend: `B` batch, `K` values, `H W` grid, `P` likelihood parameters a position.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vqvae2.likelihood import Categorical
+from vqvae2.priors.conditioning import Conditioning
+from vqvae2.priors.diagonal_bilstm import DiagonalBiLSTM, DiagonalBiLSTMConfig
+from vqvae2.priors.domain import Domain
+from vqvae2.priors.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
+from vqvae2.priors.heads import CodeHead, Head, MixtureHead, PixelHead
+from vqvae2.priors.network import Network
+from vqvae2.priors.pixelcnn import PixelCNN, PixelCNNConfig
+from vqvae2.priors.pixelcnnpp import PixelCNNPP, PixelCNNPPConfig
+from vqvae2.priors.pixelsnail import PixelSNAIL, PixelSNAILConfig
+from vqvae2.priors.row_lstm import RowLSTM, RowLSTMConfig
+from vqvae2.priors.transformer import Transformer, TransformerConfig
+from vqvae2.priors.values import ValueEmbedding
+
+PriorConfig = (
+    GatedPixelCNNConfig
+    | PixelCNNConfig
+    | RowLSTMConfig
+    | DiagonalBiLSTMConfig
+    | PixelCNNPPConfig
+    | PixelSNAILConfig
+    | TransformerConfig
+)
+"""Every architecture's configuration; its type chooses the architecture."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Domain:
-    """What a prior is a distribution over, and given what.
+@dataclass
+class PriorCache:
+    """The state between two steps.
 
     Arguments:
-        num_codes: K, of this level and all coarser ones.
-        grid: (H, W) of this level.
-        coarser_grids: (H, W) of each coarser level, coarsest first; () for the coarsest.
-        num_classes: labels are in [0, num_classes); pictures without labels are all of class 0.
+        index: values done.
+        network: the architecture's own.
+        features: (B, F) of the position that the next value belongs to.
+        pixel: values of that position so far, (B,) each.
     """
 
-    num_codes: int
-    grid: tuple[int, int]
-    coarser_grids: tuple[tuple[int, int], ...] = ()
-    num_classes: int = 1
-
-    @property
-    def num_positions(self) -> int:
-        """Codes a map."""
-        return self.grid[0] * self.grid[1]
-
-    def check(self, labels: Tensor, coarser: Sequence[Tensor]) -> None:
-        """Raises ValueError unless labels (B,) and coarser codes (B, H, W) fit."""
-        grids = tuple(tuple(codes.shape[1:]) for codes in coarser)
-        if grids != self.coarser_grids:
-            raise ValueError(
-                f"This prior is conditioned on codes of grids {self.coarser_grids}, coarsest "
-                f"first, got {grids}."
-            )
-        for name, values, limit in [
-            ("Labels", labels, self.num_classes),
-            *(("Coarser codes", codes, self.num_codes) for codes in coarser),
-        ]:
-            if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < limit:
-                raise ValueError(
-                    f"{name} must be in [0, {limit}), got {int(values.min())} to "
-                    f"{int(values.max())}."
-                )
+    index: int
+    network: Any
+    features: Tensor
+    pixel: list[Tensor] = field(default_factory=list)
 
 
-class Prior(nn.Module, ABC):
-    """An autoregressive distribution over the codes of one level."""
+class Prior(nn.Module):
+    """An autoregressive distribution over the values of one level, codes or pixels.
 
-    config: Any
-    domain: Domain
+    Arguments:
+        config: the architecture.
+        domain: what it is a distribution over, and given what.
+    """
 
-    @abstractmethod
+    def __init__(self, config: PriorConfig, domain: Domain) -> None:
+        super().__init__()
+        self.config, self.domain = config, domain
+        self.conditioning = Conditioning(
+            domain, config.channels, config.num_conditioning_blocks, config.dropout
+        )
+        self.values = ValueEmbedding(domain, config.channels)
+        self.network = new_network(config, domain.grid)
+        self.head = new_head(config, domain, self.network.num_features)
+
     def embed_context(self, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """Embeds what the prior is conditioned on, once.
 
@@ -71,32 +84,84 @@ class Prior(nn.Module, ABC):
             coarser: codes (B, H, W) int64 of every coarser level, coarsest first.
 
         Returns:
-            The context, in whatever shape `forward` and `new_cache` of this prior take.
+            The context (B, C, H, W), or (B, C, 1, 1) on the coarsest level.
         """
+        return cast(Tensor, self.conditioning(labels, coarser))
 
-    @abstractmethod
-    def forward(self, codes: Tensor, context: Tensor) -> Tensor:
-        """Likelihood parameters (B, P, H, W) of whole maps (B, H, W), for training."""
+    def forward(self, values: Tensor, context: Tensor) -> Tensor:
+        """Likelihood parameters (B, P, H, W) of whole maps, for training.
 
-    @abstractmethod
-    def new_cache(self, context: Tensor, batch: int) -> Any:
-        """The state that `step` advances, at the first position of `batch` maps."""
+        Arguments:
+            values: (B, H, W) codes, or (B, H, W, channels) pixels, int64.
+            context: from `embed_context`.
+        """
+        features = self.network(self.values(values), context)
+        return cast(Tensor, self.head(features, values))
 
-    @abstractmethod
-    def step(self, cache: Any, previous: Tensor) -> Tensor:
-        """Likelihood parameters (B, P) of the next position; advances `cache`.
+    def new_cache(self, context: Tensor, batch: int) -> PriorCache:
+        """The state that `step` advances, at the first value of `batch` maps."""
+        context = context.expand(batch, -1, -1, -1)
+        return PriorCache(0, self.network.new_cache(context, batch), context.new_zeros(0))
+
+    def step(self, cache: PriorCache, previous: Tensor) -> Tensor:
+        """Logits (B, K) of the next value; advances `cache`.
 
         Arguments:
             cache: from `new_cache`, owned by the caller.
-            previous: (B,) int64, the code at the position before; ignored at the first.
+            previous: (B,) int64, the value before; ignored at the first.
         """
+        channels = self.domain.channels
+        if cache.index:
+            cache.pixel.append(previous)
+        if cache.index % channels == 0:
+            cache.features = self.network.step(cache.network, self._embed(cache.pixel, previous))
+            cache.pixel = []
+        cache.index += 1
+        return cast(Head, self.head).step(cache.features, cache.pixel)
 
-    def log_prob(self, codes: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
-        """Log-probability in nats, (B, H, W), of each code given all before it."""
+    def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
+        """Log-probability in nats of each value given all before it, shaped as `values`."""
         context = self.embed_context(labels, coarser)
-        return Categorical.log_prob(self(codes, context), codes)
+        return cast(Head, self.head).log_prob(self(values, context), values)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def _embed(self, pixel: list[Tensor], previous: Tensor) -> Tensor:
+        """The embedded position before, (B, C); zeros before the first."""
+        if not pixel:
+            return self.values.vectors.weight.new_zeros(len(previous), self.config.channels)
+        return cast(ValueEmbedding, self.values).at(
+            pixel[0] if len(pixel) == 1 else torch.stack(pixel, dim=-1)
+        )
+
+
+def new_network(config: PriorConfig, grid: tuple[int, int]) -> Network:
+    """The architecture that `config` describes."""
+    match config:
+        case GatedPixelCNNConfig():
+            return GatedPixelCNN(config, grid)
+        case PixelCNNConfig():
+            return PixelCNN(config, grid)
+        case RowLSTMConfig():
+            return RowLSTM(config, grid)
+        case DiagonalBiLSTMConfig():
+            return DiagonalBiLSTM(config, grid)
+        case PixelCNNPPConfig():
+            return PixelCNNPP(config, grid)
+        case PixelSNAILConfig():
+            return PixelSNAIL(config, grid)
+        case TransformerConfig():
+            return Transformer(config, grid)
+
+
+def new_head(config: PriorConfig, domain: Domain, num_features: int) -> Head:
+    """The head for codes, or for pixels by a softmax or a mixture."""
+    if not domain.ordered:
+        # Codes have no order that a logistic distribution could follow.
+        return CodeHead(domain, num_features)
+    if config.num_mixtures:
+        return MixtureHead(domain, num_features, config.num_mixtures)
+    return PixelHead(domain, num_features)

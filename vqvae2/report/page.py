@@ -265,7 +265,7 @@ class Page:
                 f"{self.command('train --run')}."
             )
         classes = spread(len(names), CLASSES).tolist() or [0]
-        positions = sum(prior.domain.num_positions for prior in pipeline.priors)
+        positions = sum(prior.domain.num_values for prior in pipeline.priors)
         wanted = A_CLASS if names else WITHOUT_CLASSES
         seeds = list(range(max(1, min(wanted, CODES_DRAWN // (positions * len(classes))))))
         labels = [label for label in classes for _ in seeds]

@@ -56,7 +56,7 @@ def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int)
         nats_per_code(prior, level, train, TRAIN_PICTURES, at_a_time[level])
         for level, prior in levels
     ]
-    positions = [prior.domain.num_positions for prior in pipeline.priors]
+    positions = [prior.domain.num_values for prior in pipeline.priors]
     shape = (run.autoencoder.image_channels, run.data.size, run.data.size)
     result: dict[str, Any] = {
         "held_out_nats_per_code": nats,

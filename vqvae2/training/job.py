@@ -30,7 +30,7 @@ from vqvae2.pipeline import (
     save_autoencoder,
     save_prior,
 )
-from vqvae2.priors import Prior, build_prior
+from vqvae2.priors import Prior
 from vqvae2.randomness import generator
 from vqvae2.sheets import batches
 from vqvae2.training.config import Run
@@ -81,7 +81,7 @@ class Job:
             require_batch(len(self.data.train), train, self.accelerator.num_processes)
         with torch.device("meta"):
             for level, config in enumerate(self.run.priors):
-                build_prior(config, self.run.domain(level))
+                Prior(config, self.run.domain(level))
         if self.accelerator.is_main_process:
             self.folder.sweep()
             self.folder.create(self.run, self._facts())
@@ -166,7 +166,7 @@ class Job:
         codes = read_codes(self.folder.codes, "train", known, level + 1)
         held_out = read_codes(self.folder.codes, "held_out", known)
         seed_weights(self.run.seed, f"prior{level}")
-        prior = build_prior(self.run.priors[level], self.run.domain(level)).to(device)
+        prior = Prior(self.run.priors[level], self.run.domain(level)).to(device)
         task = Stage2(
             prior=prior,
             level=level,

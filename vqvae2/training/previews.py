@@ -43,7 +43,7 @@ def preview_draws(
     """
     maps = [codes.to(prior.device) for codes in maps]
     context = prior.embed_context(labels.to(prior.device), maps[:level])
-    noise = uniforms(range(len(labels)), prior.domain.num_positions, level)
+    noise = uniforms(range(len(labels)), prior.domain.num_values, level)
     *_, drawn = draw_level(prior, context, noise, Draw())
     shown = range(level + 1)
     rows = [

@@ -1,0 +1,40 @@
+"""What every architecture of the family promises: features of a position from all before it.
+
+Two modes of one definition: `forward` computes a whole map at once, for training; `step` goes
+position by position, for sampling, and computes each activation once.
+
+Legend: `B` batch, `C` channels of the embedded values, `F` features, `H W` grid.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """The autoregressive network inside a prior."""
+
+    num_features: int
+
+    @abstractmethod
+    def forward(self, values: Tensor, context: Tensor) -> Tensor:
+        """Features (B, F, H, W), each of the positions before it in raster order.
+
+        Arguments:
+            values: embedded values (B, C, H, W), not shifted.
+            context: (B, C, H, W), or (B, C, 1, 1) where all positions share it.
+        """
+
+    @abstractmethod
+    def new_cache(self, context: Tensor, batch: int) -> Any:
+        """The state that `step` advances, at the first position of `batch` maps."""
+
+    @abstractmethod
+    def step(self, cache: Any, before: Tensor) -> Tensor:
+        """Features (B, F) of the next position; advances `cache`.
+
+        Arguments:
+            cache: from `new_cache`, owned by the caller; its tensors keep their shapes.
+            before: (B, C), the embedded values of the position before; zeros at the first.
+        """
