@@ -1,6 +1,7 @@
 """Every command on a few small pictures, and what it says to what a user can do wrong."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -84,6 +85,35 @@ def test_training_ends_with_models_figures_and_a_sheet(trained):
     with Image.open(trained / "samples" / "sheet.png") as sheet:
         assert sheet.size[0] > 100
     assert list((trained / "previews").glob("prior1-*.png"))
+
+
+PIXEL_PRIORS = {
+    "gated-cifar10": "--priors.0.residual-channels 8 --priors.0.num-layers 2",
+    "pixelcnnpp-cifar10": "--priors.0.num-layers 1",
+    "pixelsnail-cifar10": "--priors.0.num-blocks 1",
+}
+
+
+@pytest.mark.parametrize("preset", list(PIXEL_PRIORS))
+def test_a_prior_on_pixels_trains_samples_and_is_measured_like_one_on_codes(
+    preset, tmp_path, capsys
+):
+    data, folder = make_folder(tmp_path / "data", count=24), tmp_path / "run"
+    tiny = f"{PIXEL_PRIORS[preset]} --data.size 8 --stage2.0.steps 3 --stage2.0.batch 4"
+    tiny = f"{tiny} --priors.0.channels 8 --stage2.0.validate-every 3"
+    command = ["train", "--preset", preset, "--data", str(data), "--run", str(folder)]
+    assert run([*command, *tiny.split()]) == 0
+    assert "bits per dimension" in capsys.readouterr().out
+    metrics = json.loads((folder / "metrics.json").read_text())["priors"]
+    nats = metrics["held_out_nats_per_code"][0]
+    assert metrics["held_out_bits_per_dim"] == pytest.approx(nats / math.log(2))
+    assert 4 < metrics["held_out_bits_per_dim"] < 12
+    assert run(["sample", str(folder), "--classes", "class1", "--count", "2"]) == 0
+    with Image.open(folder / "samples" / "class1-00000.png") as picture:
+        assert picture.size == (8, 8)
+    for name in ("report", "doctor", "evaluate"):
+        assert run([name, str(folder)]) == 0
+    assert "bits per dimension held out" in (folder / "report.html").read_text()
 
 
 def test_the_same_command_again_does_nothing_twice(trained, capsys):

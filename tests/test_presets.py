@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vqvae2.autoencoder import VQVAE
+from vqvae2.pipeline import new_autoencoder
 from vqvae2.presets import EXPECTED, PRESETS, find_preset
 from vqvae2.priors import Prior
 
@@ -13,7 +13,7 @@ def test_every_preset_is_complete_and_its_models_can_be_built(name):
     assert run.preset == name
     assert name in EXPECTED
     with torch.device("meta"):
-        VQVAE(run.autoencoder)
+        new_autoencoder(run.autoencoder)
         for level, config in enumerate(run.priors):
             Prior(config, run.domain(level))
 

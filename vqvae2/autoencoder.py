@@ -11,7 +11,7 @@ coarsest first.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ class VQVAEConfig:
         codebook: the codebook of every level.
     """
 
+    kind: Literal["vqvae"] = "vqvae"
     factors: tuple[int, ...] = (2, 4)
     image_channels: int = 3
     channels: int = 128
@@ -57,6 +58,11 @@ class VQVAEConfig:
     def num_levels(self) -> int:
         """How many code maps a picture has."""
         return len(self.factors)
+
+    @property
+    def num_codes(self) -> int:
+        """K of every level."""
+        return self.codebook.num_codes
 
     @property
     def strides(self) -> tuple[int, ...]:

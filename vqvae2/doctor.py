@@ -55,9 +55,8 @@ def diagnose(folder: RunFolder) -> list[Finding]:
 
 def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
     """Whether every stage has come to its end, and its files are whole."""
-    stages = {"stage1": run.stage1.train.steps}
-    stages |= {f"prior{level}": train.steps for level, train in enumerate(run.stage2)}
-    for stage, steps in stages.items():
+    for stage, train in run.trainings().items():
+        steps = train.steps
         if folder.done(stage):
             yield Finding("good", f"{stage} is done: {steps} steps")
             continue
@@ -103,7 +102,7 @@ def look_at_codes(folder: RunFolder, run: Run, known: str) -> Iterator[Finding]:
     yield Finding("good", f"codes and autoencoder belong together ({known})")
     read_codes(folder.codes, "train", known)
     codes = read_codes(folder.codes, "held_out", known)
-    num_codes = run.autoencoder.codebook.num_codes
+    num_codes = run.autoencoder.num_codes
     for level, maps in enumerate(codes.levels):
         usage = CodeUsage.of(num_codes)
         usage.add(torch.from_numpy(maps.astype("int64")))

@@ -20,6 +20,7 @@ from torch import Tensor
 from vqvae2.autoencoder import VQVAE, VQVAEConfig
 from vqvae2.configuration import from_dict, read_json, suggestion, to_dict, write_json
 from vqvae2.likelihood import Draw
+from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import sample_hierarchy
 from vqvae2.weights import fingerprint, load_weights, read_config, save_module
@@ -46,7 +47,7 @@ class PipelineConfig:
 class AutoencoderCard:
     """What an autoencoder's config.json holds."""
 
-    config: VQVAEConfig
+    config: VQVAEConfig | PixelsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class Samples:
 class Pipeline:
     """An autoencoder with the priors over its codes; before training `priors` is empty."""
 
-    autoencoder: VQVAE
+    autoencoder: VQVAE | Pixels
     config: PipelineConfig
     priors: list[Prior] = field(default_factory=list)
 
@@ -137,7 +138,8 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return next(self.autoencoder.parameters()).device
+        models = (self.autoencoder, *self.priors)
+        return next(p.device for model in models for p in model.parameters())
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -211,11 +213,12 @@ class Pipeline:
     def log_prob(self, images: Tensor, labels: Sequence[int | str] | Tensor) -> list[Tensor]:
         """Log-probability in nats of each code of pictures, (B, H, W) a level.
 
+        Of a pixel model each colour's, (B, H, W, 3), whose sum is log p(picture).
         Their sum bounds log p(codes of the picture), not log p(picture): see `docs/glossary.md`.
         """
         self._require_priors()
         codes, numbers = self.encode(images), self.labels(labels).to(self.device)
-        grid, expected = tuple(codes[-1].shape[1:]), self.priors[-1].domain.grid
+        grid, expected = tuple(codes[-1].shape[1:3]), self.priors[-1].domain.grid
         if grid != expected:
             size = self.config.image_size
             raise ValueError(
@@ -269,16 +272,21 @@ def download(name: str) -> Path:
         ) from None
 
 
-def save_autoencoder(folder: Path, autoencoder: VQVAE) -> None:
+def new_autoencoder(config: VQVAEConfig | PixelsConfig) -> VQVAE | Pixels:
+    """The model that `config` describes."""
+    return Pixels(config) if isinstance(config, PixelsConfig) else VQVAE(config)
+
+
+def save_autoencoder(folder: Path, autoencoder: VQVAE | Pixels) -> None:
     """Writes one autoencoder."""
     card = AutoencoderCard(config=autoencoder.config)
     save_module(folder, "vqvae2-autoencoder", to_dict(card), autoencoder)
 
 
-def load_autoencoder(folder: Path) -> VQVAE:
+def load_autoencoder(folder: Path) -> VQVAE | Pixels:
     """What `save_autoencoder` wrote, in eval mode."""
     card = from_dict(AutoencoderCard, read_config(folder, "vqvae2-autoencoder"), str(folder))
-    autoencoder = VQVAE(card.config)
+    autoencoder = new_autoencoder(card.config)
     load_weights(folder, autoencoder)
     return autoencoder
 

@@ -156,6 +156,9 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def show_figures(metrics: dict[str, Any]) -> None:
     """The held-out figures of a run as a table, a row a level."""
+    if "reconstruction" not in metrics:
+        show_pixel_figures(metrics)
+        return
     seen, priors = metrics["reconstruction"], metrics.get("priors", {})
     nats, gap = priors.get("held_out_nats_per_code", []), priors.get("gap_nats_per_code", [])
     rows = [
@@ -176,6 +179,18 @@ def show_figures(metrics: dict[str, Any]) -> None:
         title += f", codes {priors['held_out_bits_per_dim']:.3f} bits per dimension"
     columns = ["level", "codes used", "perplexity", "MSE alone", "nats per code", "gap"]
     table(title, columns, rows)
+
+
+def show_pixel_figures(metrics: dict[str, Any]) -> None:
+    """The held-out figures of a prior on pixels."""
+    priors, number = metrics.get("priors", {}), metrics["provenance"]["held_out_pictures"]
+    title = f"held out, {count(number, 'picture')}"
+    if not priors:
+        console.print(f"{title}: the prior is not trained yet")
+        return
+    nats, seen, gap = (priors[f"{name}_nats_per_code"][0] for name in ("held_out", "train", "gap"))
+    row = [f"{priors['held_out_bits_per_dim']:.3f}", f"{nats:.3f}", f"{seen:.3f}", f"{gap:+.3f}"]
+    table(title, ["bits per dimension", "nats per value", "in training", "gap"], [row])
 
 
 def duration(seconds: float) -> str:

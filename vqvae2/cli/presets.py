@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.display import table
 from vqvae2.cli.parse import parse
+from vqvae2.pipeline import new_autoencoder
 from vqvae2.presets import EXPECTED, PRESETS
 from vqvae2.priors import Prior
 from vqvae2.training.config import Run
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
 def row(name: str, run: Run) -> list[str]:
     """One preset's line."""
     with torch.device("meta"):
-        autoencoder = count(VQVAE(run.autoencoder))
+        autoencoder = count(new_autoencoder(run.autoencoder))
         priors = [count(Prior(c, run.domain(i))) for i, c in enumerate(run.priors)]
     grids = " + ".join(f"{height}x{width}" for height, width in run.grids())
     # Weights, their average, their gradients and Adam's two moments, float32; activations, which

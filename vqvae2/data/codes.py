@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,31 @@ from vqvae2.weights import fingerprint
 
 FORMAT, VERSION = "vqvae2-codes", 1
 PICTURES_A_SHARD = 8192
+
+
+class Codes(Protocol):
+    """What a prior learns from: `CodeData`, or `PixelData`."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Values (B, H, W, ...) int64 a level, coarsest first, and labels (B,)."""
+
+
+@dataclass(frozen=True)
+class PixelData:
+    """Pictures as their own codes, for a prior on pixels."""
+
+    pictures: Pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
+        """One level, the pictures (B, H, W, 3) int64, and labels (B,)."""
+        images = self.pictures.batch(indices).movedim(1, -1)
+        return [images.long()], self.pictures.labels[indices]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +108,7 @@ def extract(autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str) ->
     info = CodesInfo(
         autoencoder=fingerprint(autoencoder),
         pictures=pictures.fingerprint(),
-        num_codes=autoencoder.config.codebook.num_codes,
+        num_codes=autoencoder.config.num_codes,
         grids=tuple(autoencoder.config.grids(pictures.size, pictures.size)),
         num_pictures=len(pictures),
     )

@@ -52,7 +52,7 @@ def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distort
     shown = [None, *([level] for level in levels)]
     if len(levels) > 1:
         shown += [[other for other in levels if other != level] for level in levels]
-    usage = [CodeUsage.of(autoencoder.config.codebook.num_codes) for _ in levels]
+    usage = [CodeUsage.of(autoencoder.config.num_codes) for _ in levels]
     errors = torch.zeros(len(shown), dtype=torch.float64)
     ssim, count, moments = 0.0, 0, torch.zeros(2, dtype=torch.float64)
     for images in batches:

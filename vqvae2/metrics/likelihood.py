@@ -2,7 +2,8 @@
 
 Over all levels of a picture they add up to the nats of its whole description; divided by ln 2 and
 the picture's values that is bits per picture dimension, the rate of a lossy code: it says nothing
-of the picture's own likelihood without the distortion beside it.
+of the picture's own likelihood without the distortion beside it. Of a prior on pixels it is that
+likelihood, the "bits per dimension" of the autoregressive family.
 """
 
 import math
@@ -10,14 +11,14 @@ from collections.abc import Sequence
 
 import torch
 
-from vqvae2.data.codes import CodeData
+from vqvae2.data.codes import Codes
 from vqvae2.data.order import spread
 from vqvae2.priors import Prior
 
 
 @torch.no_grad()
 def nats_per_code(
-    prior: Prior, level: int, codes: CodeData, limit: int = 1 << 40, batch: int = 128
+    prior: Prior, level: int, codes: Codes, limit: int = 1 << 40, batch: int = 128
 ) -> float:
     """Mean nats per code of `level` over at most `limit` pictures, evenly spread."""
     total, count = 0.0, 0
@@ -25,7 +26,7 @@ def nats_per_code(
         maps, labels = codes.batch(indices)
         maps = [code.to(prior.device) for code in maps[: level + 1]]
         log_prob = prior.log_prob(maps[level], labels.to(prior.device), maps[:level])
-        total -= log_prob.cpu().double().mean(dim=(1, 2)).sum().item()
+        total -= log_prob.cpu().double().flatten(1).mean(dim=1).sum().item()
         count += len(indices)
     return total / count
 

@@ -55,9 +55,7 @@ class KeyValueCache:
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
 
-def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0
-) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) -> Tensor:
     """Causal attention of whole maps, (B, heads, N, size) each.
 
     Arguments:

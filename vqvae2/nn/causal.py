@@ -127,9 +127,7 @@ class HorizontalConv(nn.Module):
         stride: of the output's rows and columns in the input's.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, columns: int, stride: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, columns: int, stride: int = 1) -> None:
         super().__init__()
         self.in_channels, self.columns, self.stride = in_channels, columns, stride
         # Kept in the layout of `step`, one matrix, because `step` runs once a position.
@@ -208,7 +206,7 @@ class RasterConv(nn.Module):
         if self.above is None:
             return out
         height = x.shape[2]
-        rows = F.pad(x, (*self.sides, self.num_above, 0))[:, :, :height - 1 + self.num_above]
+        rows = F.pad(x, (*self.sides, self.num_above, 0))[:, :, : height - 1 + self.num_above]
         return out + cast(Tensor, self.above(rows))
 
     def new_cache(self, batch: int, width: int) -> RasterCache:

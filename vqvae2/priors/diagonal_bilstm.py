@@ -173,7 +173,8 @@ class DiagonalBiLSTMLayer(nn.Module):
 
     def _weight(self, number: int, tap: int) -> Tensor:
         """(4S, S) of a direction, for the row above (0) or the position before (1)."""
-        return self.states.weight.unflatten(0, (2, -1))[number, :, :, tap]
+        both: Tensor = self.states.weight.unflatten(0, (2, -1))
+        return both[number, :, :, tap]
 
 
 class DiagonalBiLSTM(Network):
@@ -225,10 +226,12 @@ def skew(x: Tensor) -> Tensor:
     """(..., H, W) with row r moved r columns to the right: (..., H, W + H - 1)."""
     height, width = x.shape[-2:]
     wide = F.pad(x, (0, height)).flatten(-2)[..., :-height]
-    return wide.unflatten(-1, (height, width + height - 1))
+    skewed: Tensor = wide.unflatten(-1, (height, width + height - 1))
+    return skewed
 
 
 def unskew(x: Tensor, width: int) -> Tensor:
     """Undoes `skew`."""
     height = x.shape[-2]
-    return F.pad(x.flatten(-2), (0, height)).unflatten(-1, (height, -1))[..., :width]
+    wide: Tensor = F.pad(x.flatten(-2), (0, height)).unflatten(-1, (height, -1))
+    return wide[..., :width]

@@ -4,8 +4,8 @@ A first layer of "mask A" sees the past alone, then come blocks of "mask B":
 
     x + conv1x1(relu(masked conv(relu(conv1x1(relu(x))))))
 
-Each masked layer reaches as many columns to the right as rows up, so what lies flatter than that to
-the upper right is never seen: the blind spot that Gated PixelCNN was made to remove.
+Each masked layer reaches as many columns to the right as rows up, so what lies flatter than that
+to the upper right is never seen: the blind spot that Gated PixelCNN was made to remove.
 
 Legend: `B` batch, `C` channels, `H W` grid.
 """
@@ -16,7 +16,15 @@ from typing import Literal, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.nn.causal import PastConv, Place, RasterCache, RasterConv, begin_rows, pointwise, row_of
+from vqvae2.nn.causal import (
+    PastConv,
+    Place,
+    RasterCache,
+    RasterConv,
+    begin_rows,
+    pointwise,
+    row_of,
+)
 from vqvae2.priors.network import Network
 
 

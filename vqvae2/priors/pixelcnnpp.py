@@ -257,7 +257,9 @@ class Scale(nn.Module):
 
     def _coarser_row(self, cache: ScaleCache, u: Tensor, context: Tensor, row: int) -> Tensor:
         """This scale's row of what the coarser one says; computed with every second row."""
-        assert self.inner is not None and cache.inner is not None and cache.shrink is not None
+        assert self.inner is not None
+        assert cache.inner is not None
+        assert cache.shrink is not None
         push(cache.shrink_row, u, dim=2)
         self.shrink.begin_row(cache.shrink, None if row % 2 else context)
         if row % 2 == 0:
@@ -266,9 +268,7 @@ class Scale(nn.Module):
             cache.grown_rows.copy_(self.grow_rows(coarse))
         return cache.grown_rows[:, :, row % 2 : row % 2 + 1]
 
-    def step(
-        self, cache: ScaleCache, x: Tensor, place: tuple[int, int], column: Tensor
-    ) -> Tensor:
+    def step(self, cache: ScaleCache, x: Tensor, place: tuple[int, int], column: Tensor) -> Tensor:
         """One position of `l`, (B, C) to (B, C).
 
         Arguments:
@@ -291,7 +291,9 @@ class Scale(nn.Module):
         self, cache: ScaleCache, x: Tensor, place: tuple[int, int], column: Tensor
     ) -> Tensor:
         """This position of what the coarser scale says; computed with every fourth."""
-        assert self.inner is not None and cache.inner is not None and cache.shrink is not None
+        assert self.inner is not None
+        assert cache.inner is not None
+        assert cache.shrink is not None
         row, number = place
         self.shrink.see(cache.shrink, x, column)
         if row % 2 == 0 and number % 2 == 0:

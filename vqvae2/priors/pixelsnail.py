@@ -1,5 +1,4 @@
-"""PixelSNAIL: blocks of causal convolutions, each with attention over everything before
-(arXiv 1712.09763, Sec. 2).
+"""PixelSNAIL: blocks of causal convolutions and of attention (arXiv 1712.09763, Sec. 2).
 
 A block is a few gated residual 2x2 convolutions, whose features ask, and an attention, in which
 features, inputs and positions answer:
@@ -125,7 +124,8 @@ class SnailBlock(nn.Module):
         rows = x.flatten(2).transpose(1, 2)
         mixed = attend(*self._heads(rows, inputs, places))
         joined = self._join(rows, mixed.transpose(1, 2).flatten(2))
-        return joined.transpose(1, 2).unflatten(2, x.shape[2:])
+        out: Tensor = joined.transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
 
     def new_cache(self, batch: int, grid: tuple[int, int]) -> BlockCache:
         """The state before the first position."""

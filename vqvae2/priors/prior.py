@@ -117,12 +117,12 @@ class Prior(nn.Module):
             cache.features = self.network.step(cache.network, self._embed(cache.pixel, previous))
             cache.pixel = []
         cache.index += 1
-        return cast(Head, self.head).step(cache.features, cache.pixel)
+        return self.head.step(cache.features, cache.pixel)
 
     def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """Log-probability in nats of each value given all before it, shaped as `values`."""
         context = self.embed_context(labels, coarser)
-        return cast(Head, self.head).log_prob(self(values, context), values)
+        return self.head.log_prob(self(values, context), values)
 
     @property
     def device(self) -> torch.device:
@@ -133,9 +133,7 @@ class Prior(nn.Module):
         """The embedded position before, (B, C); zeros before the first."""
         if not pixel:
             return self.values.vectors.weight.new_zeros(len(previous), self.config.channels)
-        return cast(ValueEmbedding, self.values).at(
-            pixel[0] if len(pixel) == 1 else torch.stack(pixel, dim=-1)
-        )
+        return self.values.at(pixel[0] if len(pixel) == 1 else torch.stack(pixel, dim=-1))
 
 
 def new_network(config: PriorConfig, grid: tuple[int, int]) -> Network:

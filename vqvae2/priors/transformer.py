@@ -80,7 +80,7 @@ class TransformerBlock(nn.Module):
         """Rows (B, N, C) to the same shape; `turns` (N, size / 2, 2)."""
         mixed = attend(*self._heads(x, turns))
         x = x + self.dropout(self.attended(mixed.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self._local(x))
+        return x + cast(Tensor, self.dropout(self._local(x)))
 
     def new_cache(self, batch: int, num_positions: int) -> KeyValueCache:
         """An empty cache for maps of N positions."""
@@ -123,7 +123,8 @@ class Transformer(Network):
         x = (shift_raster(values) + context).flatten(2).transpose(1, 2)
         for block in self.blocks:
             x = block(x, self.turns)
-        return cast(Tensor, self.norm(x)).transpose(1, 2).unflatten(2, self.grid)
+        out: Tensor = self.norm(x).transpose(1, 2).unflatten(2, self.grid)
+        return out
 
     def new_cache(self, context: Tensor, batch: int) -> TransformerCache:
         """The state before the first position."""
@@ -169,4 +170,5 @@ def turn(x: Tensor, turns: Tensor) -> Tensor:
     """Turns each pair of channels of (B, heads, N, size) by the angles of its position."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     cosine, sine = turns.unbind(-1)
-    return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
+    turned = [even * cosine - odd * sine, even * sine + odd * cosine]
+    return torch.stack(turned, dim=-1).flatten(-2)

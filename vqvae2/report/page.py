@@ -62,7 +62,7 @@ class Page:
         self.folder, self.device = folder, device
         self.run: Run = folder.read()
         self.num_levels = self.run.autoencoder.num_levels
-        self.num_codes = self.run.autoencoder.codebook.num_codes
+        self.num_codes = self.run.autoencoder.num_codes
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -79,6 +79,7 @@ class Page:
     @cached_property
     def usage(self) -> list[CodeUsage]:
         """How often each code of each level occurs among the held-out codes."""
+        self.require_codes()
         known = fingerprint(self.pipeline.autoencoder)
         if not any(self.folder.codes.glob("held_out-*.parquet")):
             raise NotYet(f"The codes are not extracted yet: {self.command('train --run')}.")
@@ -109,6 +110,13 @@ class Page:
         """What to type."""
         return f"run `vqvae2 {words} {shlex.quote(str(self.folder.path))}`"
 
+    def require_codes(self) -> None:
+        """Raises NotYet for a prior on pixels, with its figure if there is one."""
+        if self.run.on_pixels:
+            bits = self.metrics.get("priors", {}).get("held_out_bits_per_dim")
+            figures = "" if bits is None else f": {bits:.3f} bits per dimension held out"
+            raise NotYet(f"A prior on the pixels themselves, without codes{figures}.")
+
     def head(self) -> dict[str, Any]:
         """What stands at the top."""
         run = self.run
@@ -136,6 +144,7 @@ class Page:
 
     def key_figures(self) -> dict[str, Any]:
         """The few figures that sum a run up, and a card a level."""
+        self.require_codes()
         seen, priors = self.metrics["reconstruction"], self.metrics.get("priors", {})
         nats = priors.get("held_out_nats_per_code", [])
         size, channels = self.run.data.size, self.run.autoencoder.image_channels
@@ -174,6 +183,7 @@ class Page:
 
     def reconstructions(self) -> list[dict[str, Any]]:
         """Held-out pictures of all classes beside what comes back from their codes."""
+        self.require_codes()
         pipeline, indices = self.pipeline, spread(len(self.held_out), RECONSTRUCTED)
         images = to_float(self.held_out.batch(indices))
         pairs = zip(images, pipeline.reconstruct(images), indices.tolist(), strict=True)
@@ -193,6 +203,7 @@ class Page:
 
     def levels(self) -> list[list[Row]]:
         """Pictures decoded from each level alone, then the code maps themselves."""
+        self.require_codes()
         pipeline = self.pipeline
         images = to_float(self.held_out.batch(spread(len(self.held_out), PER_LEVEL)))
         codes = pipeline.encode(images)
@@ -228,8 +239,8 @@ class Page:
         """Curves of every stage that was begun."""
         curves = []
         train, held_out = self.log("stage1")
+        skipped = 0 if self.run.stage1 is None else self.run.stage1.continuous_steps
         if train or held_out:
-            skipped = self.run.stage1.continuous_steps
             plot = plots.distortion_plot(train, held_out, self.num_levels, skipped)
             curves.append(self.curve("stage1", "Stage 1: error", plot))
         if held_out:
@@ -242,7 +253,7 @@ class Page:
                 curves.append(self.curve(f"prior{level}", f"Prior of level {level}", plot))
         if not curves:
             raise NotYet(f"Training has not begun: {self.command('train --run')}.")
-        return {"curves": curves, "shaded": self.run.stage1.continuous_steps > 0}
+        return {"curves": curves, "shaded": skipped > 0}
 
     def log(self, stage: str) -> tuple[list[plots.Look], list[plots.Look]]:
         """What a stage wrote of training and of held-out pictures."""

@@ -6,6 +6,7 @@ from typing import Literal
 from vqvae2.autoencoder import VQVAEConfig
 from vqvae2.data.images import DataConfig
 from vqvae2.likelihood import Draw
+from vqvae2.pixels import PixelsConfig
 from vqvae2.priors import Domain, PriorConfig
 
 
@@ -84,8 +85,8 @@ class Run:
         preset: the name of the function in `vqvae2.presets` that it came from.
         seed: of the weights, the order of examples and all noise.
         data: the pictures.
-        autoencoder: the model of stage 1.
-        stage1: how it is trained.
+        autoencoder: the model of stage 1; `PixelsConfig` for a prior on the pictures themselves.
+        stage1: how it is trained; None for pixels, where there is nothing to learn.
         priors: the models of stage 2, one a level, coarsest first.
         stage2: how they are trained, one a prior.
         draws: how each level is drawn, one a prior.
@@ -96,8 +97,8 @@ class Run:
     preset: str
     seed: int = 0
     data: DataConfig
-    autoencoder: VQVAEConfig
-    stage1: Stage1Config
+    autoencoder: VQVAEConfig | PixelsConfig
+    stage1: Stage1Config | None
     priors: tuple[PriorConfig, ...] = ()
     stage2: tuple[TrainConfig, ...] = ()
     draws: tuple[Draw, ...] = field(default_factory=tuple)
@@ -113,10 +114,21 @@ class Run:
                     f"A run needs one prior, one training and one way to draw for each of its "
                     f"{self.autoencoder.num_levels} levels, got {counts}."
                 )
-        self.stage1.train.check("stage1.train")
-        for level, train in enumerate(self.stage2):
-            train.check(f"stage2.{level}")
+        if (self.stage1 is None) != self.on_pixels:
+            raise ValueError("A run has a stage 1 exactly if its autoencoder is to be learnt.")
+        for name, train in self.trainings().items():
+            train.check(name)
         self.grids()
+
+    @property
+    def on_pixels(self) -> bool:
+        """Whether the prior is one of pixels, without an autoencoder."""
+        return isinstance(self.autoencoder, PixelsConfig)
+
+    def trainings(self) -> dict[str, TrainConfig]:
+        """How each stage that learns is trained, in order; the keys are "stage1", "prior0", ..."""
+        first = {} if self.stage1 is None else {"stage1": self.stage1.train}
+        return first | {f"prior{level}": train for level, train in enumerate(self.stage2)}
 
     def grids(self) -> list[tuple[int, int]]:
         """(H, W) of each level's codes, coarsest first."""
@@ -126,8 +138,10 @@ class Run:
         """What the prior of `level` is a distribution over."""
         grids = self.grids()
         return Domain(
-            num_codes=self.autoencoder.codebook.num_codes,
+            num_codes=self.autoencoder.num_codes,
             grid=grids[level],
             coarser_grids=tuple(grids[:level]),
             num_classes=self.num_classes,
+            channels=self.autoencoder.image_channels if self.on_pixels else 1,
+            ordered=self.on_pixels,
         )

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 import vqvae2
-from vqvae2.data.codes import read_codes
-from vqvae2.data.images import Pictures, open_held_out
+from vqvae2.autoencoder import VQVAE
+from vqvae2.data.codes import Codes, PixelData, read_codes
+from vqvae2.data.images import Pictures, open_held_out, open_pictures
 from vqvae2.data.order import spread
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
@@ -30,12 +31,10 @@ def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dic
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
     held_out = open_held_out(run.data)
     chosen = spread(len(held_out), limit)
-    metrics: dict[str, Any] = {
-        "provenance": provenance(run, held_out, len(chosen)),
-        "reconstruction": figures(
-            measure_distortion(pipeline.autoencoder, batches(held_out, chosen, device))
-        ),
-    }
+    metrics: dict[str, Any] = {"provenance": provenance(run, held_out, len(chosen))}
+    if isinstance(pipeline.autoencoder, VQVAE):
+        measured = measure_distortion(pipeline.autoencoder, batches(held_out, chosen, device))
+        metrics["reconstruction"] = figures(measured)
     if pipeline.priors:
         metrics["priors"] = evaluate_priors(folder, run, pipeline, limit)
     folder.write_metrics(metrics)
@@ -44,9 +43,7 @@ def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dic
 
 def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int) -> dict[str, Any]:
     """Nats per code of each level, held out and in training, and bits per picture dimension."""
-    known = fingerprint(pipeline.autoencoder)
-    held_out = read_codes(folder.codes, "held_out", known)
-    train = read_codes(folder.codes, "train", known)
+    train, held_out = splits(folder, run, pipeline)
     levels = list(enumerate(pipeline.priors))
     at_a_time = [max(1, stage.batch // stage.accumulate) for stage in run.stage2]
     nats = [
@@ -56,7 +53,7 @@ def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int)
         nats_per_code(prior, level, train, TRAIN_PICTURES, at_a_time[level])
         for level, prior in levels
     ]
-    positions = [prior.domain.num_values for prior in pipeline.priors]
+    counts = [prior.domain.num_values for prior in pipeline.priors]
     shape = (run.autoencoder.image_channels, run.data.size, run.data.size)
     result: dict[str, Any] = {
         "held_out_nats_per_code": nats,
@@ -65,11 +62,21 @@ def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int)
         "parameters": [sum(p.numel() for p in prior.parameters()) for prior in pipeline.priors],
     }
     if len(levels) == run.autoencoder.num_levels:
-        result["held_out_bits_per_dim"] = bits_per_dim(nats, positions, shape)
+        result["held_out_bits_per_dim"] = bits_per_dim(nats, counts, shape)
         result["held_out_bits_per_dim_level"] = [
-            bits_per_dim([n], [count], shape) for n, count in zip(nats, positions, strict=True)
+            bits_per_dim([n], [count], shape) for n, count in zip(nats, counts, strict=True)
         ]
     return result
+
+
+def splits(folder: RunFolder, run: Run, pipeline: Pipeline) -> tuple[Codes, Codes]:
+    """The run's training and held-out codes, or the pictures themselves for a prior on pixels."""
+    if run.on_pixels:
+        data = open_pictures(run.data)
+        return PixelData(data.train), PixelData(data.held_out)
+    known = fingerprint(pipeline.autoencoder)
+    train = read_codes(folder.codes, "train", known)
+    return train, read_codes(folder.codes, "held_out", known)
 
 
 def provenance(run: Run, held_out: Pictures, count: int) -> dict[str, Any]:

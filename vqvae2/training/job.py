@@ -16,7 +16,7 @@ from torch import nn
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.configuration import to_dict, write_json
-from vqvae2.data.codes import extract, read_codes
+from vqvae2.data.codes import Codes, PixelData, extract, read_codes
 from vqvae2.data.images import PictureData
 from vqvae2.data.order import spread
 from vqvae2.metrics.distortion import figures as distortion_figures
@@ -27,9 +27,11 @@ from vqvae2.pipeline import (
     PipelineConfig,
     load_autoencoder,
     load_prior,
+    new_autoencoder,
     save_autoencoder,
     save_prior,
 )
+from vqvae2.pixels import Pixels
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator
 from vqvae2.sheets import batches
@@ -77,7 +79,7 @@ class Job:
     def begin(self) -> None:
         """Looks for what would fail later, then writes the small files that need no training."""
         self.run.check()
-        for train in (self.run.stage1.train, *self.run.stage2):
+        for train in self.run.trainings().values():
             require_batch(len(self.data.train), train, self.accelerator.num_processes)
         with torch.device("meta"):
             for level, config in enumerate(self.run.priors):
@@ -107,7 +109,10 @@ class Job:
     def _stage1(self) -> Iterator[Event]:
         device, held_out = self.accelerator.device, self.data.held_out
         seed_weights(self.run.seed, "autoencoder")
-        model = VQVAE(self.run.autoencoder).to(device)
+        model = new_autoencoder(self.run.autoencoder).to(device)
+        if self.run.stage1 is None or isinstance(model, Pixels):
+            self._save_autoencoder(model)
+            return
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         task = Stage1(
             module=model,
@@ -131,6 +136,9 @@ class Job:
 
         learning = Learning("stage1", task, measure, "mse", draw)
         yield from learn(self.folder, learning, self.accelerator, self.should_stop)
+        self._save_autoencoder(model)
+
+    def _save_autoencoder(self, model: VQVAE | Pixels) -> None:
         if self.accelerator.is_main_process:
             save_autoencoder(self.folder.model / "autoencoder", model)
         self.accelerator.wait_for_everyone()
@@ -138,6 +146,8 @@ class Job:
     def _codes(self) -> Iterator[Event]:
         self._require("stage1")
         autoencoder = load_autoencoder(self.folder.model / "autoencoder")
+        if isinstance(autoencoder, Pixels):
+            return
         autoencoder.to(self.accelerator.device)
         stop = False
         if self.accelerator.is_main_process:
@@ -163,8 +173,7 @@ class Job:
         if self.folder.done(f"prior{level}"):
             load_prior(path, known)
             return
-        codes = read_codes(self.folder.codes, "train", known, level + 1)
-        held_out = read_codes(self.folder.codes, "held_out", known)
+        codes, held_out = self._splits(known, level + 1)
         seed_weights(self.run.seed, f"prior{level}")
         prior = Prior(self.run.priors[level], self.run.domain(level)).to(device)
         task = Stage2(
@@ -186,13 +195,20 @@ class Job:
             maps, labels = held_out.batch(spread(len(held_out), PREVIEWED))
             return preview_draws(prior_of(module), level, autoencoder, maps, labels)
 
-        steps = [self.run.stage1.train.steps, *(train.steps for train in self.run.stage2)]
-        before = sum(steps[: level + 1])
-        learning = Learning(f"prior{level}", task, measure, "nats_per_code", draw, before)
+        name, steps = f"prior{level}", {n: t.steps for n, t in self.run.trainings().items()}
+        before = sum(list(steps.values())[: list(steps).index(name)])
+        learning = Learning(name, task, measure, "nats_per_code", draw, before)
         yield from learn(self.folder, learning, self.accelerator, self.should_stop)
         if self.accelerator.is_main_process:
             save_prior(path, prior, known)
         self.accelerator.wait_for_everyone()
+
+    def _splits(self, known: str, num_levels: int) -> tuple[Codes, Codes]:
+        """What a prior learns from and is measured on: codes, or the pictures themselves."""
+        if self.run.on_pixels:
+            return PixelData(self.data.train), PixelData(self.data.held_out)
+        train = read_codes(self.folder.codes, "train", known, num_levels)
+        return train, read_codes(self.folder.codes, "held_out", known)
 
     def _require(self, stage: str) -> None:
         if not self.folder.done(stage):

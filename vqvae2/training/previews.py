@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.likelihood import Draw
+from vqvae2.pixels import Pixels
 from vqvae2.priors import Prior
 from vqvae2.sampling import draw_level, uniforms
 from vqvae2.sheets import sheet
@@ -20,7 +21,7 @@ PREVIEWED = 10
 
 
 @torch.no_grad()
-def preview_levels(autoencoder: VQVAE, images: Tensor) -> "Image":
+def preview_levels(autoencoder: VQVAE | Pixels, images: Tensor) -> "Image":
     """Pictures (B, C, H, W), their reconstructions, and what each level alone draws."""
     codes = autoencoder.encode(images)
     levels = range(len(codes))
@@ -32,7 +33,7 @@ def preview_levels(autoencoder: VQVAE, images: Tensor) -> "Image":
 
 @torch.no_grad()
 def preview_draws(
-    prior: Prior, level: int, autoencoder: VQVAE, maps: Sequence[Tensor], labels: Tensor
+    prior: Prior, level: int, autoencoder: VQVAE | Pixels, maps: Sequence[Tensor], labels: Tensor
 ) -> "Image":
     """New codes of one level under held-out coarser codes, decoded without the finer levels.
 

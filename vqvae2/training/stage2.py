@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqvae2.data.codes import CodeData
+from vqvae2.data.codes import Codes
 from vqvae2.data.order import batch_indices
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator
@@ -48,7 +48,7 @@ class Stage2:
         self,
         prior: Prior,
         level: int,
-        codes: CodeData,
+        codes: Codes,
         config: TrainConfig,
         seed: int,
         rank: int = 0,
