@@ -139,6 +139,30 @@ def test_sample_writes_pictures_with_their_settings(trained, tmp_path):
         assert same[0] == same[1]
 
 
+def test_redraw_completes_pictures_and_makes_variations(trained, tmp_path, capsys):
+    data = trained.parent / "data"
+    some = tmp_path / "some" / "class1"
+    some.mkdir(parents=True)
+    for path in sorted((data / "class1").iterdir())[:3]:
+        (some / path.name).write_bytes(path.read_bytes())
+    command = ["redraw", str(trained), str(tmp_path / "some"), "--count", "2", "--out"]
+    assert run([*command, str(tmp_path / "half")]) == 0
+    assert run([*command, str(tmp_path / "other"), "--keep-levels", "1", "--batch", "3"]) == 0
+    for name in ("half", "other"):
+        assert len(list((tmp_path / name).glob("*.png"))) == 6
+        assert (tmp_path / f"{name}-sheet.png").is_file()
+    settings = read_settings(next((tmp_path / "half").glob("*-00001.png")))
+    assert (settings["seed"], settings["box"]) == (1, [0, 0.5, 1, 1])
+    out = str(tmp_path / "no")
+    flat = ["redraw", str(trained), str(some), "--out", out]
+    assert "no sub-folder that is named as a class" in complaint(capsys, *flat)
+    assert "Unknown class 'x'" in complaint(capsys, *flat, "--class", "x")
+    named = [*flat, "--class", "class0"]
+    assert "a box is left, top" in complaint(capsys, *named, "--box", "0", "0", "2", "1").lower()
+    assert "got 2 numbers" in complaint(capsys, *named, "--box", "0", "0")
+    assert "keep_levels must be in [0, 2)" in complaint(capsys, *named, "--keep-levels", "2")
+
+
 def test_reconstruct_evaluate_report_doctor_and_presets(trained, tmp_path, capsys):
     data = make_folder(tmp_path / "flat", count=5, classes=0)
     (data / "broken.png").write_bytes((data / "000.png").read_bytes()[:200])

@@ -44,6 +44,21 @@ def test_it_lies_on_disk_in_the_layout_of_the_hub(pipeline, tmp_path):
         assert json.loads((tmp_path / folder / "config.json").read_text())["version"] == 1
 
 
+def test_redrawing_keeps_the_codes_outside_the_box_and_of_the_kept_levels(pipeline):
+    images, labels = torch.rand(2, 3, 16, 16), ["cat", "dog"]
+    before = pipeline.encode(images)
+    half = pipeline.redraw(images, labels, seeds=[1, 2])
+    for old, new in zip(before, half.codes, strict=True):
+        rows = old.shape[1] // 2
+        assert torch.equal(new[:, :rows], old[:, :rows])
+    assert not torch.equal(half.codes[-1], before[-1])
+    if len(before) > 1:
+        variation = pipeline.redraw(images, labels, box=(0, 0, 1, 1), keep_levels=1)
+        assert torch.equal(variation.codes[0], before[0])
+    with pytest.raises(ValueError, match="keep_levels must be in"):
+        pipeline.redraw(images, labels, keep_levels=len(before))
+
+
 def test_a_name_on_the_hub_is_downloaded(pipeline, tmp_path, monkeypatch):
     import huggingface_hub
 

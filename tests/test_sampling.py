@@ -5,7 +5,7 @@ from test_priors import CONFIGS, DOMAINS, inputs, make
 
 from vqvae2.likelihood import Categorical, Draw
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
-from vqvae2.sampling import UNKNOWN, draw_level, sample_hierarchy, uniforms
+from vqvae2.sampling import UNKNOWN, draw_level, erase, sample_hierarchy, uniforms
 
 CONFIG = GatedPixelCNNConfig(
     channels=8, residual_channels=8, num_layers=3, attention_every=2, num_heads=2
@@ -85,6 +85,17 @@ def test_keeping_the_coarsest_level_gives_variations(priors):
     if len(priors) > 1:
         assert torch.equal(a[0], b[0])
     assert not torch.equal(a[-1], b[-1])
+
+
+def test_a_box_erases_every_position_that_it_covers_any_of():
+    erased = erase(torch.zeros(1, 4, 4, dtype=torch.int64), (0.3, 0.5, 0.8, 1.0))[0]
+    expected = [[0, 0, 0, 0], [0, 0, 0, 0], [0, -1, -1, -1], [0, -1, -1, -1]]
+    assert erased.tolist() == expected
+    pixels = erase(torch.zeros(1, 4, 4, 3, dtype=torch.int64), (0, 0, 1, 0.25))
+    assert (pixels[0, 0] == UNKNOWN).all()
+    assert not pixels[0, 1:].any()
+    with pytest.raises(ValueError, match="A box is left, top, right, bottom"):
+        erase(torch.zeros(1, 4, 4), (0.5, 0, 0.5, 1))
 
 
 @torch.no_grad()

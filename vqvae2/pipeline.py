@@ -22,7 +22,7 @@ from vqvae2.configuration import from_dict, read_json, suggestion, to_dict, writ
 from vqvae2.likelihood import Draw
 from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Domain, Prior, PriorConfig
-from vqvae2.sampling import sample_hierarchy
+from vqvae2.sampling import Box, erase, sample_hierarchy
 from vqvae2.weights import fingerprint, load_weights, read_config, save_module
 
 FORMAT = "vqvae2-pipeline"
@@ -208,6 +208,39 @@ class Pipeline:
             known = None if given is None else [g if g is None else g[part] for g in given]
             codes = sample_hierarchy(self.priors, numbers[part], seeds[part], draws, known)
             yield Samples(self.decode(codes), codes, numbers[part], seeds[part])
+
+    def redraw(
+        self,
+        images: Tensor,
+        labels: Sequence[int | str] | Tensor,
+        seeds: Sequence[int] | None = None,
+        *,
+        box: Box = (0, 0.5, 1, 1),
+        keep_levels: int = 0,
+        draws: Sequence[Draw] | None = None,
+        batch: int = 64,
+    ) -> Samples:
+        """Draws a part of pictures anew and keeps the codes of the rest.
+
+        What is drawn sees the kept codes before it in raster order, and all of the kept levels;
+        so a lower half continues its upper half, and a box in the middle fits what is above it.
+
+        Arguments:
+            images: (B, C, S, S) in [0, 1].
+            labels, seeds, draws, batch: as of `sample`.
+            box: the part; the lower half by default.
+            keep_levels: so many of the coarsest levels are kept everywhere. 1 with the box
+                (0, 0, 1, 1) gives variations: the same layout in other detail.
+        """
+        levels = self.autoencoder.config.num_levels
+        if not 0 <= keep_levels < levels:
+            raise ValueError(
+                f"keep_levels must be in [0, {levels}), or nothing is left to draw; got "
+                f"{keep_levels}."
+            )
+        codes = self.encode(images)
+        given = [*codes[:keep_levels], *(erase(maps, box) for maps in codes[keep_levels:])]
+        return self.sample(labels, seeds, draws=draws, given=given, batch=batch)
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, labels: Sequence[int | str] | Tensor) -> list[Tensor]:

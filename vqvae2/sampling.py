@@ -7,6 +7,7 @@ position (`likelihood.Categorical.sample`), so the sampler never waits for the d
 Legend: `B` batch, `H W` grid, `N = H W` positions.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,6 +19,9 @@ from vqvae2.randomness import generator
 
 UNKNOWN = -1
 """Marks the positions of a partly given map that are to be drawn."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture, in parts of its sides."""
 
 
 def uniforms(seeds: Sequence[int], num_values: int, level: int) -> Tensor:
@@ -113,6 +117,21 @@ def sample_hierarchy(
     for maps in draw_hierarchy(priors, labels, seeds, draws, given):  # noqa: B007
         pass
     return maps
+
+
+def erase(codes: Tensor, box: Box) -> Tensor:
+    """A map (B, H, W, ...) with `UNKNOWN` where the box covers any of a position."""
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(
+            f"A box is left, top, right, bottom in parts of the sides, 0 <= left < right <= 1 and "
+            f"0 <= top < bottom <= 1; got {', '.join(f'{side:g}' for side in box)}."
+        )
+    height, width = codes.shape[1:3]
+    erased = codes.clone()
+    rows = slice(math.floor(top * height), math.ceil(bottom * height))
+    erased[:, rows, math.floor(left * width) : math.ceil(right * width)] = UNKNOWN
+    return erased
 
 
 def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:

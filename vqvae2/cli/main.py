@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "all stages on your pictures; repeat the command to go on",
     "reconstruct": "pictures through a run's codes and back",
     "sample": "new pictures, by class and seed",
+    "redraw": "a part of your pictures drawn anew, or all of it in other detail",
     "evaluate": "the figures of a run, into metrics.json",
     "report": "everything about a run in one HTML file",
     "doctor": "whether a run is healthy, in words",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     at_least_one("count", options.count)
     at_least_one("batch", options.batch)
     pipeline = open_pipeline(options.run).to(resolve(options.device))
-    draws = drawing(pipeline, options)
+    draws = drawing(pipeline, options.temperature, options.top_k, options.top_p)
     numbers = list(dict.fromkeys(wanted_classes(pipeline, options.classes)))
     labels = [number for number in numbers for _ in range(options.count)]
     seeds = [options.seed + i for _ in numbers for i in range(options.count)]
@@ -118,12 +118,21 @@ def wanted_classes(pipeline: Pipeline, names: Sequence[str]) -> list[int]:
     return numbers or list(range(max(1, len(pipeline.config.class_names))))
 
 
-def drawing(pipeline: Pipeline, options: Options) -> list[Draw]:
+def drawing(
+    pipeline: Pipeline,
+    temperature: tuple[float, ...],
+    top_k: tuple[int, ...],
+    top_p: tuple[float, ...],
+) -> list[Draw]:
     """How each level is drawn: the model's own settings with the options on top."""
     levels = pipeline.autoencoder.config.num_levels
     draws = list(pipeline.config.draws) or [Draw()] * levels
-    for field in ("temperature", "top_k", "top_p"):
-        values = getattr(options, field)
+    options: dict[str, tuple[Any, ...]] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
+    for field, values in options.items():
         if not values:
             continue
         if len(values) not in (1, levels):

@@ -282,9 +282,8 @@ class PastConv(nn.Module):
 
     def step(self, cache: RasterCache, before: Tensor, place: Place) -> Tensor:
         """The next position, (B, O), from the input at the one before it, (B, C)."""
-        if place.index:
-            last = (place.position - 1) % place.width
-            cache.row.index_copy_(3, last, before[:, :, None, None])
+        last = (place.position - 1) % place.width
+        cache.row.index_copy_(3, last, before[:, :, None, None])
         if place.begins_row:
             cache.columns.zero_()
             push(cache.rows, cache.row, dim=2)

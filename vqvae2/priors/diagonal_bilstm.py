@@ -135,13 +135,15 @@ class DiagonalBiLSTMLayer(nn.Module):
         inputs = self.inputs.new_cache(batch, width)
         return LayerCache(inputs, direction(), direction(), waiting)
 
-    def begin_row(self, cache: LayerCache, context: Tensor, first: bool) -> None:
-        """Goes through the row before from right to left, then starts the new one."""
+    def begin_row(self, cache: LayerCache, context: Tensor) -> None:
+        """Goes through the row before from right to left, then starts the new one.
+
+        Before the first row lies nothing: from zeros come zeros.
+        """
         self._begin(cache.rightward, 0)
-        if not first:
-            self._begin(cache.leftward, 1)
-            for column in reversed(range(cache.waiting.shape[1])):
-                self._go(cache.leftward, 1, cache.waiting[:, column], column)
+        self._begin(cache.leftward, 1)
+        for column in reversed(range(cache.waiting.shape[1])):
+            self._go(cache.leftward, 1, cache.waiting[:, column], column)
         self.inputs.begin_row(cache.inputs, context)
 
     def step(self, cache: LayerCache, x: Tensor, column: Tensor) -> Tensor:
@@ -211,7 +213,7 @@ class DiagonalBiLSTM(Network):
         if place.begins_row:
             context = row_of(cache.context, place.row)
             for layer, state in zip(self._layers(), cache.layers, strict=True):
-                layer.begin_row(state, context, first=place.index == 0)
+                layer.begin_row(state, context)
         x = self.first.step(cache.first, before, place)
         for layer, state in zip(self._layers(), cache.layers, strict=True):
             x = layer.step(state, x, place.column)

@@ -158,8 +158,8 @@ class GatedPixelCNN(Network):
         )
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Features (B, C, H, W)."""
-        place = self.row_position + self.column_position
+        """Features (B, C, H, W); maps may be cut after any row."""
+        place = self.row_position[:, : values.shape[2]] + self.column_position
         v, h = shift_down(values) + place, shift_raster(values) + place
         for layer in self.layers:
             v, h = layer(v, h, context)
@@ -187,9 +187,8 @@ class GatedPixelCNN(Network):
     def step(self, cache: GatedPixelCNNCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""
         place = cache.place
-        if place.index:
-            last = (place.position - 1) % place.width
-            cache.above.index_copy_(3, last, before[:, :, None, None])
+        last = (place.position - 1) % place.width
+        cache.above.index_copy_(3, last, before[:, :, None, None])
         if place.begins_row:
             self._begin_row(cache)
         features = self._next_column(cache, before)
