@@ -24,6 +24,7 @@ bench: $(VENV)/.installed  ## benchmarks that need no data
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/paper_models.py
 	$(BIN)/python benchmarks/what_levels_carry.py
+	$(BIN)/python benchmarks/sampling.py
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
