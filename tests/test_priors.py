@@ -6,8 +6,10 @@ from functools import cache
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vqvae2.nn.attention import CausalAttention
+from vqvae2.nn.attention import CausalAttention, KeyValueCache
+from vqvae2.nn.causal import Place
 from vqvae2.priors import (
     DiagonalBiLSTMConfig,
     Domain,
@@ -204,6 +206,50 @@ def test_step_equals_forward(name, context, dtype):
         here = logits.to(whole.dtype).log_softmax(dim=1).gather(1, previous[:, None])[:, 0]
         torch.testing.assert_close(here, whole[:, k], atol=limit, rtol=limit)
         assert [t.shape for t in tensors(cache.network)] == shapes, "shapes never change"
+
+
+@torch.no_grad()
+def test_attending_by_a_mask_equals_attending_to_a_view():
+    torch.manual_seed(0)
+    past = KeyValueCache(torch.randn(2, 3, 20, 4), torch.randn(2, 3, 20, 5))
+    query, place = torch.randn(2, 3, 1, 4), Place.start(5, torch.device("cpu"))
+    for _ in range(20):
+        by_view, by_mask = past.attend_to_first(query, place), past.attend_masked(query, place)
+        torch.testing.assert_close(by_view, by_mask)
+        place.advance()
+
+
+class Operations(TorchDispatchMode):
+    """Notes every operation with the shapes that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        shapes = [a.shape if isinstance(a, torch.Tensor) else a for a in args]
+        self.seen.append((str(func), str(shapes)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("context", ["2-levels", "softmax", "mixture"])
+@torch.no_grad()
+def test_steps_of_equal_phase_do_the_same_operations(name, context):
+    """So that a GPU may record one and replay it; skipping counts as stepping does."""
+    prior = make(context, name)
+    _, labels, coarser = inputs(prior)
+    embedded = prior.embed_context(labels, coarser).to("meta")
+    cache, counted = (prior.to("meta").new_cache(embedded, 3) for _ in range(2))
+    previous, first = torch.zeros(3, dtype=torch.int64, device="meta"), {}
+    for _ in range(prior.domain.num_values):
+        phase = prior.phase(cache)
+        assert prior.phase(counted) == phase
+        with Operations() as operations:
+            prior.step(cache, previous)
+        prior.skip(counted)
+        assert first.setdefault(phase, operations.seen) == operations.seen
+    few = 16 + 4 if name == "pixelcnnpp" else 1 + 2
+    assert len(first) <= few + prior.domain.channels - 1, "each is a recording to be held"
 
 
 def tensors(cache: object) -> list[torch.Tensor]:

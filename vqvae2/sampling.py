@@ -8,11 +8,12 @@ Legend: `B` batch, `H W` grid, `N = H W` positions.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from vqvae2.graphs import Recorded
 from vqvae2.likelihood import Categorical, Draw
 from vqvae2.priors import Domain, Prior
 from vqvae2.randomness import generator
@@ -48,23 +49,53 @@ def draw_level(
         given: (B, H, W) int64 codes to keep, `UNKNOWN` where to draw; None draws all. What is
             drawn sees the given codes before it in raster order, as the prior's conditionals do.
     """
-    domain = prior.domain
-    # Apple's GPUs have no float64; elsewhere the noise keeps it.
-    exact = torch.float32 if prior.device.type == "mps" else torch.float64
-    batch, noise = len(noise), noise.to(prior.device, exact)
-    codes = torch.full((batch, domain.num_values), UNKNOWN, device=prior.device)
-    known = codes.clone()
-    if given is not None:
-        known.copy_(check_given(given, batch, domain).flatten(1))
-    cache = prior.new_cache(context, batch)
-    previous = torch.zeros(batch, dtype=torch.int64, device=prior.device)
-    for position in range(domain.num_values):
-        params = prior.step(cache, previous)
-        drawn = Categorical.sample(params, noise[:, position], draw)
-        fixed = known[:, position]
-        previous = torch.where(fixed == UNKNOWN, drawn, fixed)
-        codes[:, position] = previous
-        yield codes.view(batch, *domain.shape)
+    drawing = Drawing(prior, context, noise, draw, given)
+    step: Callable[[], None] = drawing.step
+    if prior.device.type == "cuda":
+        step = Recorded(drawing.step, drawing.phase, drawing.skip)
+    for _ in range(prior.domain.num_values):
+        step()
+        yield drawing.codes.view(-1, *prior.domain.shape)
+
+
+class Drawing:
+    """The maps of one level while they fill up; `step` draws the next value of each.
+
+    Arguments: as of `draw_level`.
+    """
+
+    def __init__(
+        self, prior: Prior, context: Tensor, noise: Tensor, draw: Draw, given: Tensor | None
+    ) -> None:
+        device, domain, batch = prior.device, prior.domain, len(noise)
+        self.prior, self.draw = prior, draw
+        # Apple's GPUs have no float64; elsewhere the noise keeps it.
+        self.noise = noise.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        self.codes = torch.full((batch, domain.num_values), UNKNOWN, device=device)
+        self.known = self.codes.clone()
+        if given is not None:
+            self.known.copy_(check_given(given, batch, domain).flatten(1))
+        self.cache = prior.new_cache(context, batch)
+        self.previous = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def step(self) -> None:
+        """Draws one value of each map, in place; the host waits for nothing."""
+        logits = self.prior.step(self.cache, self.previous)
+        noise = self.noise.index_select(1, self.position)[:, 0]
+        fixed = self.known.index_select(1, self.position)[:, 0]
+        drawn = Categorical.sample(logits, noise, self.draw)
+        self.previous.copy_(torch.where(fixed == UNKNOWN, drawn, fixed))
+        self.codes.index_copy_(1, self.position, self.previous[:, None])
+        self.position += 1
+
+    def phase(self) -> Hashable:
+        """What the next step is made of; see `Prior.phase`."""
+        return self.prior.phase(self.cache)
+
+    def skip(self) -> None:
+        """Counts a step that the device did by itself."""
+        self.prior.skip(self.cache)
 
 
 def draw_hierarchy(

@@ -45,14 +45,24 @@ class KeyValueCache:
         """
         self.keys.index_copy_(2, place.position, key)
         self.values.index_copy_(2, place.position, value)
-        keys, values, mask = self.keys, self.values, None
-        if keys.is_cuda:
-            # One graph serves every position: shapes stay, what is to come is masked.
-            seen = torch.arange(keys.shape[2], device=keys.device) <= place.position
-            mask = seen[None, None, None]
-        else:
-            keys, values = keys[:, :, : place.index + 1], values[:, :, : place.index + 1]
-        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        # A CPU reads no more keys than there are; elsewhere shapes stay, for one graph to serve
+        # every position, and what is to come is masked.
+        on_cpu = query.device.type == "cpu"
+        return self.attend_to_first(query, place) if on_cpu else self.attend_masked(query, place)
+
+    def attend_to_first(self, query: Tensor, place: Place) -> Tensor:
+        """Attends to a view of what is kept so far."""
+        first = slice(place.index + 1)
+        return F.scaled_dot_product_attention(
+            query, self.keys[:, :, first], self.values[:, :, first]
+        )
+
+    def attend_masked(self, query: Tensor, place: Place) -> Tensor:
+        """The same by a mask over all positions."""
+        seen = torch.arange(self.keys.shape[2], device=query.device) <= place.position
+        return F.scaled_dot_product_attention(
+            query, self.keys, self.values, attn_mask=seen[None, None, None]
+        )
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) -> Tensor:

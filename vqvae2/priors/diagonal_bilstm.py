@@ -9,6 +9,7 @@ One layer already sees the whole past. Layers are residual.
 Legend: `B` batch, `C` channels, `S` state channels a direction, `H W` grid.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -206,6 +207,10 @@ class DiagonalBiLSTM(Network):
             first=self.first.new_cache(batch, width),
             layers=[layer.new_cache(batch, width) for layer in self._layers()],
         )
+
+    def phase(self, cache: DiagonalBiLSTMCache) -> Hashable:
+        """Does a row begin?"""
+        return cache.place.begins_row
 
     def step(self, cache: DiagonalBiLSTMCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""

@@ -12,6 +12,7 @@ Legend: `B` batch, `C` channels, `G` residual channels (width of a gate), `H W` 
 `R` rows and `L` columns of a window, `layers` their number.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -183,6 +184,10 @@ class GatedPixelCNN(Network):
                 if layer.attention is not None
             ],
         )
+
+    def phase(self, cache: GatedPixelCNNCache) -> Hashable:
+        """Does a row begin?"""
+        return cache.place.begins_row
 
     def step(self, cache: GatedPixelCNNCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""

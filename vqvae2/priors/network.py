@@ -7,9 +7,18 @@ Legend: `B` batch, `C` channels of the embedded values, `F` features, `H W` grid
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, Protocol
 
 from torch import Tensor, nn
+
+from vqvae2.nn.causal import Place
+
+
+class NetworkCache(Protocol):
+    """The state of an architecture between two steps; all but `place` is its own affair."""
+
+    place: Place
 
 
 class Network(nn.Module, ABC):
@@ -24,6 +33,14 @@ class Network(nn.Module, ABC):
         Arguments:
             values: embedded values (B, C, H, W), not shifted.
             context: (B, C, H, W), or (B, C, 1, 1) where all positions share it.
+        """
+
+    @abstractmethod
+    def phase(self, cache: Any) -> Hashable:
+        """What decides on the host which operations the next step is made of.
+
+        Steps of equal phase do the same operations on the same tensors, whatever their position,
+        so that a device can record them once.
         """
 
     @abstractmethod

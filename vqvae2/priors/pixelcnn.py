@@ -10,6 +10,7 @@ to the upper right is never seen: the blind spot that Gated PixelCNN was made to
 Legend: `B` batch, `C` channels, `H W` grid.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -116,6 +117,10 @@ class PixelCNN(Network):
             first=self.first.new_cache(batch, width),
             blocks=[block.conv.new_cache(batch, width) for block in self._blocks()],
         )
+
+    def phase(self, cache: PixelCNNCache) -> Hashable:
+        """Does a row begin?"""
+        return cache.place.begins_row
 
     def step(self, cache: PixelCNNCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""

@@ -13,6 +13,7 @@ filters in both streams (the paper 2x3 in `u`).
 Legend: `B` batch, `C` channels, `X` context channels, `H W` grid, of this scale.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -320,11 +321,11 @@ class PixelCNNPP(Network):
 
     def __init__(self, config: PixelCNNPPConfig, grid: tuple[int, int]) -> None:
         super().__init__()
-        factor = 2 ** (config.num_scales - 1)
-        if grid[0] % factor or grid[1] % factor:
+        self.factor = 2 ** (config.num_scales - 1)
+        if grid[0] % self.factor or grid[1] % self.factor:
             raise ValueError(
                 f"PixelCNN++ with {config.num_scales} scales needs sides that are multiples of "
-                f"{factor}, got {grid[0]}x{grid[1]}; use fewer scales or another size."
+                f"{self.factor}, got {grid[0]}x{grid[1]}; use fewer scales or another size."
             )
         self.grid, self.num_features = grid, config.channels
         self.first_rows = VerticalConv(config.channels, config.channels, 2, 3)
@@ -347,6 +348,11 @@ class PixelCNNPP(Network):
             first=self.first.new_cache(batch, width),
             scale=self.scale.new_cache(batch, width),
         )
+
+    def phase(self, cache: PixelCNNPPCache) -> Hashable:
+        """Where in a position of the coarsest scale, and does a row begin?"""
+        row, column = divmod(cache.place.index, cache.place.width)
+        return cache.place.begins_row, row % self.factor, column % self.factor
 
     def step(self, cache: PixelCNNPPCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""

@@ -8,6 +8,7 @@ features, inputs and positions answer:
 Legend: `B` batch, `C` channels, `H W` grid, `N = H W` positions.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -193,6 +194,10 @@ class PixelSNAIL(Network):
             first=self.first.new_cache(batch, self.grid[1]),
             blocks=[block.new_cache(batch, self.grid) for block in self._blocks()],
         )
+
+    def phase(self, cache: PixelSNAILCache) -> Hashable:
+        """Does a row begin?"""
+        return cache.place.begins_row
 
     def step(self, cache: PixelSNAILCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""

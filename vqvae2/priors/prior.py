@@ -9,9 +9,9 @@ chosen by the type of its config.
 Legend: `B` batch, `K` values, `H W` grid, `P` likelihood parameters a position.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from vqvae2.priors.diagonal_bilstm import DiagonalBiLSTM, DiagonalBiLSTMConfig
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from vqvae2.priors.heads import CodeHead, Head, MixtureHead, PixelHead
-from vqvae2.priors.network import Network
+from vqvae2.priors.network import Network, NetworkCache
 from vqvae2.priors.pixelcnn import PixelCNN, PixelCNNConfig
 from vqvae2.priors.pixelcnnpp import PixelCNNPP, PixelCNNPPConfig
 from vqvae2.priors.pixelsnail import PixelSNAIL, PixelSNAILConfig
@@ -49,13 +49,13 @@ class PriorCache:
         index: values done.
         network: the architecture's own.
         features: (B, F) of the position that the next value belongs to.
-        pixel: values of that position so far, (B,) each.
+        values: (B, channels), the last value of each colour.
     """
 
     index: int
-    network: Any
+    network: NetworkCache
     features: Tensor
-    pixel: list[Tensor] = field(default_factory=list)
+    values: Tensor
 
 
 class Prior(nn.Module):
@@ -101,7 +101,14 @@ class Prior(nn.Module):
     def new_cache(self, context: Tensor, batch: int) -> PriorCache:
         """The state that `step` advances, at the first value of `batch` maps."""
         context = context.expand(batch, -1, -1, -1)
-        return PriorCache(0, self.network.new_cache(context, batch), context.new_zeros(0))
+        return PriorCache(
+            index=0,
+            network=self.network.new_cache(context, batch),
+            features=context.new_zeros(batch, self.network.num_features),
+            values=torch.zeros(
+                batch, self.domain.channels, dtype=torch.int64, device=context.device
+            ),
+        )
 
     def step(self, cache: PriorCache, previous: Tensor) -> Tensor:
         """Logits (B, K) of the next value; advances `cache`.
@@ -111,13 +118,26 @@ class Prior(nn.Module):
             previous: (B,) int64, the value before; ignored at the first.
         """
         channels = self.domain.channels
-        if cache.index:
-            cache.pixel.append(previous)
-        if cache.index % channels == 0:
-            cache.features = self.network.step(cache.network, self._embed(cache.pixel, previous))
-            cache.pixel = []
+        colour = cache.index % channels
+        cache.values[:, colour - 1] = previous
+        if colour == 0:
+            before = self.values.at(cache.values if channels > 1 else previous)
+            if cache.index == 0:
+                # Nothing stands before the first position, whatever `previous` says.
+                before = torch.zeros_like(before)
+            cache.features.copy_(self.network.step(cache.network, before))
         cache.index += 1
-        return self.head.step(cache.features, cache.pixel)
+        return self.head.step(cache.features, cache.values[:, :colour].unbind(1))
+
+    def phase(self, cache: PriorCache) -> Hashable:
+        """Steps of equal phase do the same operations on the same tensors."""
+        colour = cache.index % self.domain.channels
+        return cache.index == 0, colour, self.network.phase(cache.network) if colour == 0 else None
+
+    def skip(self, cache: PriorCache) -> None:
+        """Counts a step that the device has done without the host."""
+        cache.network.place.index += cache.index % self.domain.channels == 0
+        cache.index += 1
 
     def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """Log-probability in nats of each value given all before it, shaped as `values`."""
@@ -128,12 +148,6 @@ class Prior(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-    def _embed(self, pixel: list[Tensor], previous: Tensor) -> Tensor:
-        """The embedded position before, (B, C); zeros before the first."""
-        if not pixel:
-            return self.values.vectors.weight.new_zeros(len(previous), self.config.channels)
-        return self.values.at(pixel[0] if len(pixel) == 1 else torch.stack(pixel, dim=-1))
 
 
 def new_network(config: PriorConfig, grid: tuple[int, int]) -> Network:

@@ -9,6 +9,7 @@ rows above is a triangle. Layers are residual.
 Legend: `B` batch, `C` channels, `S` state channels, `H W` grid.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -147,6 +148,10 @@ class RowLSTM(Network):
             first=self.first.new_cache(batch, width),
             layers=[layer.new_cache(batch, width) for layer in self._layers()],
         )
+
+    def phase(self, cache: RowLSTMCache) -> Hashable:
+        """Does a row begin?"""
+        return cache.place.begins_row
 
     def step(self, cache: RowLSTMCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""

@@ -8,6 +8,7 @@ context at it.
 Legend: `B` batch, `C` channels, `H W` grid, `N = H W` positions.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -134,6 +135,10 @@ class Transformer(Network):
             context=context.expand(-1, -1, -1, width),
             layers=[block.new_cache(batch, height * width) for block in self._blocks()],
         )
+
+    def phase(self, cache: TransformerCache) -> Hashable:
+        """All steps are alike."""
+        return None
 
     def step(self, cache: TransformerCache, before: Tensor) -> Tensor:
         """Features (B, C) of the next position."""
