@@ -14,6 +14,8 @@ priors of 80 to 90 million parameters, random weights (speed does not depend on 
   batch. Recorded are the products of one row's steps; they are run again without anything else.
 - growth: time a position on 64x64 over 16x16; with attention, time by the keys that are read.
 - memory: bytes of the cache a picture.
+- gpu: milliseconds a position and pictures a second at batch 1, 64 and 512, and the ratio to
+  reading the weights once from memory; without a GPU it says so.
 """
 
 import json
@@ -33,7 +35,7 @@ from vqvae2.likelihood import Categorical, Draw
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior, TransformerConfig
 from vqvae2.sampling import draw_level, uniforms
 
-Part = Literal["exact", "practice", "limit", "growth", "memory"]
+Part = Literal["exact", "practice", "limit", "growth", "memory", "gpu"]
 
 LARGE = GatedPixelCNNConfig(
     channels=256, residual_channels=352, num_layers=20, kernel=5, num_output_blocks=0,
@@ -56,7 +58,7 @@ class Options:
         out: JSON file.
     """
 
-    parts: tuple[Part, ...] = ("exact", "practice", "limit", "growth", "memory")
+    parts: tuple[Part, ...] = ("exact", "practice", "limit", "growth", "memory", "gpu")
     batches: tuple[int, ...] = (1, 16)
     rows: int = 5
     out: Path = Path("build/sampling.json")
@@ -310,6 +312,64 @@ def memory() -> dict[str, Any]:
     return result
 
 
+def gpu() -> dict[str, Any]:
+    """The same hierarchy on a GPU, its steps recorded as graphs."""
+    if not torch.cuda.is_available():
+        console.print(
+            "no GPU here: this part would print milliseconds a position and pictures a second at "
+            "batch 1, 64 and 512, and time a position over that of reading the weights once."
+        )
+        return {}
+    priors, lines, result = [prior.cuda() for prior in hierarchy()], [], {}
+    bandwidth = bytes_a_second()
+    for batch in (1, 64, 512):
+        took = []
+        for prior in priors:
+            coarser = [torch.zeros(batch, *g).long().cuda() for g in prior.domain.coarser_grids]
+            context = prior.embed_context(torch.zeros(batch).long().cuda(), coarser)
+            noise = uniforms(range(batch), prior.domain.num_values, 0)
+            for _ in range(2):
+                torch.cuda.synchronize()
+                begun = time.perf_counter()
+                exhaust(draw_level(prior, context, noise, Draw()))
+                torch.cuda.synchronize()
+                spent = time.perf_counter() - begun
+            took.append(spent)
+        positions = [prior.domain.num_values for prior in priors]
+        each = [1e3 * s / n for s, n in zip(took, positions, strict=True)]
+        reading = [4e3 * weights_a_position(prior) / bandwidth for prior in priors]
+        ratios = [a / b for a, b in zip(each, reading, strict=True)]
+        result[batch] = {
+            "ms_a_position": each,
+            "pictures_a_second": batch / sum(took),
+            "over_reading_the_weights": ratios,
+        }
+        figures = [f"{v:.3f}" for v in each] + [f"{r:.1f}" for r in ratios]
+        lines.append([f"{batch}", *figures, f"{batch / sum(took):.2f}"])
+    columns = ["batch", "ms 32x32", "ms 64x64", "over reading", "over reading", "pictures/s"]
+    table(torch.cuda.get_device_name(), columns, lines)
+    return result
+
+
+def weights_a_position(prior: Prior) -> int:
+    """Numbers that a step must read: all weights but those used once a row or once a picture."""
+    seldom = ("conditioning", "vertical", "link", "horizontal_bias", "position", "vectors")
+    named = prior.named_parameters()
+    return sum(p.numel() for name, p in named if not any(word in name for word in seldom))
+
+
+def bytes_a_second() -> float:
+    """What the GPU's memory gives, by summing a gigabyte."""
+    numbers = torch.ones(2**28, device="cuda")
+    numbers.sum()
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for _ in range(10):
+        numbers.sum()
+    torch.cuda.synchronize()
+    return 10 * 4 * 2**28 / (time.perf_counter() - begun)
+
+
 def tensors(cache: object) -> list[Tensor]:
     """All tensors inside a cache."""
     if isinstance(cache, Tensor):
@@ -328,6 +388,7 @@ def main() -> None:
         "limit": lambda: limit(options),
         "growth": lambda: growth(options),
         "memory": memory,
+        "gpu": gpu,
     }
     results: dict[str, Any] = {
         "torch": torch.__version__,

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,15 @@ def test_redraw_completes_pictures_and_makes_variations(trained, tmp_path, capsy
     assert "a box is left, top" in complaint(capsys, *named, "--box", "0", "0", "2", "1").lower()
     assert "got 2 numbers" in complaint(capsys, *named, "--box", "0", "0")
     assert "keep_levels must be in [0, 2)" in complaint(capsys, *named, "--keep-levels", "2")
+
+
+def test_the_example_draws_completions_and_variations_on_one_sheet(trained, tmp_path):
+    script = Path(__file__).parent.parent / "examples" / "redraw_sheet.py"
+    out = tmp_path / "sheet.png"
+    options = ["--pictures", "3", "--versions", "2", "--out", str(out)]
+    subprocess.run([sys.executable, str(script), str(trained), *options], check=True)
+    with Image.open(out) as sheet:
+        assert sheet.size[0] > 7 * 96
 
 
 def test_reconstruct_evaluate_report_doctor_and_presets(trained, tmp_path, capsys):
