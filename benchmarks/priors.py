@@ -21,8 +21,9 @@ import tyro
 from accelerate import Accelerator
 
 from vqvae2.cli.display import console, table
-from vqvae2.data.codes import Codes, PixelData, read_codes
+from vqvae2.data.codes import Codes, read_codes
 from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.pixels import PixelData
 from vqvae2.likelihood import Draw
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.pipeline import load_autoencoder

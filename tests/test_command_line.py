@@ -104,6 +104,8 @@ def test_a_prior_on_pixels_trains_samples_and_is_measured_like_one_on_codes(
     tiny = f"{PIXEL_PRIORS[preset]} --data.size 8 --stage2.0.steps 3 --stage2.0.batch 4"
     tiny = f"{tiny} --priors.0.channels 8 --stage2.0.validate-every 3"
     command = ["train", "--preset", preset, "--data", str(data), "--run", str(folder)]
+    assert run([*command, *tiny.split(), "--stage", "stage1"]) == 0
+    assert run([*command, *tiny.split(), "--stage", "priors"]) == 0
     assert run([*command, *tiny.split()]) == 0
     assert "bits per dimension" in capsys.readouterr().out
     metrics = json.loads((folder / "metrics.json").read_text())["priors"]
@@ -115,6 +117,7 @@ def test_a_prior_on_pixels_trains_samples_and_is_measured_like_one_on_codes(
         assert picture.size == (8, 8)
     for name in ("report", "doctor", "evaluate"):
         assert run([name, str(folder)]) == 0
+    assert run(["redraw", str(folder), str(data / "class0"), "--class", "class0"]) == 0
     assert "bits per dimension held out" in (folder / "report.html").read_text()
 
 
@@ -151,10 +154,15 @@ def test_redraw_completes_pictures_and_makes_variations(trained, tmp_path, capsy
     assert run([*command, str(tmp_path / "half")]) == 0
     assert run([*command, str(tmp_path / "other"), "--keep-levels", "1", "--batch", "3"]) == 0
     for name in ("half", "other"):
-        assert len(list((tmp_path / name).glob("*.png"))) == 6
+        assert len(list((tmp_path / name).rglob("*.png"))) == 6
         assert (tmp_path / f"{name}-sheet.png").is_file()
-    settings = read_settings(next((tmp_path / "half").glob("*-00001.png")))
+    path = next((tmp_path / "half").rglob("*-00001.png"))
+    settings = read_settings(path)
     assert (settings["seed"], settings["box"]) == (1, [0, 0.5, 1, 1])
+    assert run([*command, str(tmp_path / "again"), "--batch", "1"]) == 0
+    again = tmp_path / "again" / path.relative_to(tmp_path / "half")
+    assert Image.open(path).tobytes() == Image.open(again).tobytes(), "in any batch the same"
+    assert Image.open(path).tobytes() != Image.open(some / path.name[:7]).tobytes()
     out = str(tmp_path / "no")
     flat = ["redraw", str(trained), str(some), "--out", out]
     assert "no sub-folder that is named as a class" in complaint(capsys, *flat)

@@ -6,18 +6,18 @@ PACKAGE = Path(__file__).parent.parent / "vqvae2"
 ORDER = [
     "configuration", "randomness", "nn.residual", "nn.causal", "nn.attention", "likelihood",
     "codebook", "autoencoder", "priors.domain", "priors.network", "priors.conditioning",
-    "priors.values", "priors.heads", "priors.pixelcnn", "priors.gated_pixelcnn",
+    "priors.values", "priors.heads", "priors.stack", "priors.pixelcnn", "priors.gated_pixelcnn",
     "priors.row_lstm", "priors.diagonal_bilstm", "priors.pixelcnnpp", "priors.pixelsnail",
     "priors.transformer", "priors.prior", "priors", "graphs", "sampling", "pixels", "weights",
     "pipeline", "data.synthetic", "data.decode", "data.rows", "data.folders", "data.tables",
-    "data.sources", "data.images", "data.order", "data.codes", "sheets", "metrics.usage",
-    "metrics.distortion", "metrics.likelihood", "metrics.classifier", "metrics.agreement",
-    "metrics.probe", "training.config", "training.run", "training.checkpoint", "training.loop",
-    "training.stage1", "training.stage2", "training.previews", "training.learn", "training.job",
-    "training.evaluate", "presets", "doctor", "report.plots", "report.words", "report.page",
-    "report.report", "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.redraw",
-    "cli.train", "cli.reconstruct", "cli.evaluate", "cli.report", "cli.doctor", "cli.presets",
-    "cli.demo", "cli.main",
+    "data.sources", "data.images", "data.order", "data.codes", "data.pixels", "sheets",
+    "metrics.usage", "metrics.distortion", "metrics.likelihood", "metrics.classifier",
+    "metrics.agreement", "metrics.probe", "training.config", "training.run",
+    "training.checkpoint", "training.loop", "training.stage1", "training.stage2",
+    "training.previews", "training.learn", "training.job", "training.evaluate", "presets",
+    "doctor", "report.plots", "report.words", "report.page", "report.report", "cli.device",
+    "cli.display", "cli.parse", "cli.sample", "cli.redraw", "cli.train", "cli.reconstruct",
+    "cli.evaluate", "cli.report", "cli.doctor", "cli.presets", "cli.demo", "cli.main",
 ]  # fmt: skip
 """Each may import only from those before it (docs/architecture.md says why this order)."""
 

@@ -5,7 +5,8 @@ import torch
 from conftest import pictures, small_autoencoder
 
 from vqvae2.likelihood import Draw
-from vqvae2.pipeline import Pipeline, PipelineConfig
+from vqvae2.pipeline import Pipeline, PipelineConfig, paint_over
+from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.weights import fingerprint
 
@@ -41,22 +42,61 @@ def test_it_lies_on_disk_in_the_layout_of_the_hub(pipeline, tmp_path):
     folders = ["autoencoder", *(f"priors/{level}" for level in range(len(pipeline.priors)))]
     for folder in folders:
         assert (tmp_path / folder / "model.safetensors").is_file()
-        assert json.loads((tmp_path / folder / "config.json").read_text())["version"] == 1
+        assert json.loads((tmp_path / folder / "config.json").read_text())["version"] == 2
 
 
 def test_redrawing_keeps_the_codes_outside_the_box_and_of_the_kept_levels(pipeline):
     images, labels = torch.rand(2, 3, 16, 16), ["cat", "dog"]
     before = pipeline.encode(images)
+    painted = pipeline.encode(paint_over(images, (0, 0.5, 1, 1)))
     half = pipeline.redraw(images, labels, seeds=[1, 2])
-    for old, new in zip(before, half.codes, strict=True):
+    for old, new in zip(painted, half.codes, strict=True):
         rows = old.shape[1] // 2
         assert torch.equal(new[:, :rows], old[:, :rows])
-    assert not torch.equal(half.codes[-1], before[-1])
+    assert not torch.equal(half.codes[-1], painted[-1])
     if len(before) > 1:
         variation = pipeline.redraw(images, labels, box=(0, 0, 1, 1), keep_levels=1)
         assert torch.equal(variation.codes[0], before[0])
+    assert torch.equal(half.codes[0], pipeline.redraw(images, labels, seeds=[1, 2]).codes[0])
     with pytest.raises(ValueError, match="keep_levels must be in"):
         pipeline.redraw(images, labels, keep_levels=len(before))
+
+
+def test_what_is_redrawn_knows_nothing_of_what_was_there(pipeline):
+    """Codes see their surroundings, so the part is painted over before the rest is encoded."""
+    images = torch.rand(1, 3, 16, 16)
+    other = images.clone()
+    other[:, :, 8:] = torch.rand(1, 3, 8, 16)
+    a, b = (pipeline.redraw(pictures, ["cat"], seeds=[1]) for pictures in (images, other))
+    assert torch.equal(a.images, b.images)
+
+
+def test_a_box_is_painted_with_what_lies_beside_it():
+    images = torch.arange(16.0).view(1, 1, 4, 4)
+    below = paint_over(images, (0, 0.5, 1, 1))[0, 0]
+    assert torch.equal(below, images[0, 0, [0, 1, 1, 1]])
+    right = paint_over(images, (0.5, 0, 1, 1))[0, 0]
+    assert torch.equal(right, images[0, 0][:, [0, 1, 1, 1]])
+    assert torch.equal(paint_over(images, (0, 0, 1, 0.5))[0, 0], images[0, 0, [2, 2, 2, 3]])
+    assert torch.equal(paint_over(images, (0, 0, 0.5, 1))[0, 0], images[0, 0][:, [2, 2, 2, 3]])
+    assert (paint_over(images, (0, 0, 1, 1)) == 0.5).all()
+
+
+def test_given_maps_that_do_not_fit_the_request_are_one_clear_line(pipeline):
+    codes = pipeline.encode(torch.rand(2, 3, 16, 16))
+    with pytest.raises(ValueError, match="a given map of level 0 for each of 4 pictures, got 2"):
+        pipeline.sample([0] * 4, given=codes, batch=2)
+    with pytest.raises(ValueError, match=r"Expected one given map, or None, a level"):
+        pipeline.sample([0] * 2, given=[*codes, None])
+
+
+def test_without_priors_there_is_nothing_to_redraw():
+    pixels = Pipeline(Pixels(PixelsConfig()), PipelineConfig(image_size=8))
+    assert pixels.device.type == "cpu"
+    images = torch.rand(1, 3, 8, 8)
+    assert (pixels.reconstruct(images) - images).abs().max() <= 0.5 / 255 + 1e-6
+    with pytest.raises(ValueError, match="Needs the priors of all 1 levels, 0 are trained"):
+        pixels.redraw(images, [0])
 
 
 def test_a_name_on_the_hub_is_downloaded(pipeline, tmp_path, monkeypatch):

@@ -1,11 +1,15 @@
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from test_priors import CONFIGS, DOMAINS, inputs, make
 
+from vqvae2.graphs import Recorded
 from vqvae2.likelihood import Categorical, Draw
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
-from vqvae2.sampling import UNKNOWN, draw_level, erase, sample_hierarchy, uniforms
+from vqvae2.sampling import UNKNOWN, Drawing, draw_level, erase, sample_hierarchy, uniforms
 
 CONFIG = GatedPixelCNNConfig(
     channels=8, residual_channels=8, num_layers=3, attention_every=2, num_heads=2
@@ -141,10 +145,76 @@ def test_a_step_does_not_wait_for_the_host(name, context):
     prior = make(context, name)
     _, labels, coarser = inputs(prior)
     embedded = prior.embed_context(labels, coarser).to("meta")
-    cache = prior.to("meta").new_cache(embedded, 3)
-    previous = torch.zeros(3, dtype=torch.int64, device="meta")
+    noise = uniforms([1, 2, 3], prior.domain.num_values, 0)
+    for draw in (Draw(), Draw(temperature=0.5, top_k=3, top_p=0.9), Draw(temperature=0)):
+        drawing = Drawing(prior.to("meta"), embedded, noise, draw, None)
+        held = drawing.codes, drawing.previous, drawing.position
+        for _ in range(2 * prior.domain.channels * prior.domain.grid[1]):
+            drawing.step()
+        assert held == (drawing.codes, drawing.previous, drawing.position), "all in place"
+
+
+class FakeGraph:
+    """Stands for a CUDA graph: what is recorded runs at a replay, its host part at recording."""
+
+    def replay(self) -> None:
+        self.device_part()
+
+
+@pytest.mark.parametrize("name", ["plain", "pixelcnnpp"])
+@torch.no_grad()
+def test_recording_skipping_and_replaying_count_as_stepping_does(name, monkeypatch):
+    """With a stand-in for the device: a replay does the recorded phase's work and no other's."""
+    prior = make("1-level", name)
+    embedded = prior.embed_context(torch.zeros(1, dtype=torch.int64), [])
+    drawing = Drawing(prior, embedded, uniforms([1], 64, 0), Draw(), None)
+    host, done = drawing.cache, []
+
+    def action() -> None:
+        phase = prior.phase(host)
+        if recording:
+            recording[-1].device_part = lambda: done.append(phase)
+        else:
+            done.append(phase)
+        prior.skip(host)
+
+    recording: list[FakeGraph] = []
+
+    @contextmanager
+    def graph(made, **_):
+        recording.append(made)
+        yield
+        recording.clear()
+
+    fake = SimpleNamespace(
+        CUDAGraph=FakeGraph, graph=graph, device=nullcontext, graph_pool_handle=lambda: None,
+        Stream=lambda device: None,
+    )  # fmt: skip
+    monkeypatch.setattr(torch, "cuda", fake)
+    step = Recorded(action, lambda: prior.phase(host), lambda: prior.skip(host), "cuda:1")
+    expected = []
+    for _ in range(32):
+        expected.append(prior.phase(host))
+        step()
+    assert done == expected
+    assert host.index == host.network.place.index == 32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs: needs a GPU")
+@pytest.mark.parametrize("context", list(DOMAINS))
+@pytest.mark.parametrize("name", list(CONFIGS))
+@torch.no_grad()
+def test_recorded_steps_draw_what_steps_draw(name, context):
+    prior = make(context, name).cuda()
+    _, labels, coarser = inputs(prior)
+    embedded = prior.embed_context(labels.cuda(), [codes.cuda() for codes in coarser])
+    noise = uniforms([1, 2, 3], prior.domain.num_values, 0)
+    *_, recorded = draw_level(prior, embedded, noise, Draw())
+    drawing = Drawing(prior, embedded, noise, Draw(), None)
     for _ in range(prior.domain.num_values):
-        assert prior.step(cache, previous).shape == (3, prior.domain.num_codes)
+        drawing.step()
+    assert torch.equal(recorded, drawing.codes.view_as(recorded))
 
 
 def test_drawing_yields_after_every_position():

@@ -20,17 +20,28 @@ class Recorded:
         action: what to do; reads and writes tensors in place, always the same ones.
         phase: what the next action is made of; equal phases, equal operations.
         skip: does the host's part of the action alone.
+        device: a GPU; all tensors of the action are there.
     """
 
     def __init__(
-        self, action: Callable[[], None], phase: Callable[[], Hashable], skip: Callable[[], None]
+        self,
+        action: Callable[[], None],
+        phase: Callable[[], Hashable],
+        skip: Callable[[], None],
+        device: torch.device,
     ) -> None:
-        self.action, self.phase, self.skip = action, phase, skip
+        self.action, self.phase, self.skip, self.device = action, phase, skip, device
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
-        self.pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.device(device):
+            self.pool = torch.cuda.graph_pool_handle()
+            self.stream = torch.cuda.Stream(device)
 
     def __call__(self) -> None:
         """Does the action."""
+        with torch.cuda.device(self.device):
+            self._do()
+
+    def _do(self) -> None:
         phase = self.phase()
         if phase not in self.graphs:
             self.graphs[phase] = None
@@ -39,7 +50,13 @@ class Recorded:
         graph = self.graphs[phase]
         if graph is None:
             graph = self.graphs[phase] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool):
+            # Other threads may use the device meanwhile, as a loader of pictures does.
+            with torch.cuda.graph(
+                graph,
+                pool=self.pool,
+                stream=self.stream,
+                capture_error_mode="thread_local",
+            ):
                 self.action()
         else:
             self.skip()

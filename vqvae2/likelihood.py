@@ -62,10 +62,11 @@ class Categorical:
             return params.argmax(dim=1)
         probabilities = kept(params.to(uniform.dtype) / draw.temperature, draw).softmax(dim=1)
         cumulative = probabilities.cumsum(dim=1)
-        target = uniform[:, None] * cumulative[:, -1:]
-        codes = torch.searchsorted(cumulative, target, right=True)[:, 0]
-        # uniform < 1, but its product with the last sum may round to that sum.
-        return codes.clamp_max(params.shape[1] - 1)
+        total = cumulative[:, -1:].contiguous()
+        codes = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
+        # uniform < 1, but its product with the total may round to the total: take the last code
+        # that is kept then.
+        return torch.minimum(codes, torch.searchsorted(cumulative, total))[:, 0]
 
 
 @dataclass(frozen=True)

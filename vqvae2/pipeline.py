@@ -22,7 +22,7 @@ from vqvae2.configuration import from_dict, read_json, suggestion, to_dict, writ
 from vqvae2.likelihood import Draw
 from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Domain, Prior, PriorConfig
-from vqvae2.sampling import Box, erase, sample_hierarchy
+from vqvae2.sampling import Box, covered, erase, sample_hierarchy
 from vqvae2.weights import fingerprint, load_weights, read_config, save_module
 
 FORMAT = "vqvae2-pipeline"
@@ -139,7 +139,9 @@ class Pipeline:
     def device(self) -> torch.device:
         """Where the models are."""
         models = (self.autoencoder, *self.priors)
-        return next(p.device for model in models for p in model.parameters())
+        weights = (weight for model in models for weight in model.parameters())
+        first = next(weights, None)
+        return torch.device("cpu") if first is None else first.device
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -201,6 +203,12 @@ class Pipeline:
             raise ValueError(
                 f"Expected one seed a picture, got {len(seeds)} seeds for {len(numbers)} pictures."
             )
+        for level, maps in enumerate(given or ()):
+            if maps is not None and len(maps) != len(numbers):
+                raise ValueError(
+                    f"Expected a given map of level {level} for each of {len(numbers)} pictures, "
+                    f"got {len(maps)}."
+                )
         if not seeds:
             raise ValueError("Expected at least one picture to draw, got none.")
         for first in range(0, len(numbers), batch):
@@ -224,6 +232,8 @@ class Pipeline:
 
         What is drawn sees the kept codes before it in raster order, and all of the kept levels;
         so a lower half continues its upper half, and a box in the middle fits what is above it.
+        Codes see their surroundings: where no level is kept whole, the part is painted over
+        before the rest is encoded, so that nothing of it shows in what is drawn.
 
         Arguments:
             images: (B, C, S, S) in [0, 1].
@@ -238,7 +248,8 @@ class Pipeline:
                 f"keep_levels must be in [0, {levels}), or nothing is left to draw; got "
                 f"{keep_levels}."
             )
-        codes = self.encode(images)
+        self._require_priors()
+        codes = self.encode(images if keep_levels else paint_over(images, box))
         given = [*codes[:keep_levels], *(erase(maps, box) for maps in codes[keep_levels:])]
         return self.sample(labels, seeds, draws=draws, given=given, batch=batch)
 
@@ -246,8 +257,8 @@ class Pipeline:
     def log_prob(self, images: Tensor, labels: Sequence[int | str] | Tensor) -> list[Tensor]:
         """Log-probability in nats of each code of pictures, (B, H, W) a level.
 
-        Of a pixel model each colour's, (B, H, W, 3), whose sum is log p(picture).
-        Their sum bounds log p(codes of the picture), not log p(picture): see `docs/glossary.md`.
+        Their sum is log p(codes), not log p(picture): see `docs/glossary.md`. Of a prior on pixels
+        it is each colour's, (B, H, W, 3), and the sum is log p(picture).
         """
         self._require_priors()
         codes, numbers = self.encode(images), self.labels(labels).to(self.device)
@@ -289,6 +300,27 @@ class Pipeline:
                 f"Needs the priors of all {levels} levels, {len(self.priors)} are trained; repeat "
                 "`vqvae2 train` on this run to train the rest."
             )
+
+
+def paint_over(images: Tensor, box: Box) -> Tensor:
+    """Pictures (B, C, H, W) with the box filled by the nearest row, or column, outside it.
+
+    A box that leaves nothing is filled with grey.
+    """
+    rows, columns = covered(box, *images.shape[2:])
+    painted = images.clone()
+    if rows.start:
+        fill = images[:, :, rows.start - 1 : rows.start, columns]
+    elif rows.stop < images.shape[2]:
+        fill = images[:, :, rows.stop : rows.stop + 1, columns]
+    elif columns.start:
+        fill = images[:, :, rows, columns.start - 1 : columns.start]
+    elif columns.stop < images.shape[3]:
+        fill = images[:, :, rows, columns.stop : columns.stop + 1]
+    else:
+        fill = torch.full_like(images[:, :, :1, :1], 0.5)
+    painted[:, :, rows, columns] = fill
+    return painted
 
 
 def download(name: str) -> Path:

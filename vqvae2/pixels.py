@@ -16,9 +16,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class PixelsConfig:
-    """RGB pictures of 256 intensities."""
+    """RGB pictures of 256 intensities.
+
+    Arguments:
+        num_mixtures: logistics a pixel (PixelCNN++, Eq. 2); 0 for a softmax a colour.
+    """
 
     kind: Literal["pixels"] = "pixels"
+    num_mixtures: int = 0
 
     @property
     def num_levels(self) -> int:

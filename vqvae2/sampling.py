@@ -4,7 +4,8 @@ Each picture has a seed of its own and each level of it a stream of uniform numb
 seed, so picture i is the same in any batch. A number is inverted through the distribution of its
 position (`likelihood.Categorical.sample`), so the sampler never waits for the device.
 
-Legend: `B` batch, `H W` grid, `N = H W` positions.
+Legend: `B` batch, `H W` grid, `N` values a map: H W of codes, whose maps are (B, H, W); of pixels
+3 H W, and their maps are (B, H, W, 3).
 """
 
 import math
@@ -52,7 +53,7 @@ def draw_level(
     drawing = Drawing(prior, context, noise, draw, given)
     step: Callable[[], None] = drawing.step
     if prior.device.type == "cuda":
-        step = Recorded(drawing.step, drawing.phase, drawing.skip)
+        step = Recorded(drawing.step, drawing.phase, drawing.skip, prior.device)
     for _ in range(prior.domain.num_values):
         step()
         yield drawing.codes.view(-1, *prior.domain.shape)
@@ -117,7 +118,7 @@ def draw_hierarchy(
         given: per level a map to keep in part or whole (see `draw_level`), or None. A level given
             whole is not drawn: keep the coarsest and redraw the others to get variations.
     """
-    check_request(priors, labels, seeds, draws)
+    check_request(priors, labels, seeds, draws, given)
     maps: list[Tensor] = []
     for level, (prior, draw) in enumerate(zip(priors, draws, strict=True)):
         known = None if given is None else given[level]
@@ -152,17 +153,22 @@ def sample_hierarchy(
 
 def erase(codes: Tensor, box: Box) -> Tensor:
     """A map (B, H, W, ...) with `UNKNOWN` where the box covers any of a position."""
+    rows, columns = covered(box, *codes.shape[1:3])
+    erased = codes.clone()
+    erased[:, rows, columns] = UNKNOWN
+    return erased
+
+
+def covered(box: Box, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of an H x W grid that the box covers any of."""
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ValueError(
             f"A box is left, top, right, bottom in parts of the sides, 0 <= left < right <= 1 and "
             f"0 <= top < bottom <= 1; got {', '.join(f'{side:g}' for side in box)}."
         )
-    height, width = codes.shape[1:3]
-    erased = codes.clone()
     rows = slice(math.floor(top * height), math.ceil(bottom * height))
-    erased[:, rows, math.floor(left * width) : math.ceil(right * width)] = UNKNOWN
-    return erased
+    return rows, slice(math.floor(left * width), math.ceil(right * width))
 
 
 def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
@@ -182,9 +188,17 @@ def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
 
 
 def check_request(
-    priors: Sequence[Prior], labels: Tensor, seeds: Sequence[int], draws: Sequence[Draw]
+    priors: Sequence[Prior],
+    labels: Tensor,
+    seeds: Sequence[int],
+    draws: Sequence[Draw],
+    given: Sequence[Tensor | None] | None,
 ) -> None:
-    """Raises ValueError unless there is a seed a label and a draw a level."""
+    """Raises ValueError unless there is a seed a label, and a draw and a given map a level."""
+    if given is not None and len(given) != len(priors):
+        raise ValueError(
+            f"Expected one given map, or None, a level ({len(priors)} levels), got {len(given)}."
+        )
     if len(seeds) != len(labels):
         raise ValueError(
             f"Expected one seed a picture, got {len(seeds)} seeds for {len(labels)} labels."

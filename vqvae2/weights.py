@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from vqvae2.configuration import read_json, write_bytes, write_json
 
+VERSION = 2
+"""Of the models' files: the names of weights, and what configs say."""
+
 
 def fingerprint(module: nn.Module) -> str:
     """A short hex digest of all weights and buffers: equal weights, equal digest."""
@@ -32,7 +35,7 @@ def save_module(folder: Path, name: str, config: Mapping[str, Any], module: nn.M
 
     tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(tensors, {"format": "pt"}))
-    write_json(folder / "config.json", name, 1, config)
+    write_json(folder / "config.json", name, VERSION, config)
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} holds no {name}: {path.name} is missing.")
-    return read_json(path, name, 1)
+    return read_json(path, name, VERSION)
 
 
 def load_weights(folder: Path, module: nn.Module) -> None:

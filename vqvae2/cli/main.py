@@ -76,7 +76,9 @@ def guarded(command: Callable[[], None]) -> int:
         mendable = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError)
         # By name, so that a command that needs no torch does not import it for this.
         if type(error).__name__ == "OutOfMemoryError":
-            return complain("Out of memory; use a smaller batch, or --stage1.train.accumulate 2.")
+            return complain(
+                "Out of memory; use a smaller --batch, or train with --stage2.0.accumulate 2."
+            )
         if not mendable or os.environ.get("VQVAE2_TRACEBACK"):
             raise
         return complain(sentence(error))

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, count, monitor
 from vqvae2.cli.parse import parse
-from vqvae2.cli.sample import at_least_one, drawing, open_pipeline, output_folder, safe
+from vqvae2.cli.sample import at_least_one, drawing, open_pipeline, output_folder
 from vqvae2.configuration import to_dict
 from vqvae2.data.images import Pictures, load_folder
 from vqvae2.pipeline import Pipeline
@@ -101,11 +102,16 @@ def main(arguments: list[str]) -> None:
                         "seed": seed,
                         "draws": to_dict(tuple(draws)),
                     }
-                    name = f"{safe(pictures.name(index))}-{seed:05d}.png"
+                    # The whole name with its folders: two may differ in nothing else.
+                    name = f"{pictures.name(index)}-{seed:05d}.png"
                     save_png(out / name, to_pil(version), settings)
                 if len(rows) < ROWS_ON_A_SHEET:
-                    rows.append(torch.cat([kept(image, box, options.keep_levels), drawn]))
+                    rows.append(
+                        torch.cat([kept(pipeline, image, box, options.keep_levels), drawn])
+                    )
             view.pictures("redrawing", int(indices[-1]) + 1, len(pictures))
+    for name, reason in pictures.reasons.items():
+        console.print(f"skipped {name}: {reason}", style="yellow")
     titles = ["picture", "kept", *(f"seed {seed}" for seed in seeds)]
     save_png(grid, sheet(rows, titles=titles, scale=max(1, 96 // size)))
     console.print(f"{count(len(pictures) * options.count, 'picture')} in {out}, on {grid}")
@@ -138,8 +144,16 @@ def classes(pipeline: Pipeline, pictures: Pictures, name: str) -> Tensor:
     return pipeline.labels(folders)
 
 
-def kept(image: Tensor, box: Box, keep_levels: int) -> Tensor:
-    """A picture, and itself with grey where it is drawn anew; (2, C, S, S)."""
-    covered = erase(torch.zeros(1, *image.shape[1:], dtype=torch.int64), box) == UNKNOWN
-    grey = 0.5 + 0.5 * (image - 0.5) if keep_levels else torch.full_like(image, 0.5)
-    return torch.stack([image, torch.where(covered, grey, image)])
+def kept(pipeline: Pipeline, image: Tensor, box: Box, keep_levels: int) -> Tensor:
+    """A picture, and what of it is kept, (2, C, S, S).
+
+    Whole cells of codes are drawn anew: grey, or what the kept levels alone draw there.
+    """
+    codes = pipeline.encode(image[None])
+    height, width = codes[keep_levels].shape[1:3]
+    cells = erase(torch.zeros(1, height, width), box) == UNKNOWN
+    covered = F.interpolate(cells[None].float(), size=image.shape[1:])[0] > 0
+    below = torch.full_like(image, 0.5)
+    if keep_levels:
+        below = pipeline.decode(codes, range(keep_levels))[0].cpu()
+    return torch.stack([image, torch.where(covered, below, image)])

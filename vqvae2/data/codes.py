@@ -31,28 +31,13 @@ PICTURES_A_SHARD = 8192
 
 
 class Codes(Protocol):
-    """What a prior learns from: `CodeData`, or `PixelData`."""
+    """What a prior learns from: `CodeData`, or `vqvae2.data.pixels.PixelData`."""
 
     def __len__(self) -> int:
         """N."""
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """Values (B, H, W, ...) int64 a level, coarsest first, and labels (B,)."""
-
-
-@dataclass(frozen=True)
-class PixelData:
-    """Pictures as their own codes, for a prior on pixels."""
-
-    pictures: Pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
-        """One level, the pictures (B, H, W, 3) int64, and labels (B,)."""
-        images = self.pictures.batch(indices).movedim(1, -1)
-        return [images.long()], self.pictures.labels[indices]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,8 +126,9 @@ class CausalAttention(nn.Module):
 
 def require_heads(channels: int, num_heads: int) -> None:
     """Raises ValueError unless the heads share the channels evenly."""
-    if channels % num_heads:
+    if num_heads < 1 or channels % num_heads:
+        heads = max(1, num_heads)
         raise ValueError(
             f"Heads must divide the channels, got {channels} channels and {num_heads} heads; "
-            f"use {max(1, channels // num_heads) * num_heads} channels."
+            f"use {max(1, channels // heads) * heads} channels."
         )

@@ -9,7 +9,6 @@ One layer already sees the whole past. Layers are residual.
 Legend: `B` batch, `C` channels, `S` state channels a direction, `H W` grid.
 """
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -17,17 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.nn.causal import (
-    PastConv,
-    Place,
-    RasterCache,
-    RasterConv,
-    pointwise,
-    row_of,
-    shift_down,
-)
-from vqvae2.priors.network import Network
+from vqvae2.nn.causal import RasterCache, RasterConv, pointwise, shift_down
+from vqvae2.priors.network import require_positive
 from vqvae2.priors.row_lstm import advance
+from vqvae2.priors.stack import Layer, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +32,6 @@ class DiagonalBiLSTMConfig:
         num_layers: LSTM layers.
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: on each layer's output.
-        num_mixtures: logistics a pixel; 0 for a softmax.
     """
 
     kind: Literal["diagonal-bilstm"] = "diagonal-bilstm"
@@ -49,7 +40,12 @@ class DiagonalBiLSTMConfig:
     num_layers: int = 7
     num_conditioning_blocks: int = 4
     dropout: float = 0.1
-    num_mixtures: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be built."""
+        require_positive(
+            channels=self.channels, state_channels=self.state_channels, num_layers=self.num_layers
+        )
 
 
 @dataclass
@@ -78,17 +74,7 @@ class LayerCache:
     waiting: Tensor
 
 
-@dataclass
-class DiagonalBiLSTMCache:
-    """State between two steps."""
-
-    place: Place
-    context: Tensor
-    first: RasterCache
-    layers: list[LayerCache]
-
-
-class DiagonalBiLSTMLayer(nn.Module):
+class DiagonalBiLSTMLayer(Layer):
     """One residual layer of both directions."""
 
     def __init__(self, config: DiagonalBiLSTMConfig) -> None:
@@ -180,53 +166,10 @@ class DiagonalBiLSTMLayer(nn.Module):
         return both[number, :, :, tap]
 
 
-class DiagonalBiLSTM(Network):
-    """See the file's text."""
-
-    FIRST_KERNEL = 7
-
-    def __init__(self, config: DiagonalBiLSTMConfig, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.grid, self.num_features = grid, config.channels
-        self.first = PastConv(config.channels, config.channels, self.FIRST_KERNEL)
-        self.layers = nn.ModuleList(DiagonalBiLSTMLayer(config) for _ in range(config.num_layers))
-
-    def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Features (B, C, H, W)."""
-        x: Tensor = self.first(values)
-        for layer in self.layers:
-            x = layer(x, context)
-        return x
-
-    def new_cache(self, context: Tensor, batch: int) -> DiagonalBiLSTMCache:
-        """The state before the first position."""
-        width = self.grid[1]
-        return DiagonalBiLSTMCache(
-            place=Place.start(width, context.device),
-            context=context,
-            first=self.first.new_cache(batch, width),
-            layers=[layer.new_cache(batch, width) for layer in self._layers()],
-        )
-
-    def phase(self, cache: DiagonalBiLSTMCache) -> Hashable:
-        """Does a row begin?"""
-        return cache.place.begins_row
-
-    def step(self, cache: DiagonalBiLSTMCache, before: Tensor) -> Tensor:
-        """Features (B, C) of the next position."""
-        place = cache.place
-        if place.begins_row:
-            context = row_of(cache.context, place.row)
-            for layer, state in zip(self._layers(), cache.layers, strict=True):
-                layer.begin_row(state, context)
-        x = self.first.step(cache.first, before, place)
-        for layer, state in zip(self._layers(), cache.layers, strict=True):
-            x = layer.step(state, x, place.column)
-        place.advance()
-        return x
-
-    def _layers(self) -> list[DiagonalBiLSTMLayer]:
-        return cast(list[DiagonalBiLSTMLayer], list(self.layers))
+def diagonal_bilstm(config: DiagonalBiLSTMConfig, grid: tuple[int, int]) -> Stack:
+    """The network that `config` describes."""
+    layers = [DiagonalBiLSTMLayer(config) for _ in range(config.num_layers)]
+    return Stack(layers, config.channels, grid)
 
 
 def skew(x: Tensor) -> Tensor:

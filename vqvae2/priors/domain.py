@@ -20,6 +20,8 @@ class Domain:
         num_classes: labels are in [0, num_classes); pictures without labels are all of class 0.
         channels: values a position, drawn one after the other: 1 for codes, colours for pixels.
         ordered: whether values are intensities, near numbers near colours.
+        num_mixtures: logistics a pixel (PixelCNN++, Eq. 2); 0 for a softmax a value, which is all
+            that values without an order can have.
     """
 
     num_codes: int
@@ -28,6 +30,12 @@ class Domain:
     num_classes: int = 1
     channels: int = 1
     ordered: bool = False
+    num_mixtures: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses mixtures where there is no order."""
+        if self.num_mixtures and not self.ordered:
+            raise ValueError("A mixture of logistics needs values with an order; codes have none.")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,8 +5,8 @@ through a link, the vertical stack. Every gate is biased by the context, label a
 
     y = tanh(a + U context) * sigmoid(b + V context)
 
-Every few layers the horizontal stack attends to its whole past. Residual 1x1 blocks follow the
-last layer.
+Every few layers the horizontal stack attends to its whole past. Residual 1x1 blocks and a ReLU
+follow the last layer.
 
 Legend: `B` batch, `C` channels, `G` residual channels (width of a gate), `H W` grid, `N = H W`,
 `R` rows and `L` columns of a window, `layers` their number.
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.nn.attention import CausalAttention, KeyValueCache
+from vqvae2.nn.attention import CausalAttention, KeyValueCache, require_heads
 from vqvae2.nn.causal import (
     HorizontalConv,
     Place,
@@ -31,7 +32,7 @@ from vqvae2.nn.causal import (
     shift_raster,
 )
 from vqvae2.nn.residual import ResidualStack
-from vqvae2.priors.network import Network
+from vqvae2.priors.network import Network, require_odd, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,6 @@ class GatedPixelCNNConfig:
         num_output_blocks: residual 1x1 blocks before the head.
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: after each gate, in the stacks, and on the attention logits.
-        num_mixtures: logistics a pixel; 0 for a softmax.
     """
 
     kind: Literal["gated-pixelcnn"] = "gated-pixelcnn"
@@ -61,12 +61,17 @@ class GatedPixelCNNConfig:
     num_output_blocks: int = 2
     num_conditioning_blocks: int = 4
     dropout: float = 0.1
-    num_mixtures: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses filters without a centre."""
-        if self.kernel % 2 == 0 or self.kernel < 1:
-            raise ValueError(f"The kernel of a causal filter must be odd, got {self.kernel}.")
+        """Refuses what cannot be built."""
+        require_odd(self.kernel)
+        require_positive(
+            channels=self.channels,
+            residual_channels=self.residual_channels,
+            num_layers=self.num_layers,
+        )
+        if self.attention_every:
+            require_heads(self.channels, self.num_heads)
 
 
 @dataclass
@@ -164,7 +169,7 @@ class GatedPixelCNN(Network):
         v, h = shift_down(values) + place, shift_raster(values) + place
         for layer in self.layers:
             v, h = layer(v, h, context)
-        return cast(Tensor, self.output(h))
+        return F.relu(self.output(h))
 
     def new_cache(self, context: Tensor, batch: int) -> GatedPixelCNNCache:
         """The state before the first position."""
@@ -223,7 +228,7 @@ class GatedPixelCNN(Network):
             h = layer.step_column(columns, bias, h)
             if layer.attention is not None:
                 h = layer.attention.step(next(attention), h, place)
-        return cast(Tensor, self.output(h[:, :, None, None])[:, :, 0, 0])
+        return F.relu(self.output(h[:, :, None, None])[:, :, 0, 0])
 
     def _layers(self) -> list[GatedLayer]:
         return cast(list[GatedLayer], list(self.layers))

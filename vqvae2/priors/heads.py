@@ -22,18 +22,22 @@ from vqvae2.priors.domain import Domain
 
 
 class Head(nn.Module, ABC):
-    """The last layers of a prior, local to a position."""
+    """The last layer of a prior, local to a position; networks end in their own activation."""
 
     @abstractmethod
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
         """Parameters (B, P, H, W) of maps of values, from features (B, F, H, W)."""
 
     @abstractmethod
-    def step(self, features: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    def begin(self, features: Tensor) -> Tensor:
+        """What the values of one position share, (B, ...), from features (B, F)."""
+
+    @abstractmethod
+    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """Logits (B, K) of the next value at one position.
 
         Arguments:
-            features: (B, F).
+            begun: from `begin`.
             earlier: the position's values so far, (B,) each.
         """
 
@@ -43,7 +47,7 @@ class Head(nn.Module, ABC):
 
 
 class CodeHead(Head):
-    """ReLU and a 1x1 convolution."""
+    """A 1x1 convolution."""
 
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
@@ -51,11 +55,15 @@ class CodeHead(Head):
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
         """Logits (B, K, H, W)."""
-        return cast(Tensor, self.logits(F.relu(features)))
+        return cast(Tensor, self.logits(features))
 
-    def step(self, features: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    def begin(self, features: Tensor) -> Tensor:
         """Logits (B, K)."""
-        return pointwise(self.logits, F.relu(features))
+        return pointwise(self.logits, features)
+
+    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """The same logits: a position has one code."""
+        return begun
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
         """(B, H, W)."""
@@ -83,7 +91,7 @@ class PixelHead(Head):
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
         """Logits (B, channels K, H, W), colour after colour."""
-        hidden = self.hidden(F.relu(features)).chunk(self.domain.channels, dim=1)
+        hidden = self.hidden(features).chunk(self.domain.channels, dim=1)
         logits = []
         for colour, logit in enumerate(self.logits):
             h = hidden[colour]
@@ -92,21 +100,25 @@ class PixelHead(Head):
             logits.append(logit(F.relu(h)))
         return torch.cat(logits, dim=1)
 
-    def step(self, features: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    def begin(self, features: Tensor) -> Tensor:
+        """Hidden channels of all colours, (B, channels F)."""
+        return pointwise(self.hidden, features)
+
+    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """Logits (B, K) of the next colour."""
-        colour, width = len(earlier), features.shape[1]
-        rows = slice(colour * width, (colour + 1) * width)
-        weight, bias = self.hidden.weight[rows].flatten(1), cast(Tensor, self.hidden.bias)[rows]
-        h = F.linear(F.relu(features), weight, bias)
+        colour = len(earlier)
+        h = begun.chunk(self.domain.channels, dim=1)[colour]
         for embedding, value in zip(self._earlier(colour), earlier, strict=True):
             h = h + embedding(value)
         return pointwise(cast(nn.Conv2d, self.logits[colour]), F.relu(h))
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """(B, H, W, channels)."""
-        logits = params.chunk(self.domain.channels, dim=1)
-        pairs = zip(logits, values.unbind(-1), strict=True)
-        return torch.stack([Categorical.log_prob(*pair) for pair in pairs], dim=-1)
+        """Shaped as `values`, (B, H, W, channels) or of grey pixels (B, H, W)."""
+        logits = params.unflatten(1, (self.domain.channels, -1))
+        colours = values.view(*values.shape[:3], -1).unbind(-1)
+        pairs = zip(logits.unbind(1), colours, strict=True)
+        nats = [Categorical.log_prob(*pair) for pair in pairs]
+        return torch.stack(nats, dim=-1).view_as(values)
 
     def _earlier(self, colour: int) -> list[nn.Module]:
         """The embeddings of the colours before `colour`, for its logits."""
@@ -115,23 +127,31 @@ class PixelHead(Head):
 
 
 class MixtureHead(Head):
-    """ReLU and a 1x1 convolution to the parameters of a mixture over the pixel."""
+    """A 1x1 convolution to the parameters of a mixture over the pixel.
 
-    def __init__(self, domain: Domain, num_features: int, num_mixtures: int) -> None:
+    In float32 also where the network runs in bfloat16, whose numbers near 1 are as far apart as
+    half an intensity.
+    """
+
+    def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
-        self.mixture = LogisticMixture(num_mixtures, domain.channels, domain.num_codes)
+        self.mixture = LogisticMixture(domain.num_mixtures, domain.channels, domain.num_codes)
         self.params = nn.Conv2d(num_features, self.mixture.num_params, 1)
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
         """Mixture parameters (B, P, H, W)."""
-        return cast(Tensor, self.params(F.relu(features)))
+        with torch.autocast(features.device.type, enabled=False):
+            return cast(Tensor, self.params(features.to(self.params.weight.dtype)))
 
-    def step(self, features: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+    def begin(self, features: Tensor) -> Tensor:
+        """Mixture parameters (B, P)."""
+        return pointwise(self.params, features)
+
+    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """Logits (B, K) of the next colour."""
-        return self.mixture.logits(pointwise(self.params, F.relu(features)), earlier)
+        return self.mixture.logits(begun, earlier)
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """(B, H, W) of grey pixels, (B, H, W, channels) of coloured ones."""
-        colours = values.unsqueeze(-1) if self.mixture.channels == 1 else values
-        nats = self.mixture.log_prob(params, colours)
-        return nats.view_as(values)
+        """Shaped as `values`, (B, H, W, channels) or of grey pixels (B, H, W)."""
+        colours = values.view(*values.shape[:3], -1)
+        return self.mixture.log_prob(params, colours).view_as(values)

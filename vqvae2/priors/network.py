@@ -55,3 +55,16 @@ class Network(nn.Module, ABC):
             cache: from `new_cache`, owned by the caller; its tensors keep their shapes.
             before: (B, C), the embedded values of the position before; zeros at the first.
         """
+
+
+def require_positive(**numbers: int) -> None:
+    """Raises ValueError unless all are at least 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"A prior's {name} must be at least 1, got {number}.")
+
+
+def require_odd(kernel: int) -> None:
+    """Raises ValueError for filters without a centre."""
+    if kernel % 2 == 0 or kernel < 1:
+        raise ValueError(f"The kernel of a causal filter must be odd, got {kernel}.")

@@ -32,7 +32,7 @@ from vqvae2.nn.causal import (
     row_of,
     shift_down,
 )
-from vqvae2.priors.network import Network
+from vqvae2.priors.network import Network, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,6 @@ class PixelCNNPPConfig:
         num_scales: the grid's sides must be multiples of 2 to the power of one less.
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: inside each layer.
-        num_mixtures: logistics a pixel; 0 for a softmax.
     """
 
     kind: Literal["pixelcnnpp"] = "pixelcnnpp"
@@ -54,29 +53,45 @@ class PixelCNNPPConfig:
     num_scales: int = 3
     num_conditioning_blocks: int = 4
     dropout: float = 0.5
-    num_mixtures: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be built."""
+        require_positive(
+            channels=self.channels, num_layers=self.num_layers, num_scales=self.num_scales
+        )
 
 
 @dataclass
 class ScaleCache:
-    """What one scale keeps, and the coarser one inside it.
+    """What one scale keeps.
 
     Arguments:
         rows: two windows (B, 2C, 2, W) for each layer of `u`.
         positions: two caches for each layer of `l`.
-        shrink_row: rows of `u` that the next coarser row comes from, (B, C, 2, W).
-        shrink: positions of `l` that the next coarser position comes from.
-        grown_rows, grown: what coarser rows and positions mean here, (B, C, 2, W): of two rows.
-        inner: of the coarser scale.
+        coarser: of the coarser scales.
     """
 
     rows: list[tuple[Tensor, Tensor]]
     positions: list[tuple[RasterCache, RasterCache]]
-    shrink_row: Tensor
-    shrink: RasterCache | None
+    coarser: "CoarserCache | None"
+
+
+@dataclass
+class CoarserCache:
+    """What the way to a coarser scale and back keeps.
+
+    Arguments:
+        rows: of `u` that the next coarser row comes from, (B, C, 2, W).
+        positions: of `l` that the next coarser position comes from.
+        scale: of the coarser scale.
+        grown_rows, grown: what coarser rows and positions mean here, (B, C, 2, W): of two rows.
+    """
+
+    rows: Tensor
+    positions: RasterCache
+    scale: ScaleCache
     grown_rows: Tensor
     grown: Tensor
-    inner: "ScaleCache | None"
 
 
 @dataclass
@@ -180,7 +195,7 @@ class PositionLayer(nn.Module):
 class Scale(nn.Module):
     """Layers at one resolution, the coarser scales between those down and those up."""
 
-    inner: "Scale | None"
+    coarser: "Coarser | None"
 
     def __init__(self, config: PixelCNNPPConfig, num_coarser: int) -> None:
         super().__init__()
@@ -190,28 +205,20 @@ class Scale(nn.Module):
         self.num_down = config.num_layers
         self.rows = nn.ModuleList(RowLayer(width, dropout, up) for up in directions)
         self.positions = nn.ModuleList(PositionLayer(width, dropout, up) for up in directions)
-        self.inner = None
-        if num_coarser:
-            self.shrink_rows = VerticalConv(width, width, 2, 3, stride=2)
-            self.shrink = RasterConv(width, width, width, above=1, left=1, right=0, stride=2)
-            self.inner = Scale(config, num_coarser - 1)
-            self.grow_rows = nn.ConvTranspose2d(width, width, 2, stride=2)
-            self.grow = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.coarser = Coarser(config, num_coarser) if num_coarser else None
 
     def forward(self, u: Tensor, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Both streams' maps, (B, C, H, W) each, through this scale and all coarser ones."""
-        skips = [(u, x)]
-        for rows, positions in self._down():
+        layers, skips = self._layers(), [(u, x)]
+        for rows, positions in layers[: self.num_down]:
             u = rows(u, context, None)
             x = positions(x, u, context, None)
             skips.append((u, x))
-        if self.inner is None:
+        if self.coarser is None:
             skips.pop()
         else:
-            coarse = context[:, :, ::2, ::2]
-            u, x = self.inner(self.shrink_rows(u), self.shrink(x, coarse), coarse)
-            u, x = self.grow_rows(u), self.grow(x)
-        for rows, positions in self._up():
+            u, x = self.coarser(u, x, context)
+        for rows, positions in layers[self.num_down :]:
             skip_u, skip_x = skips.pop()
             u = rows(u, context, skip_u)
             x = positions(x, u, context, skip_x)
@@ -219,18 +226,11 @@ class Scale(nn.Module):
 
     def new_cache(self, batch: int, width: int) -> ScaleCache:
         """The state before the first row of maps W wide."""
-        down, up = self._down(), self._up()
-        channels = down[0][0].second.conv.in_channels // 2
-        zeros = down[0][1].from_rows.weight.new_zeros
-        coarser = self.inner
+        layers, coarser = self._layers(), self.coarser
         return ScaleCache(
-            rows=[rows.new_cache(batch, width) for rows, _ in down + up],
-            positions=[positions.new_cache(batch, width) for _, positions in down + up],
-            shrink_row=zeros(batch, channels, 2, width),
-            shrink=None if coarser is None else self.shrink.new_cache(batch, width),
-            grown_rows=zeros(batch, channels, 2, width),
-            grown=zeros(batch, channels, 2, width),
-            inner=None if coarser is None else coarser.new_cache(batch, width // 2),
+            rows=[rows.new_cache(batch, width) for rows, _ in layers],
+            positions=[positions.new_cache(batch, width) for _, positions in layers],
+            coarser=None if coarser is None else coarser.new_cache(batch, width),
         )
 
     def begin_row(self, cache: ScaleCache, u: Tensor, context: Tensor, row: int) -> Tensor:
@@ -240,34 +240,20 @@ class Scale(nn.Module):
             context: the row's, (B, X, 1, W or 1).
             row: its number at this scale.
         """
-        skips, layers = [u], iter(zip(cache.rows, cache.positions, strict=True))
-        for rows, positions in self._down():
-            windows, caches = next(layers)
+        layers = list(zip(self._layers(), cache.rows, cache.positions, strict=True))
+        skips = [u]
+        for (rows, positions), windows, caches in layers[: self.num_down]:
             u = rows.step(windows, u, context, None)
             positions.begin_row(caches, u, context)
             skips.append(u)
-        if cache.inner is None:
+        if self.coarser is None or cache.coarser is None:
             skips.pop()
         else:
-            u = self._coarser_row(cache, u, context[..., ::2], row)
-        for rows, positions in self._up():
-            windows, caches = next(layers)
+            u = self.coarser.begin_row(cache.coarser, u, context[..., ::2], row)
+        for (rows, positions), windows, caches in layers[self.num_down :]:
             u = rows.step(windows, u, context, skips.pop())
             positions.begin_row(caches, u, context)
         return u
-
-    def _coarser_row(self, cache: ScaleCache, u: Tensor, context: Tensor, row: int) -> Tensor:
-        """This scale's row of what the coarser one says; computed with every second row."""
-        assert self.inner is not None
-        assert cache.inner is not None
-        assert cache.shrink is not None
-        push(cache.shrink_row, u, dim=2)
-        self.shrink.begin_row(cache.shrink, None if row % 2 else context)
-        if row % 2 == 0:
-            coarse = self.shrink_rows.step(cache.shrink_row)
-            coarse = self.inner.begin_row(cache.inner, coarse, context, row // 2)
-            cache.grown_rows.copy_(self.grow_rows(coarse))
-        return cache.grown_rows[:, :, row % 2 : row % 2 + 1]
 
     def step(self, cache: ScaleCache, x: Tensor, place: tuple[int, int], column: Tensor) -> Tensor:
         """One position of `l`, (B, C) to (B, C).
@@ -276,44 +262,82 @@ class Scale(nn.Module):
             place: its row and column at this scale.
             column: the column again, (1,) on the device.
         """
-        skips, layers = [x], iter(cache.positions)
-        for _, positions in self._down():
-            x = positions.step(next(layers), x, column, None)
+        layers = list(zip(self._layers(), cache.positions, strict=True))
+        skips = [x]
+        for (_, positions), caches in layers[: self.num_down]:
+            x = positions.step(caches, x, column, None)
             skips.append(x)
-        if cache.inner is None:
+        if self.coarser is None or cache.coarser is None:
             skips.pop()
         else:
-            x = self._coarser_position(cache, x, place, column)
-        for _, positions in self._up():
-            x = positions.step(next(layers), x, column, skips.pop())
+            x = self.coarser.step(cache.coarser, x, place, column)
+        for (_, positions), caches in layers[self.num_down :]:
+            x = positions.step(caches, x, column, skips.pop())
         return x
-
-    def _coarser_position(
-        self, cache: ScaleCache, x: Tensor, place: tuple[int, int], column: Tensor
-    ) -> Tensor:
-        """This position of what the coarser scale says; computed with every fourth."""
-        assert self.inner is not None
-        assert cache.inner is not None
-        assert cache.shrink is not None
-        row, number = place
-        self.shrink.see(cache.shrink, x, column)
-        if row % 2 == 0 and number % 2 == 0:
-            halved = column // 2
-            coarse = self.shrink.at(cache.shrink, halved)
-            coarse = self.inner.step(cache.inner, coarse, (row // 2, number // 2), halved)
-            patch = self.grow(coarse[:, :, None, None])
-            cache.grown.index_copy_(3, torch.cat([column, column + 1]), patch)
-        return cache.grown[:, :, row % 2].index_select(2, column)[..., 0]
-
-    def _down(self) -> list[tuple[RowLayer, PositionLayer]]:
-        return self._layers()[: self.num_down]
-
-    def _up(self) -> list[tuple[RowLayer, PositionLayer]]:
-        return self._layers()[self.num_down :]
 
     def _layers(self) -> list[tuple[RowLayer, PositionLayer]]:
         pairs = zip(self.rows, self.positions, strict=True)
         return cast(list[tuple[RowLayer, PositionLayer]], list(pairs))
+
+
+class Coarser(nn.Module):
+    """Both streams at half the sides: down, through the coarser scales, and up again."""
+
+    def __init__(self, config: PixelCNNPPConfig, num_coarser: int) -> None:
+        super().__init__()
+        width = self.width = config.channels
+        self.shrink_rows = VerticalConv(width, width, 2, 3, stride=2)
+        self.shrink = RasterConv(width, width, width, above=1, left=1, right=0, stride=2)
+        self.scale = Scale(config, num_coarser - 1)
+        self.grow_rows = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.grow = nn.ConvTranspose2d(width, width, 2, stride=2)
+
+    def forward(self, u: Tensor, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Both streams' maps, (B, C, H, W) each."""
+        context = context[:, :, ::2, ::2]
+        u, x = self.scale(self.shrink_rows(u), self.shrink(x, context), context)
+        return self.grow_rows(u), self.grow(x)
+
+    def new_cache(self, batch: int, width: int) -> CoarserCache:
+        """The state before the first row of maps W wide, here."""
+        zeros = self.grow.weight.new_zeros
+        return CoarserCache(
+            rows=self.shrink_rows.new_window(batch, width),
+            positions=self.shrink.new_cache(batch, width),
+            scale=self.scale.new_cache(batch, width // 2),
+            grown_rows=zeros(batch, self.width, 2, width),
+            grown=zeros(batch, self.width, 2, width),
+        )
+
+    def begin_row(self, cache: CoarserCache, u: Tensor, context: Tensor, row: int) -> Tensor:
+        """This scale's row of what the coarser one says; computed with every second row.
+
+        Arguments: as of `Scale.begin_row`, but for the context, which is the coarser scale's.
+        """
+        push(cache.rows, u, dim=2)
+        self.shrink.begin_row(cache.positions, None if row % 2 else context)
+        if row % 2 == 0:
+            coarse = self.shrink_rows.step(cache.rows)
+            coarse = self.scale.begin_row(cache.scale, coarse, context, row // 2)
+            cache.grown_rows.copy_(self.grow_rows(coarse))
+        return cache.grown_rows[:, :, row % 2 : row % 2 + 1]
+
+    def step(
+        self, cache: CoarserCache, x: Tensor, place: tuple[int, int], column: Tensor
+    ) -> Tensor:
+        """This position of what the coarser scale says; computed with every fourth.
+
+        Arguments: as of `Scale.step`.
+        """
+        row, number = place
+        self.shrink.see(cache.positions, x, column)
+        if row % 2 == 0 and number % 2 == 0:
+            halved = column // 2
+            coarse = self.shrink.at(cache.positions, halved)
+            coarse = self.scale.step(cache.scale, coarse, (row // 2, number // 2), halved)
+            patch = self.grow(coarse[:, :, None, None])
+            cache.grown.index_copy_(3, torch.cat([column, column + 1]), patch)
+        return cache.grown[:, :, row % 2].index_select(2, column)[..., 0]
 
 
 class PixelCNNPP(Network):

@@ -27,7 +27,7 @@ from vqvae2.nn.causal import (
     row_of,
     shift_raster,
 )
-from vqvae2.priors.network import Network
+from vqvae2.priors.network import Network, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,6 @@ class PixelSNAILConfig:
         value_size: of a head's values.
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: in each residual layer.
-        num_mixtures: logistics a pixel; 0 for a softmax.
     """
 
     kind: Literal["pixelsnail"] = "pixelsnail"
@@ -55,7 +54,16 @@ class PixelSNAILConfig:
     value_size: int = 128
     num_conditioning_blocks: int = 4
     dropout: float = 0.1
-    num_mixtures: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be built."""
+        require_positive(
+            channels=self.channels,
+            num_blocks=self.num_blocks,
+            num_heads=self.num_heads,
+            key_size=self.key_size,
+            value_size=self.value_size,
+        )
 
 
 @dataclass

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.priors.conditioning import Conditioning
-from vqvae2.priors.diagonal_bilstm import DiagonalBiLSTM, DiagonalBiLSTMConfig
+from vqvae2.priors.diagonal_bilstm import DiagonalBiLSTMConfig, diagonal_bilstm
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from vqvae2.priors.heads import CodeHead, Head, MixtureHead, PixelHead
 from vqvae2.priors.network import Network, NetworkCache
-from vqvae2.priors.pixelcnn import PixelCNN, PixelCNNConfig
+from vqvae2.priors.pixelcnn import PixelCNNConfig, pixelcnn
 from vqvae2.priors.pixelcnnpp import PixelCNNPP, PixelCNNPPConfig
 from vqvae2.priors.pixelsnail import PixelSNAIL, PixelSNAILConfig
-from vqvae2.priors.row_lstm import RowLSTM, RowLSTMConfig
+from vqvae2.priors.row_lstm import RowLSTMConfig, row_lstm
 from vqvae2.priors.transformer import Transformer, TransformerConfig
 from vqvae2.priors.values import ValueEmbedding
 
@@ -48,13 +48,13 @@ class PriorCache:
     Arguments:
         index: values done.
         network: the architecture's own.
-        features: (B, F) of the position that the next value belongs to.
+        begun: (B, ...), what the head has made of the position that the next value belongs to.
         values: (B, channels), the last value of each colour.
     """
 
     index: int
     network: NetworkCache
-    features: Tensor
+    begun: Tensor
     values: Tensor
 
 
@@ -74,7 +74,7 @@ class Prior(nn.Module):
         )
         self.values = ValueEmbedding(domain, config.channels)
         self.network = new_network(config, domain.grid)
-        self.head = new_head(config, domain, self.network.num_features)
+        self.head = new_head(domain, self.network.num_features)
 
     def embed_context(self, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """Embeds what the prior is conditioned on, once.
@@ -104,7 +104,9 @@ class Prior(nn.Module):
         return PriorCache(
             index=0,
             network=self.network.new_cache(context, batch),
-            features=context.new_zeros(batch, self.network.num_features),
+            begun=torch.zeros_like(
+                self.head.begin(context.new_zeros(batch, self.network.num_features))
+            ),
             values=torch.zeros(
                 batch, self.domain.channels, dtype=torch.int64, device=context.device
             ),
@@ -125,9 +127,9 @@ class Prior(nn.Module):
             if cache.index == 0:
                 # Nothing stands before the first position, whatever `previous` says.
                 before = torch.zeros_like(before)
-            cache.features.copy_(self.network.step(cache.network, before))
+            cache.begun.copy_(self.head.begin(self.network.step(cache.network, before)))
         cache.index += 1
-        return self.head.step(cache.features, cache.values[:, :colour].unbind(1))
+        return self.head.step(cache.begun, cache.values[:, :colour].unbind(1))
 
     def phase(self, cache: PriorCache) -> Hashable:
         """Steps of equal phase do the same operations on the same tensors."""
@@ -156,11 +158,11 @@ def new_network(config: PriorConfig, grid: tuple[int, int]) -> Network:
         case GatedPixelCNNConfig():
             return GatedPixelCNN(config, grid)
         case PixelCNNConfig():
-            return PixelCNN(config, grid)
+            return pixelcnn(config, grid)
         case RowLSTMConfig():
-            return RowLSTM(config, grid)
+            return row_lstm(config, grid)
         case DiagonalBiLSTMConfig():
-            return DiagonalBiLSTM(config, grid)
+            return diagonal_bilstm(config, grid)
         case PixelCNNPPConfig():
             return PixelCNNPP(config, grid)
         case PixelSNAILConfig():
@@ -169,11 +171,9 @@ def new_network(config: PriorConfig, grid: tuple[int, int]) -> Network:
             return Transformer(config, grid)
 
 
-def new_head(config: PriorConfig, domain: Domain, num_features: int) -> Head:
+def new_head(domain: Domain, num_features: int) -> Head:
     """The head for codes, or for pixels by a softmax or a mixture."""
     if not domain.ordered:
-        # Codes have no order that a logistic distribution could follow.
         return CodeHead(domain, num_features)
-    if config.num_mixtures:
-        return MixtureHead(domain, num_features, config.num_mixtures)
-    return PixelHead(domain, num_features)
+    kind = MixtureHead if domain.num_mixtures else PixelHead
+    return kind(domain, num_features)

@@ -9,15 +9,15 @@ rows above is a triangle. Layers are residual.
 Legend: `B` batch, `C` channels, `S` state channels, `H W` grid.
 """
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from vqvae2.nn.causal import PastConv, Place, RasterCache, RasterConv, pointwise, row_of
-from vqvae2.priors.network import Network
+from vqvae2.nn.causal import RasterCache, RasterConv, pointwise
+from vqvae2.priors.network import require_odd, require_positive
+from vqvae2.priors.stack import Layer, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,6 @@ class RowLSTMConfig:
         kernel: columns of the row above that a state comes from, odd.
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: on each layer's output.
-        num_mixtures: logistics a pixel; 0 for a softmax.
     """
 
     kind: Literal["row-lstm"] = "row-lstm"
@@ -41,7 +40,13 @@ class RowLSTMConfig:
     kernel: int = 3
     num_conditioning_blocks: int = 4
     dropout: float = 0.1
-    num_mixtures: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be built."""
+        require_positive(
+            channels=self.channels, state_channels=self.state_channels, num_layers=self.num_layers
+        )
+        require_odd(self.kernel)
 
 
 @dataclass
@@ -62,17 +67,7 @@ class LayerCache:
     above: Tensor
 
 
-@dataclass
-class RowLSTMCache:
-    """State between two steps."""
-
-    place: Place
-    context: Tensor
-    first: RasterCache
-    layers: list[LayerCache]
-
-
-class RowLSTMLayer(nn.Module):
+class RowLSTMLayer(Layer):
     """One residual layer."""
 
     def __init__(self, config: RowLSTMConfig) -> None:
@@ -121,52 +116,9 @@ class RowLSTMLayer(nn.Module):
         return x + pointwise(self.out, hidden)
 
 
-class RowLSTM(Network):
-    """See the file's text."""
-
-    FIRST_KERNEL = 7
-
-    def __init__(self, config: RowLSTMConfig, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.grid, self.num_features = grid, config.channels
-        self.first = PastConv(config.channels, config.channels, self.FIRST_KERNEL)
-        self.layers = nn.ModuleList(RowLSTMLayer(config) for _ in range(config.num_layers))
-
-    def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Features (B, C, H, W)."""
-        x: Tensor = self.first(values)
-        for layer in self.layers:
-            x = layer(x, context)
-        return x
-
-    def new_cache(self, context: Tensor, batch: int) -> RowLSTMCache:
-        """The state before the first position."""
-        width = self.grid[1]
-        return RowLSTMCache(
-            place=Place.start(width, context.device),
-            context=context,
-            first=self.first.new_cache(batch, width),
-            layers=[layer.new_cache(batch, width) for layer in self._layers()],
-        )
-
-    def phase(self, cache: RowLSTMCache) -> Hashable:
-        """Does a row begin?"""
-        return cache.place.begins_row
-
-    def step(self, cache: RowLSTMCache, before: Tensor) -> Tensor:
-        """Features (B, C) of the next position."""
-        place = cache.place
-        if place.begins_row:
-            for layer, state in zip(self._layers(), cache.layers, strict=True):
-                layer.begin_row(state, row_of(cache.context, place.row))
-        x = self.first.step(cache.first, before, place)
-        for layer, state in zip(self._layers(), cache.layers, strict=True):
-            x = layer.step(state, x, place.column)
-        place.advance()
-        return x
-
-    def _layers(self) -> list[RowLSTMLayer]:
-        return cast(list[RowLSTMLayer], list(self.layers))
+def row_lstm(config: RowLSTMConfig, grid: tuple[int, int]) -> Stack:
+    """The network that `config` describes."""
+    return Stack([RowLSTMLayer(config) for _ in range(config.num_layers)], config.channels, grid)
 
 
 def advance(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vqvae2.nn.attention import KeyValueCache, attend, require_heads
 from vqvae2.nn.causal import Place, row_of, shift_raster
-from vqvae2.priors.network import Network
+from vqvae2.priors.network import Network, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,6 @@ class TransformerConfig:
         widening: hidden channels of a block's two-layer network, in C.
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: on what each half of a block adds.
-        num_mixtures: logistics a pixel; 0 for a softmax.
     """
 
     kind: Literal["transformer"] = "transformer"
@@ -42,10 +41,10 @@ class TransformerConfig:
     widening: int = 4
     num_conditioning_blocks: int = 4
     dropout: float = 0.1
-    num_mixtures: int = 0
 
     def __post_init__(self) -> None:
         """Refuses heads that cannot be turned in two dimensions."""
+        require_positive(num_layers=self.num_layers, widening=self.widening)
         require_heads(self.channels, self.num_heads)
         if self.channels // self.num_heads % 4:
             raise ValueError(

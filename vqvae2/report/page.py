@@ -125,7 +125,7 @@ class Page:
             "preset": run.preset,
             "data": run.data.source,
             "pictures": f"{run.data.size}x{run.data.size}",
-            "codes": f"{grids}, K = {self.num_codes}",
+            "codes": "none" if run.on_pixels else f"{grids}, K = {self.num_codes}",
             "classes": str(run.num_classes) if run.num_classes > 1 else "none",
             "seed": str(run.seed),
             "date": datetime.now(UTC).date().isoformat(),

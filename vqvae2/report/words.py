@@ -28,7 +28,7 @@ MEANINGS = {
     "priors.train_nats_per_code": "of training pictures",
     "priors.gap_nats_per_code": "held out minus training: how much was learnt by heart",
     "priors.parameters": "of each prior",
-    "priors.held_out_bits_per_dim": "rate of all codes, bits per picture value",
+    "priors.held_out_bits_per_dim": "bits per picture value: rate of the codes; of pixels, theirs",
     "priors.held_out_bits_per_dim_level": "the same, level by level",
 }
 """What the figures of metrics.json are; others are shown without a word."""

@@ -1,6 +1,6 @@
 """What a run is: one frozen value, resolved before it starts and saved with it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vqvae2.autoencoder import VQVAEConfig
@@ -137,11 +137,17 @@ class Run:
     def domain(self, level: int) -> Domain:
         """What the prior of `level` is a distribution over."""
         grids = self.grids()
-        return Domain(
+        codes = Domain(
             num_codes=self.autoencoder.num_codes,
             grid=grids[level],
             coarser_grids=tuple(grids[:level]),
             num_classes=self.num_classes,
-            channels=self.autoencoder.image_channels if self.on_pixels else 1,
-            ordered=self.on_pixels,
+        )
+        if not isinstance(self.autoencoder, PixelsConfig):
+            return codes
+        return replace(
+            codes,
+            channels=self.autoencoder.image_channels,
+            ordered=True,
+            num_mixtures=self.autoencoder.num_mixtures,
         )

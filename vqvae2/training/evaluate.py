@@ -11,9 +11,10 @@ import torch
 
 import vqvae2
 from vqvae2.autoencoder import VQVAE
-from vqvae2.data.codes import Codes, PixelData, read_codes
+from vqvae2.data.codes import Codes, read_codes
 from vqvae2.data.images import Pictures, open_held_out, open_pictures
 from vqvae2.data.order import spread
+from vqvae2.data.pixels import PixelData
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
 from vqvae2.pipeline import Pipeline

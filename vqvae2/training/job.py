@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from vqvae2.autoencoder import VQVAE
+from vqvae2.autoencoder import VQVAE, VQVAEConfig
 from vqvae2.configuration import to_dict, write_json
-from vqvae2.data.codes import Codes, PixelData, extract, read_codes
+from vqvae2.data.codes import Codes, extract, read_codes
 from vqvae2.data.images import PictureData
 from vqvae2.data.order import spread
+from vqvae2.data.pixels import PixelData
 from vqvae2.metrics.distortion import figures as distortion_figures
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import nats_per_code
@@ -27,11 +28,10 @@ from vqvae2.pipeline import (
     PipelineConfig,
     load_autoencoder,
     load_prior,
-    new_autoencoder,
     save_autoencoder,
     save_prior,
 )
-from vqvae2.pixels import Pixels
+from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator
 from vqvae2.sheets import batches
@@ -93,6 +93,10 @@ class Job:
                 draws=self.run.draws,
             )
             write_json(self.folder.model / "config.json", FORMAT, 1, to_dict(pipeline))
+            if isinstance(self.run.autoencoder, PixelsConfig):
+                # Nothing is to be learnt of it: here, before the ranks go their ways.
+                pixels = Pixels(self.run.autoencoder)
+                save_autoencoder(self.folder.model / "autoencoder", pixels)
         self.accelerator.wait_for_everyone()
 
     def _facts(self) -> dict[str, Any]:
@@ -109,10 +113,9 @@ class Job:
     def _stage1(self) -> Iterator[Event]:
         device, held_out = self.accelerator.device, self.data.held_out
         seed_weights(self.run.seed, "autoencoder")
-        model = new_autoencoder(self.run.autoencoder).to(device)
-        if self.run.stage1 is None or isinstance(model, Pixels):
-            self._save_autoencoder(model)
-            return
+        assert isinstance(self.run.autoencoder, VQVAEConfig)
+        assert self.run.stage1 is not None
+        model = VQVAE(self.run.autoencoder).to(device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         task = Stage1(
             module=model,
@@ -136,9 +139,6 @@ class Job:
 
         learning = Learning("stage1", task, measure, "mse", draw)
         yield from learn(self.folder, learning, self.accelerator, self.should_stop)
-        self._save_autoencoder(model)
-
-    def _save_autoencoder(self, model: VQVAE | Pixels) -> None:
         if self.accelerator.is_main_process:
             save_autoencoder(self.folder.model / "autoencoder", model)
         self.accelerator.wait_for_everyone()

@@ -47,7 +47,7 @@ class RunFolder:
             facts: of the pictures: classes, counts, fingerprints, skipped.
         """
         path = self.path / "config.json"
-        if path.exists() and self.begun("stage1"):
+        if path.exists() and any(self.begun(stage) for stage in self.read().trainings()):
             changed = differences(to_dict(self.read()), to_dict(run))
             fixed = [line for line in changed if not self._may_change(line.split(":")[0])]
             if fixed:
@@ -56,7 +56,7 @@ class RunFolder:
                     "use another --run, or the same options to go on."
                 )
             self._require_same_pictures(facts)
-        write_json(path, "vqvae2-run", 1, to_dict(run))
+        write_json(path, "vqvae2-run", 2, to_dict(run))
         write_json(self.path / "data.json", "vqvae2-data", 1, facts)
 
     def _may_change(self, name: str) -> bool:
@@ -88,7 +88,7 @@ class RunFolder:
             near = sorted(p.parent.name for p in self.path.parent.glob("*/config.json"))[:5]
             hint = f"; beside it are: {', '.join(near)}" if near else ""
             raise ValueError(f"{self.path} is not a run folder: config.json is missing{hint}.")
-        return from_dict(Run, read_json(path, "vqvae2-run", 1))
+        return from_dict(Run, read_json(path, "vqvae2-run", 2))
 
     @property
     def model(self) -> Path:
