@@ -1,6 +1,6 @@
 """What exact sampling costs: against the common practice and its own limit, by size, in memory.
 
-    python benchmarks/sampling.py                      # all, about 20 minutes on two cores
+    python benchmarks/sampling.py                      # all, about 8 minutes on two cores
     python benchmarks/sampling.py --parts limit growth
 
 The model is a hierarchy for one 256x256 picture: codes 32x32 with attention, then 64x64, both
@@ -140,10 +140,9 @@ def steps(prior: Prior, batch: int, cache: Any, first: int, count: int) -> None:
     place.position.fill_(first)
     place.row.fill_(first // place.width)
     place.column.fill_(first % place.width)
-    noise, draw = uniforms(range(batch), prior.domain.num_values, 0), Draw()
-    previous = torch.zeros(batch, dtype=torch.int64)
-    for position in range(first, first + count):
-        previous = Categorical.sample(prior.step(cache, previous), noise[:, position], draw)
+    previous, noise = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), 0.5).double()
+    for _ in range(count):
+        previous = Categorical.sample(prior.step(cache, previous), noise, Draw())
 
 
 def exact() -> dict[str, Any]:

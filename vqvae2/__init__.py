@@ -11,10 +11,21 @@ Importing needs torch alone.
 
 from vqvae2.autoencoder import VQVAE, Reconstruction, VQVAEConfig
 from vqvae2.codebook import Codebook, CodebookConfig, Quantized
-from vqvae2.likelihood import Categorical, Draw
+from vqvae2.likelihood import Categorical, Draw, LogisticMixture
 from vqvae2.pipeline import Pipeline, PipelineConfig, Samples
-from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
-from vqvae2.sampling import draw_hierarchy, draw_level, sample_hierarchy, uniforms
+from vqvae2.pixels import Pixels, PixelsConfig
+from vqvae2.priors import (
+    DiagonalBiLSTMConfig,
+    Domain,
+    GatedPixelCNNConfig,
+    PixelCNNConfig,
+    PixelCNNPPConfig,
+    PixelSNAILConfig,
+    Prior,
+    RowLSTMConfig,
+    TransformerConfig,
+)
+from vqvae2.sampling import draw_hierarchy, draw_level, erase, sample_hierarchy, uniforms
 
 __version__ = "0.1.0"
 
@@ -31,10 +42,20 @@ __all__ = [
     "Prior",
     "Domain",
     "GatedPixelCNNConfig",
+    "PixelCNNConfig",
+    "RowLSTMConfig",
+    "DiagonalBiLSTMConfig",
+    "PixelCNNPPConfig",
+    "PixelSNAILConfig",
+    "TransformerConfig",
+    "Pixels",
+    "PixelsConfig",
+    "LogisticMixture",
     "Categorical",
     "Draw",
     "draw_level",
     "draw_hierarchy",
     "sample_hierarchy",
+    "erase",
     "uniforms",
 ]
