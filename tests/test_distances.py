@@ -14,6 +14,7 @@ from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.inception_score import inception_score
 from vqvae2.metrics.kid import kernel_distance
 from vqvae2.metrics.precision_recall import precision_recall
+from vqvae2.metrics.quality import distances_between, look
 from vqvae2.randomness import generator
 
 
@@ -143,6 +144,18 @@ def test_figures_do_not_depend_on_batches_or_order(extractor, images, rows):
         for part, n in ((images[0], 64), (images[0].flip(0), 9))
     )
     assert inception_score(p)[0] == pytest.approx(inception_score(q)[0], rel=1e-6)
+
+
+def test_a_set_is_seen_once_for_all_figures(extractor, images, rows):
+    real, other = (look(extractor, part.split(64)) for part in images)
+    figures = distances_between(real, other)
+    assert figures["fid"] == pytest.approx(frechet_distance([rows[0]], [rows[1]]), rel=1e-4)
+    assert (figures["precision"], figures["recall"]) == pytest.approx(precision_recall(*rows))
+    assert figures["num_pictures"] == 300
+    some = other.some(torch.arange(50))
+    assert distances_between(real, some)["num_pictures"] == 50
+    with pytest.raises(ValueError, match="at least one picture to look at"):
+        look(extractor, [])
 
 
 def test_metrics_leave_the_global_random_numbers_alone(rows):
