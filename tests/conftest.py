@@ -1,6 +1,8 @@
 """What several tests share: small models, and real-looking pictures."""
 
 import os
+import warnings
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -47,3 +49,25 @@ def pictures(count: int, size: int = 16, first: int = 0) -> Tensor:
 @pytest.fixture(params=FACTORS, ids=["1-level", "2-levels", "3-levels"])
 def factors(request: pytest.FixtureRequest) -> tuple[int, ...]:
     return request.param
+
+
+class Network(torch.nn.Module):
+    """With the calls of the Inception network."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 24, 5, stride=3)
+        self.last = torch.nn.Linear(24, outputs)
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        pooled = torch.relu(self.conv(images.float() / 255)).mean(dim=[2, 3])
+        return pooled if return_features else self.last(pooled * 20).softmax(dim=1)
+
+
+def save_network(path: Path, outputs: int = 7) -> None:
+    """A small TorchScript network, its weights by seed 0."""
+    with warnings.catch_warnings():
+        # Deprecated, and still the form of the network that published figures are taken with.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Network(outputs)).save(str(path))

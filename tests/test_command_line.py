@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import pictures
+from conftest import pictures, save_network
 from PIL import Image
 
 from vqvae2.cli.main import COMMANDS, run
 from vqvae2.data.synthetic import render
+from vqvae2.metrics.features import torchscript
 from vqvae2.sheets import read_settings, save_png, to_pil
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -142,6 +144,31 @@ def test_sample_writes_pictures_with_their_settings(trained, tmp_path):
     for name in names:
         same = [Image.open(tmp_path / run_name / name).tobytes() for run_name in "ab"]
         assert same[0] == same[1]
+
+
+def test_rejection_keeps_the_samples_that_a_judge_likes_best(trained, tmp_path, capsys):
+    judge = tmp_path / "judge.pt"
+    save_network(judge, outputs=2)
+    command = ["sample", str(trained), "--count", "3", "--classes", "class1", "--out"]
+    assert run([*command, str(tmp_path / "all"), "--count", "9"]) == 0
+    rejecting = ["--keep", "0.34", "--judge", str(judge)]
+    assert run([*command, str(tmp_path / "best"), *rejecting]) == 0
+    assert "3 pictures of 9, the best by judge," in " ".join(capsys.readouterr().out.split())
+    kept = sorted((tmp_path / "best").iterdir())
+    scores = [read_settings(path)["score"] for path in kept]
+    network = torchscript(judge, "judge")
+    every = [
+        network.probabilities(torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None])
+        for path in sorted((tmp_path / "all").iterdir())
+    ]
+    assert sorted(scores) == pytest.approx(sorted(float(p[0, 1]) for p in every)[-3:], rel=1e-4)
+    for path in kept:
+        assert Image.open(path).tobytes() == Image.open(tmp_path / "all" / path.name).tobytes()
+    assert "give --judge NETWORK" in complaint(capsys, *command, "x", "--keep", "0.5")
+    assert "in (0, 1], got 2" in complaint(capsys, *command, "x", "--keep", "2")
+    save_network(judge, outputs=7)
+    line = complaint(capsys, *command, str(tmp_path / "x"), *rejecting)
+    assert "tells 7 classes apart, the model has 2" in line
 
 
 def test_redraw_completes_pictures_and_makes_variations(trained, tmp_path, capsys):

@@ -1,12 +1,12 @@
 """FID, KID, inception score, precision and recall against formulas in NumPy and SciPy."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from conftest import save_network
 
 from vqvae2.data.synthetic import render
 from vqvae2.metrics.features import Extractor, checked, fetch, open_extractor, stream, torchscript
@@ -16,27 +16,6 @@ from vqvae2.metrics.kid import kernel_distance
 from vqvae2.metrics.precision_recall import precision_recall
 from vqvae2.metrics.quality import distances_between, look
 from vqvae2.randomness import generator
-
-
-class Network(torch.nn.Module):
-    """With the calls of the Inception network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = torch.nn.Conv2d(3, 24, 5, stride=3)
-        self.last = torch.nn.Linear(24, 7)
-
-    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        pooled = torch.relu(self.conv(images.float() / 255)).mean(dim=[2, 3])
-        return pooled if return_features else self.last(pooled * 20).softmax(dim=1)
-
-
-def save_network(path: Path) -> None:
-    with warnings.catch_warnings():
-        # Deprecated, and still the form of the network that published figures are taken with.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(Network()).save(str(path))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """`vqvae2 sample`: new pictures from a run, by class and seed."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,14 @@ import tyro
 from torch import Tensor
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, count, monitor
+from vqvae2.cli.display import Monitor, console, count, monitor
 from vqvae2.cli.parse import parse
 from vqvae2.configuration import to_dict
 from vqvae2.data.order import spread
 from vqvae2.likelihood import Draw
-from vqvae2.pipeline import Pipeline
+from vqvae2.metrics.features import open_extractor
+from vqvae2.metrics.rejection import best_of
+from vqvae2.pipeline import Pipeline, Samples
 from vqvae2.sheets import save_png, sheet, to_pil
 from vqvae2.training.run import RunFolder
 
@@ -34,6 +37,9 @@ class Options:
         temperature: One for all levels or one a level, coarsest first; 0 takes the likeliest.
         top_k: Draw from the most probable codes only; likewise.
         top_p: Draw from the codes that together have this probability; likewise.
+        keep: Part of the samples that is kept, those that --judge finds most like their class; so
+            many more are drawn (classifier rejection).
+        judge: Path or URL of a TorchScript classifier of the same classes, or hub:NAME.
         out: Where to; RUN/samples by default, ./samples for a pipeline that is no run.
         batch: Pictures at a time; bounds memory, changes no picture.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
@@ -46,6 +52,8 @@ class Options:
     temperature: tuple[float, ...] = ()
     top_k: tuple[int, ...] = ()
     top_p: tuple[float, ...] = ()
+    keep: float = 1.0
+    judge: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     batch: int = 64
     device: str = AUTO
@@ -56,34 +64,68 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, "sample", arguments)
     at_least_one("count", options.count)
     at_least_one("batch", options.batch)
-    pipeline = open_pipeline(options.run).to(resolve(options.device))
+    device = resolve(options.device)
+    pipeline = open_pipeline(options.run).to(device)
     draws = drawing(pipeline, options.temperature, options.top_k, options.top_p)
     numbers = list(dict.fromkeys(wanted_classes(pipeline, options.classes)))
-    labels = [number for number in numbers for _ in range(options.count)]
-    seeds = [options.seed + i for _ in numbers for i in range(options.count)]
+    each = number_to_draw(options)
+    labels = [number for number in numbers for _ in range(each)]
+    seeds = [options.seed + i for _ in numbers for i in range(each)]
     out = Path(options.out) if options.out else output_folder(options.run, "samples")
     rows: dict[int, list[Tensor]] = {number: [] for number in numbers}
-    done = 0
+
+    def save(image: Tensor, label: int, seed: int, extra: dict[str, Any]) -> None:
+        settings = {
+            "class": class_name(pipeline, label),
+            "seed": seed,
+            "draws": to_dict(tuple(draws)),
+            "run": options.run,
+            **extra,
+        }
+        path = out / f"{file_name(pipeline, label)}-{seed:05d}.png"
+        save_png(path, to_pil(image), settings)
+        if len(rows[label]) < PICTURES_A_ROW:
+            rows[label].append(image.cpu())
+
+    judge = open_extractor(options.judge, device=device) if options.keep < 1 else None
     with monitor() as view:
-        for part in pipeline.sample_batches(labels, seeds, draws=draws, batch=options.batch):
-            drawn = zip(part.images, part.labels.tolist(), part.seeds, strict=True)
-            for image, label, seed in drawn:
-                settings = {
-                    "class": class_name(pipeline, label),
-                    "seed": seed,
-                    "draws": to_dict(tuple(draws)),
-                    "run": options.run,
-                }
-                path = out / f"{file_name(pipeline, label)}-{seed:05d}.png"
-                save_png(path, to_pil(image), settings)
-                if len(rows[label]) < PICTURES_A_ROW:
-                    rows[label].append(image.cpu())
-            done += len(part.images)
-            view.pictures("sampling", done, len(labels))
+        drawn = pipeline.sample_batches(labels, seeds, draws=draws, batch=options.batch)
+        parts = watched(drawn, len(labels), view)
+        if judge is None:
+            for part in parts:
+                for image, label, seed in zip(
+                    part.images, part.labels.tolist(), part.seeds, strict=True
+                ):
+                    save(image, label, seed, {})
+        else:
+            classes = max(1, len(pipeline.config.class_names))
+            for chosen in best_of(parts, judge, classes, options.count):
+                verdict = {"judge": judge.name, "score": chosen.score}
+                save(chosen.image, chosen.label, chosen.seed, verdict)
     grid = out.with_name(f"{out.name}-sheet.png")
     shown = numbers[:CLASSES_ON_A_SHEET]
     save_rows(grid, [rows[number] for number in shown], [class_name(pipeline, n) for n in shown])
-    console.print(f"{count(done, 'picture')} in {out}, together on {grid}")
+    total = options.count * len(numbers)
+    of = f" of {len(labels):,}, the best by {judge.name}," if judge else ""
+    console.print(f"{count(total, 'picture')}{of} in {out}, together on {grid}")
+
+
+def number_to_draw(options: Options) -> int:
+    """Samples of each class that are drawn, so that `count` are kept."""
+    if not 0 < options.keep <= 1:
+        raise ValueError(f"--keep is a part of the samples, in (0, 1], got {options.keep:g}.")
+    if options.keep < 1 and not options.judge:
+        raise ValueError("--keep below 1 needs a classifier to choose by: give --judge NETWORK.")
+    return math.ceil(options.count / options.keep - 1e-9)
+
+
+def watched(parts: Iterator[Samples], total: int, view: Monitor) -> Iterator[Samples]:
+    """The parts, with progress as they come."""
+    done = 0
+    for part in parts:
+        yield part
+        done += len(part.images)
+        view.pictures("sampling", done, total)
 
 
 def save_class_sheet(folder: RunFolder, pictures_a_class: int, device: str) -> Path:

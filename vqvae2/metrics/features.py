@@ -80,6 +80,8 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise ValueError(f"{path} is not a TorchScript network ({reason}).") from None
+    for weight in network.parameters():
+        weight.requires_grad_(False)
 
     def call(images: Tensor, **options: bool) -> Tensor:
         try:

@@ -6,10 +6,56 @@ smaller fraction trades diversity for quality, as truncating a GAN's noise does.
 Legend: `N` samples, `K` outputs of the classifier.
 """
 
+import heapq
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from vqvae2.metrics.features import Extractor
+from vqvae2.pipeline import Samples
+from vqvae2.sheets import to_uint8
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A sample that was kept.
+
+    Arguments:
+        image: (C, S, S) in [0, 1], on the CPU.
+        label: its class.
+        seed: that it was drawn with.
+        score: the judge's probability of its class.
+    """
+
+    image: Tensor
+    label: int
+    seed: int
+    score: float
+
+
+@torch.no_grad()
+def best_of(
+    parts: Iterable[Samples], judge: Extractor, num_classes: int, count: int
+) -> list[Chosen]:
+    """The best `count` samples of each class, by class and seed; no more are held at any time."""
+    best: dict[int, list[tuple[float, int, Chosen]]] = {}
+    number = 0
+    for part in parts:
+        probabilities = judge.probabilities(to_uint8(part.images)).cpu()
+        scores = intended(probabilities, part.labels.cpu(), num_classes, judge.name)
+        drawn = zip(part.images.cpu(), part.labels.tolist(), part.seeds, scores, strict=True)
+        for image, label, seed, score in drawn:
+            heap = best.setdefault(label, [])
+            # Of equal scores the earlier stays; no two numbers are equal, so nothing else counts.
+            heapq.heappush(heap, (float(score), -number, Chosen(image, label, seed, float(score))))
+            number += 1
+            if len(heap) > count:
+                heapq.heappop(heap)
+    kept = [chosen for heap in best.values() for _, _, chosen in heap]
+    return sorted(kept, key=lambda chosen: (chosen.label, chosen.seed))
 
 
 def intended(probabilities: Tensor, labels: Tensor, num_classes: int, name: str) -> Tensor:
