@@ -171,6 +171,18 @@ def test_rejection_keeps_the_samples_that_a_judge_likes_best(trained, tmp_path, 
     assert "tells 7 classes apart, the model has 2" in line
 
 
+def test_evaluate_measures_samples_with_a_network(trained, tmp_path, capsys):
+    network = tmp_path / "Judge.pt"
+    save_network(network, outputs=2)
+    command = ["evaluate", str(trained), "--samples", "100", "--extractor"]
+    line = complaint(capsys, *command, str(network))
+    assert "at least 4 pictures a class in each split" in line
+    assert "There is no network at" in complaint(capsys, *command, str(tmp_path / "no.pt"))
+    assert "--samples must be at least 1" in complaint(
+        capsys, "evaluate", str(trained), "--extractor", "x"
+    )
+
+
 def test_redraw_completes_pictures_and_makes_variations(trained, tmp_path, capsys):
     data = trained.parent / "data"
     some = tmp_path / "some" / "class1"

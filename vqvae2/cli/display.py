@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from vqvae2.training.learn import Stopped
+from vqvae2.training.quality import quality_rows
 
 if TYPE_CHECKING:
     from vqvae2.training.learn import Event
@@ -191,6 +192,23 @@ def show_pixel_figures(metrics: dict[str, Any]) -> None:
     nats, seen, gap = (priors[f"{name}_nats_per_code"][0] for name in ("held_out", "train", "gap"))
     row = [f"{priors['held_out_bits_per_dim']:.3f}", f"{nats:.3f}", f"{seen:.3f}", f"{gap:+.3f}"]
     table(title, ["bits per dimension", "nats per value", "in training", "gap"], [row])
+
+
+def show_quality(name: str, figures: dict[str, Any]) -> None:
+    """The figures of samples and what they are compared with, taken with one network."""
+    rows = [
+        [
+            title,
+            f"{seen['fid']:.2f}",
+            f"{1000 * seen['kid']:.2f} ± {1000 * seen['kid_deviation']:.2f}",
+            f"{seen['inception_score']:.2f}",
+            f"{seen['precision']:.3f}",
+            f"{seen['recall']:.3f}",
+        ]
+        for title, seen in quality_rows(figures)
+    ]
+    columns = ["set", f"FID-{name}", f"KID-{name} x 1000", f"IS-{name}", "precision", "recall"]
+    table(f"against {figures['num_pictures']:,} training pictures, as many each", columns, rows)
 
 
 def duration(seconds: float) -> str:

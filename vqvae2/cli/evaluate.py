@@ -7,25 +7,40 @@ from typing import Annotated
 import tyro
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, show_figures
+from vqvae2.cli.display import console, monitor, show_figures, show_quality
 from vqvae2.cli.parse import parse
 from vqvae2.cli.sample import at_least_one
+from vqvae2.data.images import open_pictures
+from vqvae2.metrics.features import open_extractor
+from vqvae2.pipeline import Pipeline
 from vqvae2.training.evaluate import evaluate
+from vqvae2.training.quality import SampleQuality, measure_quality
 from vqvae2.training.run import RunFolder
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a run on held-out pictures: distortion, codes in use, likelihood of the codes.
+    """Measure a run: distortion, codes in use, likelihood, and with --samples how good those are.
 
     Arguments:
         run: A run folder.
         limit: Held-out pictures, at most; evenly spread over the classes.
+        samples: Also draw so many samples and compare them with as many training pictures: FID,
+            KID, inception score, precision and recall.
+        extractor: The network that compares: path or URL of a TorchScript file, or hub:NAME; the
+            Inception network of the published figures by default, which is fetched once.
+        extractor_name: What figures call it; the file's name by default.
+        keep: Kept fractions of samples (classifier rejection by the extractor), for instance
+            1 0.5 0.2 0.1 0.05; each is measured over --samples pictures, from more draws.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     limit: int = 10_000
+    samples: int = 0
+    extractor: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
+    extractor_name: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    keep: tuple[float, ...] = (1.0,)
     device: str = AUTO
 
 
@@ -33,6 +48,20 @@ def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     options = parse(Options, "evaluate", arguments)
     at_least_one("limit", options.limit)
-    metrics = evaluate(RunFolder(options.run), options.limit, resolve(options.device))
+    folder, device = RunFolder(options.run), resolve(options.device)
+    extractor, wanted = None, SampleQuality(max(1, options.samples), options.keep)
+    if options.samples or options.extractor:
+        at_least_one("samples", options.samples)
+        # Before anything is measured: it may be missing.
+        extractor = open_extractor(options.extractor, options.extractor_name, device)
+    metrics = evaluate(folder, options.limit, device)
     show_figures(metrics)
+    if extractor is not None:
+        with monitor() as view:
+            pipeline = Pipeline.load(folder.path).to(device)
+            data = open_pictures(folder.read().data, progress=view.pictures)
+            figures = measure_quality(pipeline, data, extractor, wanted, view.pictures)
+        metrics["quality"] = {**metrics.get("quality", {}), extractor.name: figures}
+        folder.write_metrics(metrics)
+        show_quality(extractor.name, figures)
     console.print(f"all figures in {options.run / 'metrics.json'}")

@@ -28,7 +28,10 @@ TRAIN_PICTURES = 5000
 
 
 def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dict[str, Any]:
-    """Measures the models of a run on at most `limit` held-out pictures; writes metrics.json."""
+    """Measures the models of a run on at most `limit` held-out pictures; writes metrics.json.
+
+    What was measured of its samples (`vqvae2.training.quality`) stays there.
+    """
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
     held_out = open_held_out(run.data)
     chosen = spread(len(held_out), limit)
@@ -38,6 +41,8 @@ def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dic
         metrics["reconstruction"] = figures(measured)
     if pipeline.priors:
         metrics["priors"] = evaluate_priors(folder, run, pipeline, limit)
+    if quality := folder.read_metrics().get("quality"):
+        metrics["quality"] = quality
     folder.write_metrics(metrics)
     return metrics
 
