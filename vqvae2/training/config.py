@@ -116,8 +116,10 @@ class Run:
                 )
         if (self.stage1 is None) != self.on_pixels:
             raise ValueError("A run has a stage 1 exactly if its autoencoder is to be learnt.")
-        for name, train in self.trainings().items():
-            train.check(name)
+        if self.stage1 is not None:
+            self.stage1.train.check("stage1.train")
+        for level, train in enumerate(self.stage2):
+            train.check(f"stage2.{level}")
         self.grids()
 
     @property
