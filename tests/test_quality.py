@@ -5,6 +5,7 @@ import torch
 from conftest import save_network, small_autoencoder
 
 from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.order import spread
 from vqvae2.likelihood import Draw
 from vqvae2.metrics.features import torchscript
 from vqvae2.metrics.fid import frechet_distance
@@ -82,8 +83,6 @@ def test_a_kept_fraction_is_the_best_of_its_first_draws(pipeline, extractor):
 
 def test_the_figures_are_those_of_the_sets(pipeline, data, extractor):
     figures = measure_quality(pipeline, data, extractor, SampleQuality(48))
-    from vqvae2.data.order import spread
-
     real, held_out = (
         look(extractor, [part.batch(spread(len(part), 48))])
         for part in (data.train, data.held_out)

@@ -10,11 +10,9 @@ from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, show_figures, show_quality
 from vqvae2.cli.parse import parse
 from vqvae2.cli.sample import at_least_one
-from vqvae2.data.images import open_pictures
 from vqvae2.metrics.features import open_extractor
-from vqvae2.pipeline import Pipeline
 from vqvae2.training.evaluate import evaluate
-from vqvae2.training.quality import SampleQuality, measure_quality
+from vqvae2.training.quality import SampleQuality, evaluate_samples
 from vqvae2.training.run import RunFolder
 
 
@@ -54,14 +52,9 @@ def main(arguments: list[str]) -> None:
         at_least_one("samples", options.samples)
         # Before anything is measured: it may be missing.
         extractor = open_extractor(options.extractor, options.extractor_name, device)
-    metrics = evaluate(folder, options.limit, device)
-    show_figures(metrics)
+    show_figures(evaluate(folder, options.limit, device))
     if extractor is not None:
         with monitor() as view:
-            pipeline = Pipeline.load(folder.path).to(device)
-            data = open_pictures(folder.read().data, progress=view.pictures)
-            figures = measure_quality(pipeline, data, extractor, wanted, view.pictures)
-        metrics["quality"] = {**metrics.get("quality", {}), extractor.name: figures}
-        folder.write_metrics(metrics)
+            figures = evaluate_samples(folder, extractor, wanted, device, view.pictures)
         show_quality(extractor.name, figures)
     console.print(f"all figures in {options.run / 'metrics.json'}")

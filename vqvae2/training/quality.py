@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import PictureData, Pictures
+from vqvae2.data.images import PictureData, Pictures, open_pictures
 from vqvae2.data.order import at_once, spread
 from vqvae2.metrics.features import Extractor
 from vqvae2.metrics.fid import frechet_distance
@@ -22,6 +22,7 @@ from vqvae2.metrics.quality import Seen, distances_between, look
 from vqvae2.metrics.rejection import intended, keep_best
 from vqvae2.pipeline import Pipeline
 from vqvae2.sheets import to_float, to_uint8
+from vqvae2.training.run import RunFolder
 
 Progress = Callable[[str, int, int], None]
 
@@ -49,6 +50,23 @@ class SampleQuality:
         wrong = [fraction for fraction in self.fractions if not 0 < fraction <= 1]
         if wrong or not self.fractions:
             raise ValueError(f"Kept fractions must be in (0, 1], got {wrong or 'none'}.")
+
+
+def evaluate_samples(
+    folder: RunFolder,
+    extractor: Extractor,
+    wanted: SampleQuality,
+    device: str = "cpu",
+    progress: Progress = lambda text, done, total: None,
+) -> dict[str, Any]:
+    """Measures the samples of a run; keeps the figures in metrics.json, beside other networks'."""
+    pipeline = Pipeline.load(folder.path).to(device)
+    data = open_pictures(folder.read().data, progress=progress)
+    figures = measure_quality(pipeline, data, extractor, wanted, progress)
+    metrics = folder.read_metrics()
+    metrics["quality"] = {**metrics.get("quality", {}), extractor.name: figures}
+    folder.write_metrics(metrics)
+    return figures
 
 
 def measure_quality(
