@@ -67,7 +67,31 @@ class Network(torch.nn.Module):
 
 def save_network(path: Path, outputs: int = 7) -> None:
     """A small TorchScript network, its weights by seed 0."""
+    path.parent.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         # Deprecated, and still the form of the network that published figures are taken with.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(Network(outputs)).save(str(path))
+
+
+def save_hub_classifier(folder: Path, kind: str) -> torch.nn.Linear:
+    """An image classifier as the hub keeps it, of 3 classes; returns its last layer."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    if kind == "resnet":
+        config = transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", num_labels=3
+        )
+        network = transformers.ResNetForImageClassification(config)
+    else:
+        config = transformers.ViTConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+            image_size=16, patch_size=8, num_labels=3,
+        )  # fmt: skip
+        network = transformers.ViTForImageClassification(config)
+    network.save_pretrained(folder)
+    side = {"height": 16, "width": 16}
+    transformers.ViTImageProcessorPil(size=side).save_pretrained(folder)
+    return network.classifier if kind == "vit" else network.classifier[-1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from conftest import save_network
+from conftest import save_hub_classifier, save_network
 
 from vqvae2.data.synthetic import render
 from vqvae2.metrics.features import Extractor, checked, fetch, open_extractor, stream, torchscript
@@ -159,6 +159,22 @@ def test_what_a_network_must_give_is_one_clear_line(tmp_path):
         open_extractor(str(tmp_path / "text.pt"))
 
 
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_a_classifier_of_the_hub_gives_the_input_of_its_last_layer(kind, tmp_path, images):
+    saved = save_hub_classifier(tmp_path / "small-net", kind)
+    extractor = open_extractor(f"hub:{tmp_path / 'small-net'}")
+    assert extractor.name == "small-net"
+    with torch.no_grad():
+        features, probabilities = (
+            extract(images[0][:6]) for extract in (extractor.features, extractor.probabilities)
+        )
+        assert probabilities.shape == (6, 3)
+        assert torch.allclose(probabilities, saved(features).softmax(dim=1), atol=1e-6)
+    assert open_extractor(f"hub:{tmp_path / 'small-net'}", "Named").digest == extractor.digest
+    with pytest.raises(ValueError, match="The hub gave no image classifier"):
+        open_extractor(f"hub:{tmp_path}")
+
+
 def test_too_few_pictures_are_one_clear_line(rows):
     with pytest.raises(ValueError, match="FID needs at least 2 pictures a set, got 300 and 1"):
         frechet_distance([rows[0]], [rows[1][:1]])
@@ -181,8 +197,11 @@ def test_a_network_is_fetched_once_and_its_hash_checked(tmp_path, monkeypatch):
     extractor = open_extractor(url, name="Served")
     assert extractor.name == "Served"
     (tmp_path / "served.pt").unlink()
+    save_network(tmp_path / "elsewhere" / "served.pt", outputs=3)
+    other = open_extractor((tmp_path / "elsewhere" / "served.pt").as_uri())
+    assert other.digest != extractor.digest, "of the same name from another place"
     assert open_extractor(url).digest == extractor.digest, "from the cache"
     with pytest.raises(ValueError, match="expected 00; remove it and try again"):
         fetch(url, sha256="00")
-    with pytest.raises(ValueError, match=r"could not be fetched .* give its path"):
+    with pytest.raises(ValueError, match=r"could not be fetched .* give the path"):
         open_extractor(Path("/nowhere/other.pt").as_uri())

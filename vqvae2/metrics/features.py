@@ -4,7 +4,7 @@
                   net(images) gives class probabilities,
                   net(images, return_features=True) gives pooled features
     a URL         the same, fetched once; that Inception network by default
-    hub:NAME      an image classifier of the hub (package `transformers`)
+    hub:NAME      an image classifier of the hub or in a folder (package `transformers`)
 
 A published figure is compared only with one of the same network: every figure carries its name.
 
@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqvae2.configuration import UNFINISHED
+from vqvae2.weights import fingerprint
 
 INCEPTION = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt"
 )
-"""The network of the published Inception figures, as its authors of StyleGAN 2 ADA serve it."""
+"""The network of the published Inception figures, as the authors of StyleGAN 2 ADA serve it."""
+
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ def open_extractor(where: str = "", name: str = "", device: str = "cpu") -> Extr
     """
     if where.startswith("hub:"):
         return hub_classifier(where.removeprefix("hub:"), name, device)
-    is_url = not where or "://" in where
-    path = fetch(where or INCEPTION) if is_url else Path(where)
-    return torchscript(path, name or ("Inception" if not where else path.stem), device)
+    if not where:
+        return torchscript(fetch(INCEPTION, INCEPTION_SHA256), name or "Inception", device)
+    path = fetch(where) if "://" in where else Path(where)
+    return torchscript(path, name or path.stem, device)
 
 
 def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
@@ -100,7 +104,7 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
 
 
 def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor:
-    """An image classifier of the hub; its pooled features are what its last layer sees."""
+    """A classifier of the hub or in a folder; features are what its last layer is given."""
     try:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
     except ImportError:
@@ -108,27 +112,27 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
             "Classifiers of the hub need the package transformers: pip install 'vqvae2[hub]'."
         ) from None
     try:
-        processor = AutoImageProcessor.from_pretrained(model, use_fast=False)
+        # Pillow resizes without aliasing, the same on every machine.
+        processor = AutoImageProcessor.from_pretrained(model, backend="pil")
         network = AutoModelForImageClassification.from_pretrained(model).to(device).eval()
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"The hub gave no image classifier {model!r} ({reason})") from None
+    name = name or model.rstrip("/").split("/")[-1]
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    seen: list[Tensor] = []
+    last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
 
-    def call(images: Tensor) -> Any:
-        inputs = processor(list(images.cpu()), return_tensors="pt")
-        return network(**inputs.to(device), output_hidden_states=True)
-
-    def features(images: Tensor) -> Tensor:
-        last: Tensor = call(images).hidden_states[-1]
-        # Maps are pooled over places, token sequences over tokens.
-        pooled = last.flatten(2).mean(dim=2) if last.ndim == 4 else last.mean(dim=1)
-        return checked(pooled, images, name or model)
+    def call(images: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = processor(list(images.cpu()), return_tensors="pt").to(device)
+        logits: Tensor = network(**inputs).logits
+        return seen.pop(), logits.softmax(dim=1)
 
     return Extractor(
-        name=name or model.split("/")[-1],
-        digest=str(getattr(network.config, "_commit_hash", "") or "local"),
-        features=features,
-        probabilities=lambda images: checked(call(images).logits.softmax(1), images, model),
+        name=name,
+        digest=fingerprint(network),
+        features=lambda images: checked(call(images)[0], images, name),
+        probabilities=lambda images: checked(call(images)[1], images, name),
     )
 
 
@@ -158,7 +162,9 @@ def stream(extract: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> It
 
 def fetch(url: str, sha256: str = "") -> Path:
     """A file of the web, kept in the cache; one line if it cannot be had or is another."""
-    path = cache_folder() / "networks" / url.rsplit("/", 1)[-1]
+    # Files of one name from two places are two files.
+    place = hashlib.sha256(url.encode()).hexdigest()[:16]
+    path = cache_folder() / "networks" / place / url.rsplit("/", 1)[-1]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
@@ -169,7 +175,7 @@ def fetch(url: str, sha256: str = "") -> Path:
         except (urllib.error.URLError, OSError, ValueError) as error:
             raise ValueError(
                 f"{url} could not be fetched ({error}); fetch it where there is a connection and "
-                "give its path as --extractor."
+                "give the path of the file instead."
             ) from None
         finally:
             part.unlink(missing_ok=True)
