@@ -20,11 +20,15 @@ format: $(VENV)/.installed  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed  ## benchmarks that need no data
+bench: runs/demo/metrics.json  ## benchmarks that need no data but the demo's
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/paper_models.py
-	$(BIN)/python benchmarks/what_levels_carry.py
+	$(BIN)/python benchmarks/what_levels_carry.py runs/demo
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/priors.py --run runs/demo
+
+runs/demo/metrics.json: | $(VENV)/.installed
+	$(BIN)/vqvae2 demo
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

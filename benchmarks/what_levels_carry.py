@@ -1,43 +1,38 @@
 """Does the top carry the shape and the bottom the texture? Linear probes on the built-in pictures.
 
-Trains the demo's autoencoder, or takes a run's, and fits logistic regressions from the codes of
-each level to the known factors of the pictures (VQ-VAE-2, Sec. 3.1 claims the division).
+Fits logistic regressions from the codes of each level to the known factors of the pictures
+(VQ-VAE-2, Sec. 3.1 claims the division).
 
-    python benchmarks/what_levels_carry.py [RUN]
+    python benchmarks/what_levels_carry.py runs/demo
 """
 
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
 
 from vqvae2.autoencoder import VQVAE
-from vqvae2.cli.display import monitor, table
-from vqvae2.data.images import open_pictures
+from vqvae2.cli.display import table
 from vqvae2.data.synthetic import render
 from vqvae2.metrics.probe import code_features, probe_accuracy
 from vqvae2.pipeline import Pipeline
-from vqvae2.presets import demo
 from vqvae2.sheets import to_float
-from vqvae2.training.job import Job
-from vqvae2.training.run import RunFolder
 
 TRAIN, TEST = 4000, 2000
 FIRST = 1_000_000  # far from the pictures that the autoencoder saw
 
 
-def autoencoder() -> VQVAE:
-    if len(sys.argv) > 1:
-        return Pipeline.load(sys.argv[1]).autoencoder
-    from accelerate import Accelerator
+@dataclass(frozen=True)
+class Options:
+    """Probe the codes of a run.
 
-    run, folder = demo(), RunFolder(Path("runs/what-levels-carry"))
-    folder.create(run)
-    job = Job(folder, run, open_pictures(run.data), Accelerator(cpu=True))
-    with monitor() as view:
-        for event in job.train(lambda stage: stage == "stage1"):
-            view.show(event)
-    return Pipeline.load(folder.path).autoencoder
+    Arguments:
+        run: A run on the built-in pictures at 32x32, as `vqvae2 demo` leaves one.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional] = Path("runs/demo")
 
 
 @torch.no_grad()
@@ -62,7 +57,7 @@ def quantiles(values: torch.Tensor, parts: int = 5) -> torch.Tensor:
 
 
 def main() -> None:
-    model = autoencoder()
+    model = Pipeline.load(tyro.cli(Options).run).autoencoder
     num_codes = model.config.codebook.num_codes
     train, truth = codes_of(model, torch.arange(FIRST, FIRST + TRAIN))
     test, test_truth = codes_of(model, torch.arange(FIRST + TRAIN, FIRST + TRAIN + TEST))
