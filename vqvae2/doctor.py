@@ -5,7 +5,7 @@ Reads what the run folder holds (logs, metrics, models, codes); it trains and me
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +22,8 @@ UNUSED = 0.10  # a larger share of codes that never occur is worth a word
 SUSPICIOUS_NATS = 0.05  # a prior this sure of its codes has nothing to predict
 OVERFITTED = 0.10  # held-out nats above training nats by this part of them
 CARRIES = 1.2  # blanking a level that matters multiplies the error by at least this
+KNOWS_CLASSES = 0.5  # an extractor that recognises fewer held-out pictures was made for others
+FEW_A_FEATURE = 5  # pictures a feature, below which FID is mostly bias
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def diagnose(folder: RunFolder) -> list[Finding]:
     except ValueError as error:
         advice = "Remove what is damaged and repeat `vqvae2 train`: it is made again."
         findings.append(Finding("bad", str(error), advice))
-    return [*findings, *look_at_priors(folder, run, known)]
+    findings += look_at_priors(folder, run, known)
+    return [*findings, *look_at_samples(folder)]
 
 
 def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
@@ -172,4 +175,33 @@ def judge_prior(
     if last > best * 1.01:
         rises = f"{what}; it rose to {last:.3f} by the end"
         return Finding("watch", rises, "Fewer steps or more dropout; the best step was kept.")
+    return Finding("good", what)
+
+
+def look_at_samples(folder: RunFolder) -> Iterator[Finding]:
+    """Whether the figures of samples can be believed, by what each network was shown."""
+    for name, figures in folder.read_metrics().get("quality", {}).items():
+        yield judge_extractor(name, figures)
+
+
+def judge_extractor(name: str, figures: dict[str, Any]) -> Finding:
+    """What a network's figures are worth."""
+    count, features = figures["num_pictures"], figures.get("num_features", 0)
+    known = figures["held_out"].get("recognised")
+    what = f"samples were measured with {name} over {count:,} pictures"
+    if known is not None and known < KNOWS_CLASSES:
+        return Finding(
+            "bad",
+            f"{what}, but it recognises only {100 * known:.0f} % of the held-out pictures",
+            "It was made for other pictures, classes or an other order of them: its figures mean "
+            "little. Give a network of these classes, or --extractor own.",
+        )
+    if count < FEW_A_FEATURE * features:
+        return Finding(
+            "watch",
+            f"{what}, few for its {features:,} features: FID-{name} is too high and depends on "
+            "their number",
+            f"Look at KID-{name}, which does not, or measure at least "
+            f"{FEW_A_FEATURE * features:,} pictures.",
+        )
     return Finding("good", what)

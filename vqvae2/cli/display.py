@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from vqvae2.training.learn import Stopped
-from vqvae2.training.quality import quality_rows
+from vqvae2.training.quality import distance_columns, distance_row, quality_rows
 
 if TYPE_CHECKING:
     from vqvae2.training.learn import Event
@@ -196,19 +196,42 @@ def show_pixel_figures(metrics: dict[str, Any]) -> None:
 
 def show_quality(name: str, figures: dict[str, Any]) -> None:
     """The figures of samples and what they are compared with, taken with one network."""
+    rows = [distance_row(title, seen) for title, seen in quality_rows(figures)]
+    title = f"against {figures['num_pictures']:,} training pictures, as many each"
+    table(title, distance_columns(name), rows)
+
+
+def show_classification(figures: dict[str, Any]) -> None:
+    """The classification accuracy score: who learnt from what, asked about what; by class."""
+    trained = figures["trained_on"]
+    asked = list(next(iter(trained.values())))
     rows = [
-        [
-            title,
-            f"{seen['fid']:.2f}",
-            f"{1000 * seen['kid']:.2f} ± {1000 * seen['kid_deviation']:.2f}",
-            f"{seen['inception_score']:.2f}",
-            f"{seen['precision']:.3f}",
-            f"{seen['recall']:.3f}",
-        ]
-        for title, seen in quality_rows(figures)
+        [name, *(f"{100 * found[title]['top1']:.2f} %" for title in asked)]
+        for name, found in trained.items()
     ]
-    columns = ["set", f"FID-{name}", f"KID-{name} x 1000", f"IS-{name}", "precision", "recall"]
-    table(f"against {figures['num_pictures']:,} training pictures, as many each", columns, rows)
+    training = figures["training"]
+    title = (
+        f"ResNet-{training['depth']}, {training['steps']:,} steps of {training['batch']}, trained "
+        f"on {figures['num_pictures']:,} pictures each; Top-1 of held-out pictures"
+    )
+    table(title, ["trained on", *(f"asked about {name}" for name in asked)], rows)
+    by_class = [
+        [name, *(f"{100 * found['real']['by_class'][n]:.1f}" for found in trained.values())]
+        for n, name in enumerate(figures["class_names"])
+    ]
+    table("by class, asked about real pictures, %", ["class", *trained], by_class)
+
+
+def show_detection(figures: dict[str, Any]) -> None:
+    """How well each score tells held-out pictures from others."""
+    rows = [
+        [name, f"{seen['auroc']:.3f}", f"{seen['held_out']:.5g}", f"{seen['outside']:.5g}"]
+        for name, seen in figures.items()
+        if isinstance(seen, dict) and "auroc" in seen
+    ]
+    inside, outside = figures["num_pictures"]
+    title = f"{inside:,} held-out pictures against {outside:,} of {figures['outside']}"
+    table(title, ["score", "AUROC", "mean held out", "mean outside"], rows)
 
 
 def duration(seconds: float) -> str:

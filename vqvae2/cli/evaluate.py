@@ -1,35 +1,53 @@
 """`vqvae2 evaluate`: the figures of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, monitor, show_figures, show_quality
+from vqvae2.cli.display import (
+    console,
+    monitor,
+    show_classification,
+    show_detection,
+    show_figures,
+    show_quality,
+)
 from vqvae2.cli.parse import parse
 from vqvae2.cli.sample import at_least_one
-from vqvae2.metrics.features import open_extractor
+from vqvae2.data.images import picture_files
+from vqvae2.metrics.classification_score import ScoreTraining
+from vqvae2.training.classification import evaluate_classification
 from vqvae2.training.evaluate import evaluate
-from vqvae2.training.quality import SampleQuality, evaluate_samples
+from vqvae2.training.outside import evaluate_outside
+from vqvae2.training.quality import SampleQuality, evaluate_samples, extractor_of
 from vqvae2.training.run import RunFolder
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a run: distortion, codes in use, likelihood, and with --samples how good those are.
+    """Measure a run: distortion, codes in use, likelihood, and if asked how good its samples are.
 
     Arguments:
         run: A run folder.
         limit: Held-out pictures, at most; evenly spread over the classes.
         samples: Also draw so many samples and compare them with as many training pictures: FID,
             KID, inception score, precision and recall.
-        extractor: The network that compares: path or URL of a TorchScript file, or hub:NAME; the
-            Inception network of the published figures by default, which is fetched once.
+        extractor: The network that compares: path or URL of a TorchScript file, hub:NAME, or own
+            for a classifier trained on the run's pictures; the Inception network of the published
+            figures by default, which is fetched once.
         extractor_name: What figures call it; the file's name by default.
         keep: Kept fractions of samples (classifier rejection by the extractor), for instance
             1 0.5 0.2 0.1 0.05; each is measured over --samples pictures, from more draws.
+        temperatures: Also measure --samples pictures drawn with these temperatures for all levels.
+        cas: Also train classifiers on so many real pictures, reconstructions and samples, and ask
+            each about the held-out pictures: the classification accuracy score.
+        score: How those classifiers are trained.
+        outside: A folder of pictures of another kind: how well does the likelihood tell them from
+            the held-out ones?
+        outside_limit: Pictures of each kind, at most.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
@@ -39,6 +57,11 @@ class Options:
     extractor: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
     extractor_name: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
     keep: tuple[float, ...] = (1.0,)
+    temperatures: tuple[float, ...] = ()
+    cas: int = 0
+    score: ScoreTraining = field(default_factory=ScoreTraining)
+    outside: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    outside_limit: int = 2000
     device: str = AUTO
 
 
@@ -46,15 +69,30 @@ def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     options = parse(Options, "evaluate", arguments)
     at_least_one("limit", options.limit)
+    at_least_one("outside-limit", options.outside_limit)
     folder, device = RunFolder(options.run), resolve(options.device)
-    extractor, wanted = None, SampleQuality(max(1, options.samples), options.keep)
+    folder.read()
+    extractor, wanted = None, None
+    # Before anything is measured: what is asked for may be missing.
+    if options.outside:
+        picture_files(options.outside)
     if options.samples or options.extractor:
         at_least_one("samples", options.samples)
-        # Before anything is measured: it may be missing.
-        extractor = open_extractor(options.extractor, options.extractor_name, device)
+        wanted = SampleQuality(options.samples, options.keep, options.temperatures)
+        extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
     show_figures(evaluate(folder, options.limit, device))
-    if extractor is not None:
-        with monitor() as view:
+    with monitor() as view:
+        if extractor is not None and wanted is not None:
             figures = evaluate_samples(folder, extractor, wanted, device, view.pictures)
-        show_quality(extractor.name, figures)
+            show_quality(extractor.name, figures)
+        if options.cas:
+            at_least_one("cas", options.cas)
+            show_classification(
+                evaluate_classification(folder, options.cas, options.score, device, view.pictures)
+            )
+        if options.outside:
+            count = options.outside_limit
+            show_detection(
+                evaluate_outside(folder, Path(options.outside), count, device, view.pictures)
+            )
     console.print(f"all figures in {options.run / 'metrics.json'}")

@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": "new pictures, by class and seed",
     "redraw": "a part of your pictures drawn anew, or all of it in other detail",
     "evaluate": "the figures of a run, into metrics.json",
+    "compare": "runs or folders of pictures side by side",
     "report": "everything about a run in one HTML file",
     "doctor": "whether a run is healthy, in words",
     "presets": "the complete configurations by name",

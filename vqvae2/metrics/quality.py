@@ -3,13 +3,17 @@
 Legend: `B N` pictures, `D` features, `K` classes.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vqvae2.metrics.features import Extractor
+from vqvae2.configuration import write_bytes
+from vqvae2.metrics.features import Extractor, cache_folder
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.inception_score import inception_score
 from vqvae2.metrics.kid import kernel_distance
@@ -23,33 +27,82 @@ class Seen:
     Arguments:
         features: (N, D) float32.
         probabilities: (N, K) float32.
+        shape: (C, H, W) of the pictures.
     """
 
     features: Tensor
     probabilities: Tensor
+    shape: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.features)
 
     def some(self, indices: Tensor) -> "Seen":
         """What it saw in some of them."""
-        return Seen(self.features[indices], self.probabilities[indices])
+        return Seen(self.features[indices], self.probabilities[indices], self.shape)
 
 
 @torch.no_grad()
 def look(extractor: Extractor, batches: Iterable[Tensor]) -> Seen:
     """Shows a network pictures (B, 3, H, W) uint8, a batch at a time."""
-    features, probabilities = [], []
+    features, probabilities, shapes = [], [], set()
     for images in batches:
+        shapes.add(tuple(images.shape[1:]))
+        if images.ndim != 4 or images.shape[1] != 3 or len(shapes) > 1:
+            raise ValueError(
+                f"Expected pictures (B, 3, H, W) of one size, got {sorted(shapes)}; bring them to "
+                "one size and three channels."
+            )
         features.append(extractor.features(images).float().cpu())
         probabilities.append(extractor.probabilities(images).float().cpu())
     if not features:
         raise ValueError("Expected at least one picture to look at, got none.")
-    return Seen(torch.cat(features), torch.cat(probabilities))
+    return Seen(torch.cat(features), torch.cat(probabilities), shapes.pop())
+
+
+def look_once(extractor: Extractor, what: str, batches: Callable[[], Iterable[Tensor]]) -> Seen:
+    """`look`, kept in the cache: the same network looks at the same pictures once.
+
+    Arguments:
+        what: tells the pictures from all others: the fingerprint of a split and how many of it.
+    """
+    name = hashlib.sha256(f"vqvae2-features 1\n{extractor.digest}\n{what}".encode()).hexdigest()
+    path = cache_folder() / "features" / f"{name[:32]}.safetensors"
+    seen = read_seen(path)
+    if seen is None:
+        seen = look(extractor, batches())
+        with suppress(OSError):  # a cache that cannot be written only costs time
+            write_seen(path, seen)
+    return seen
+
+
+def write_seen(path: Path, seen: Seen) -> None:
+    """Writes what a network saw."""
+    from safetensors.torch import save
+
+    tensors = {"features": seen.features, "probabilities": seen.probabilities}
+    write_bytes(path, save({**tensors, "shape": torch.tensor(seen.shape)}))
+
+
+def read_seen(path: Path) -> Seen | None:
+    """What `write_seen` wrote; None if there is nothing whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        kept = load_file(path)
+        return Seen(kept["features"], kept["probabilities"], tuple(kept["shape"].tolist()))
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def distances_between(real: Seen, other: Seen) -> dict[str, float]:
     """FID, KID, precision and recall of `other` against `real`, and its inception score."""
+    if real.shape != other.shape:
+        raise ValueError(
+            f"Pictures of two sizes cannot be compared, (C, H, W) {real.shape} and {other.shape}; "
+            "a network sees the size before anything else. Bring them to one."
+        )
     kid, kid_deviation = kernel_distance(real.features, other.features)
     precision, recall = precision_recall(real.features, other.features)
     score, score_deviation = inception_score(other.probabilities)

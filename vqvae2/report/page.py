@@ -31,9 +31,12 @@ from vqvae2.report.words import (
     row,
     safe,
     say,
+    stored,
 )
-from vqvae2.sheets import code_map, to_float
+from vqvae2.sheets import code_map, heat, to_float
 from vqvae2.training.config import Run
+from vqvae2.training.evaluate import KEPT
+from vqvae2.training.quality import distance_columns, distance_row, quality_rows
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
@@ -44,6 +47,7 @@ A_CLASS = 8  # samples a row
 WITHOUT_CLASSES = 32  # samples of a run without classes
 CODES_DRAWN = 20_000  # samples are fewer where they would need more codes than these
 NAMES_SHOWN = 500  # of skipped pictures
+SURPRISES = 64  # held-out pictures whose likelihood is looked at
 
 
 class NotYet(ValueError):
@@ -293,9 +297,85 @@ class Page:
             "draws": [say(draw) for draw in pipeline.config.draws],
         }
 
+    def quality(self) -> dict[str, Any]:
+        """Distances of samples to pictures, a part a network, and who learns from samples."""
+        parts = [
+            self.quality_by(name, figures) for name, figures in self.metrics_of("quality").items()
+        ]
+        score = self.metrics_of("classification_score")
+        detection = self.metrics_of("detection")
+        if not parts and not score and not detection:
+            raise NotYet(
+                f"Samples were not measured yet: {self.command('evaluate --samples 10000')}."
+            )
+        return {"networks": parts, "score": score, "detection": detection}
+
+    def metrics_of(self, part: str) -> dict[str, Any]:
+        """A part of metrics.json, {} if it was not measured."""
+        found: dict[str, Any] = self.folder.read_metrics().get(part, {})
+        return found
+
+    def quality_by(self, name: str, figures: dict[str, Any]) -> dict[str, Any]:
+        """The table, the curves and the nearest training pictures by one network."""
+        swept = figures["samples_by_kept_fraction"]
+        fractions = [float(fraction) for fraction in swept]
+        curves = []
+        if len(swept) > 1:
+            fids, (precision, recall) = (
+                [seen["fid"] for seen in swept.values()],
+                ([seen[key] for seen in swept.values()] for key in ("precision", "recall")),
+            )
+            balance = {"precision": precision, "recall": recall}
+            curves = [
+                {"title": f"FID-{name}", "plot": safe(plots.sweep_plot(fractions, fids, name))},
+                {
+                    "title": "Quality against diversity",
+                    "plot": safe(plots.balance_plot(fractions, balance)),
+                },
+            ]
+        near = self.folder.neighbours(name)
+        return {
+            "name": name,
+            "num_pictures": figures["num_pictures"],
+            "columns": distance_columns(name)[1:],
+            "rows": [distance_row(title, seen) for title, seen in quality_rows(figures)],
+            "curves": curves,
+            "neighbours": stored(near, "samples and their nearest") if near.is_file() else None,
+        }
+
+    def surprise(self) -> dict[str, Any]:
+        """Where the codes of held-out pictures are improbable, and the extremes of a few."""
+        pipeline = self.pipeline
+        if len(pipeline.priors) != self.num_levels:
+            raise NotYet(f"Not all priors are trained: {self.command('train --run')}.")
+        indices = spread(len(self.held_out), SURPRISES)
+        images, labels = to_float(self.held_out.batch(indices)), self.held_out.labels[indices]
+        nats = [-found.cpu() for found in pipeline.log_prob(images, labels)]
+        # A prior on pixels says each colour apart: a place is as surprising as they are together.
+        nats = [found.sum(-1) if found.ndim == 4 else found for found in nats]
+        whole = sum(found.double().flatten(1).sum(1) for found in nats)
+        order = torch.as_tensor(whole).argsort()
+        shown = order[torch.linspace(0, len(order) - 1, min(PER_LEVEL, len(order))).long()]
+        tops = [float(found.quantile(0.99)) for found in nats]
+        bits = (torch.as_tensor(whole)[shown] / log(2)).tolist()
+        return {
+            "rows": [
+                row("picture", images[shown]),
+                *(
+                    row(f"level {level}", heat(found[shown] / top), level)
+                    for level, (found, top) in enumerate(zip(nats, tops, strict=True))
+                ),
+            ],
+            "bits": [f"{value:,.0f} bits" for value in bits],
+            "tops": [f"{top:.1f}" for top in tops],
+            "count": len(indices),
+        }
+
     def figures(self) -> dict[str, Any]:
         """All of metrics.json: provenance, then a table a group."""
-        flat = list(flatten(self.metrics))
+        # What samples were found to be has a section of its own.
+        own = {name: part for name, part in self.metrics.items() if name not in KEPT}
+        flat = list(flatten(own))
         provenance = {name[1]: value for name, value in flat if name[0] == "provenance"}
         others = [(name, value) for name, value in flat if name[0] != "provenance"]
         groups = [

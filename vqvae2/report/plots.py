@@ -9,13 +9,20 @@ Legend: `K` codes.
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from vqvae2.metrics.usage import CodeUsage
 
@@ -104,6 +111,38 @@ def prior_plot(train: Sequence[Look], held_out: Sequence[Look], level: int, num_
     axes.yaxis.set_major_locator(MaxNLocator(6))
     legend(axes, "center right")
     return svg(figure)
+
+
+def sweep_plot(fractions: Sequence[float], fids: Sequence[float], name: str) -> str:
+    """FID by the kept fraction of samples: rejection pays until what is left has no variety."""
+    figure, axes = canvas("kept fraction of samples", f"FID-{name}")
+    axes.plot(fractions, fids, color=level_colour(0), marker="o", markersize=4, linewidth=1.7)
+    axes.set_ylim(0, 1.12 * max(fids))
+    share_axis(axes, fractions)
+    return svg(figure)
+
+
+def balance_plot(fractions: Sequence[float], figures: Mapping[str, Sequence[float]]) -> str:
+    """Precision (quality) and recall (diversity) by the kept fraction of samples."""
+    figure, axes = canvas("kept fraction of samples", "share")
+    for number, (name, values) in enumerate(figures.items()):
+        axes.plot(
+            fractions, values, label=name, color=level_colour(number), marker="o", markersize=4,
+            linewidth=1.7,
+        )  # fmt: skip
+    axes.set_ylim(0, 1.12 * max(max(values) for values in figures.values()))
+    share_axis(axes, fractions)
+    legend(axes, "best")
+    return svg(figure)
+
+
+def share_axis(axes: Axes, fractions: Sequence[float]) -> None:
+    """All samples on the left, the best few on the right, each halving a step."""
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(FixedLocator(list(fractions)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def level_colour(level: int) -> str:

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -97,6 +98,11 @@ def picture(image: Tensor, text: str) -> Picture:
         pixels.save(buffer, "JPEG", quality=92, subsampling=0)
         kind, data = "jpeg", buffer.getvalue()
     return Picture(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", text)
+
+
+def stored(path: Path, text: str) -> Picture:
+    """A PNG file as a data URI."""
+    return Picture(f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", text)
 
 
 def safe(svg: str) -> Any:

@@ -23,6 +23,9 @@ from vqvae2.training.config import Run
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
+KEPT = ("quality", "classification_score", "detection")
+"""Parts of metrics.json that are measured elsewhere in this folder."""
+
 TRAIN_PICTURES = 5000
 """Training pictures over which the train-validation gap is taken, at most."""
 
@@ -30,7 +33,7 @@ TRAIN_PICTURES = 5000
 def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dict[str, Any]:
     """Measures the models of a run on at most `limit` held-out pictures; writes metrics.json.
 
-    What was measured of its samples (`vqvae2.training.quality`) stays there.
+    What other measurements left there (`KEPT`) stays.
     """
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
     held_out = open_held_out(run.data)
@@ -41,8 +44,8 @@ def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dic
         metrics["reconstruction"] = figures(measured)
     if pipeline.priors:
         metrics["priors"] = evaluate_priors(folder, run, pipeline, limit)
-    if quality := folder.read_metrics().get("quality"):
-        metrics["quality"] = quality
+    known = folder.read_metrics()
+    metrics |= {name: known[name] for name in KEPT if name in known}
     folder.write_metrics(metrics)
     return metrics
 

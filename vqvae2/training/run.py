@@ -7,13 +7,14 @@
     checkpoints/STAGE/             full states, the last two, and the best weights
     model/                         the pipeline, in the hub's layout
     codes/                         the code data set, Parquet shards
-    previews/ samples/             pictures
+    previews/ samples/ quality/    pictures
     metrics.json report.html       what `evaluate` and `report` write
 
 STAGE is `stage1`, `prior0`, `prior1`, ...
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,11 @@ class RunFolder:
     def preview(self, stage: str, step: int) -> Path:
         """The picture of a stage at a step."""
         return self.path / "previews" / f"{stage}-{step:07d}.png"
+
+    def neighbours(self, extractor: str) -> Path:
+        """The picture of samples beside their nearest training pictures."""
+        name = re.sub(r"[^\w.-]+", "-", extractor)
+        return self.path / "quality" / f"{name}-neighbours.png"
 
     def log(self, stage: str) -> "Log":
         """A stage's log."""

@@ -1,0 +1,99 @@
+"""Does the likelihood of a run tell its own kind of pictures from another kind?
+
+Pictures of other classes have no label that the priors know, so no label is told of either side:
+p(codes) is the mean of p(codes | class) over all classes. See `metrics.detection` for what such
+scores are known to get wrong.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqvae2.data.images import Pictures, load_folder, open_held_out
+from vqvae2.data.order import spread
+from vqvae2.metrics.detection import auroc
+from vqvae2.metrics.distortion import mean_error
+from vqvae2.pipeline import Pipeline
+from vqvae2.sheets import to_float
+from vqvae2.training.evaluate import provenance
+from vqvae2.training.run import RunFolder
+
+Progress = Callable[[str, int, int], None]
+
+BATCH = 32
+
+
+def evaluate_outside(
+    folder: RunFolder,
+    outside: Path,
+    count: int = 2000,
+    device: str = "cpu",
+    progress: Progress = lambda text, done, total: None,
+) -> dict[str, Any]:
+    """AUROC of held-out pictures against those of a folder; keeps it in metrics.json.
+
+    Arguments:
+        outside: a folder of pictures, cropped and resized to the run's size.
+        count: pictures of each, at most; evenly spread.
+    """
+    pipeline, run = Pipeline.load(folder.path).to(device), folder.read()
+    held_out = open_held_out(run.data, progress=progress)
+    others = load_folder(outside, run.data.size, progress=progress)
+    inside = scores(pipeline, held_out, count, "held-out pictures", progress)
+    strange = scores(pipeline, others, count, "other pictures", progress)
+    figures = {
+        "outside": str(outside),
+        "num_pictures": [len(next(iter(inside.values()))), len(next(iter(strange.values())))],
+        **{
+            name: {
+                "auroc": auroc(inside[name], strange[name]),
+                "held_out": float(inside[name].mean()),
+                "outside": float(strange[name].mean()),
+            }
+            for name in inside
+        },
+        "provenance": provenance(run, held_out, len(inside)),
+    }
+    metrics = folder.read_metrics()
+    metrics["detection"] = {**metrics.get("detection", {}), Path(outside).resolve().name: figures}
+    folder.write_metrics(metrics)
+    return figures
+
+
+def scores(
+    pipeline: Pipeline, pictures: Pictures, count: int, name: str, progress: Progress
+) -> dict[str, Tensor]:
+    """Scores (N,) of pictures, the higher the more like the run's own.
+
+    Log-likelihood of each level's codes, of all codes, and minus the error of the reconstruction.
+    """
+    indices, found = spread(len(pictures), count), []
+    for part in indices.split(BATCH):
+        images = to_float(pictures.batch(part)).to(pipeline.device)
+        levels = unlabelled_log_prob(pipeline, images)
+        restored = pipeline.reconstruct(images)
+        errors = [mean_error(a, b) for a, b in zip(images, restored, strict=True)]
+        found.append(torch.cat([levels, levels.sum(0)[None], -torch.stack(errors)[None]]))
+        progress(name, int(sum(rows.shape[1] for rows in found)), len(indices))
+    names = [f"level {level}" for level in range(len(pipeline.priors))]
+    rows = torch.cat(found, dim=1)
+    return dict(zip([*names, "all codes", "reconstruction"], rows, strict=True))
+
+
+def unlabelled_log_prob(pipeline: Pipeline, images: Tensor) -> Tensor:
+    """Log-probability in nats of the codes of each level given the coarser, (levels, B) float64.
+
+    The class is summed out: of the first level p(codes) = mean of p(codes | class), and of each
+    finer one what its codes add to the joint probability.
+    """
+    classes = max(1, len(pipeline.config.class_names))
+    joint = torch.zeros(classes, len(pipeline.priors), len(images), dtype=torch.float64)
+    for label in range(classes):
+        for level, nats in enumerate(pipeline.log_prob(images, [label] * len(images))):
+            joint[label, level] = nats.cpu().double().flatten(1).sum(dim=1)
+    whole = joint.cumsum(dim=1).logsumexp(dim=0) - math.log(classes)
+    return whole.diff(dim=0, prepend=torch.zeros(1, len(images), dtype=torch.float64))
