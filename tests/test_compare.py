@@ -166,7 +166,7 @@ def test_pictures_unlike_the_run_are_told_apart(folder, tmp_path):
     figures = evaluate_outside(folder, tmp_path / "noise", 20)
     assert figures["num_pictures"][1] == 20
     assert figures["reconstruction"]["auroc"] > 0.9
-    kept = folder.read_metrics()["detection"]["noise"]
+    kept = folder.read_metrics()["detection"][where]
     assert kept["all codes"]["auroc"] == figures["all codes"]["auroc"]
     others = load_folder(where, 16)
     found = scores(Pipeline.load(folder.path), others, 20, "", lambda *a: None)
@@ -201,6 +201,8 @@ def test_one_command_measures_everything(folder, tmp_path, capsys, monkeypatch):
         assert text in shown
     metrics = folder.read_metrics()
     assert set(metrics) >= {"reconstruction", "priors", *KEPT}
+    for found in metrics["quality"]["Judge"]["samples_by_kept_fraction"].values():
+        assert 0 <= found["accuracy_score"] <= 1
     for part in (metrics["quality"]["Judge"], metrics["classification_score"]):
         assert part["provenance"]["pictures_fingerprint"]
     assert folder.neighbours("Judge").is_file()

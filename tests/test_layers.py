@@ -18,7 +18,7 @@ ORDER = [
     "metrics.agreement", "metrics.probe", "training.config", "training.run",
     "training.checkpoint", "training.loop", "training.stage1", "training.stage2",
     "training.previews", "training.learn", "training.job", "training.evaluate",
-    "training.quality", "training.classification", "training.outside", "training.compare",
+    "training.classification", "training.quality", "training.outside", "training.compare",
     "presets", "doctor", "report.plots", "report.words", "report.page",
     "report.report", "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.redraw",
     "cli.train", "cli.reconstruct", "cli.evaluate", "cli.compare",

@@ -64,8 +64,9 @@ def test_every_set_has_the_same_number_of_pictures_and_every_figure(pipeline, da
     assert {text for text, _, _ in steps} >= {"training pictures", "samples", "comparing"}
     assert ("samples", 120, 120) in steps
     assert figures["sha256"] == extractor.digest
-    assert kept.labels.bincount().tolist() == [5] * 12
-    assert len(kept.seen) == 60
+    assert list(kept) == ["1", "0.5"]
+    assert kept["0.5"].labels.bincount().tolist() == [5] * 12
+    assert len(kept["0.5"].seen) == 60
 
 
 def test_samples_are_those_of_the_pipeline(pipeline, data, extractor):
@@ -165,7 +166,7 @@ def test_sets_of_two_sizes_or_of_grey_pictures_are_one_clear_line(extractor):
 
 def test_samples_lie_beside_their_nearest_training_pictures(pipeline, data, extractor):
     _, kept = measure_quality(pipeline, data, extractor, SampleQuality(48))
-    image = show_neighbours(pipeline, data, extractor, kept)
+    image = show_neighbours(pipeline, data, extractor, kept["1"])
     assert image.width > 7 * 64
     assert image.height > 10 * 64
 

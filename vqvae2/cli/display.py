@@ -81,6 +81,7 @@ class Monitor:
         self.begun: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.learnt: set[str] = set()
+        self.done: dict[str, int] = {}
         self._said = time.monotonic()
 
     def show(self, event: "Event") -> None:
@@ -104,7 +105,13 @@ class Monitor:
 
     def step(self, name: str, done: int, total: int, rate: float) -> None:
         """Moves the bar `name`."""
-        speed = f"{rate:,.0f} pictures/s" if rate else ""
+        speed, now = f"{rate:,.0f} pictures/s" if rate else "", time.monotonic()
+        if done < self.done.get(name, 0):
+            self.begun[name] = now  # the same work on something else
+            if name in self.bars:
+                self.progress.reset(self.bars[name])
+        self.begun.setdefault(name, now)
+        self.done[name] = done
         if not self.progress.disable:
             if name not in self.bars:
                 self.bars[name] = self.progress.add_task(name, total=total, speed="")
@@ -112,8 +119,8 @@ class Monitor:
             if speed:
                 self.progress.update(self.bars[name], speed=speed)
         elif time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = now = time.monotonic()
-            spent = now - self.begun.setdefault(name, now)
+            self._said = now
+            spent = now - self.begun[name]
             left = f"{duration(spent * (total - done) / done)} left" if done and spent else ""
             self._print(
                 "  ".join(part for part in (name, f"{done:,}/{total:,}", speed, left) if part)
@@ -222,15 +229,15 @@ def show_classification(figures: dict[str, Any]) -> None:
     table("by class, asked about real pictures, %", ["class", *trained], by_class)
 
 
-def show_detection(figures: dict[str, Any]) -> None:
+def show_detection(outside: str, figures: dict[str, Any]) -> None:
     """How well each score tells held-out pictures from others."""
     rows = [
         [name, f"{seen['auroc']:.3f}", f"{seen['held_out']:.5g}", f"{seen['outside']:.5g}"]
         for name, seen in figures.items()
         if isinstance(seen, dict) and "auroc" in seen
     ]
-    inside, outside = figures["num_pictures"]
-    title = f"{inside:,} held-out pictures against {outside:,} of {figures['outside']}"
+    inside, others = figures["num_pictures"]
+    title = f"{inside:,} held-out pictures against {others:,} of {outside}"
     table(title, ["score", "AUROC", "mean held out", "mean outside"], rows)
 
 

@@ -43,7 +43,8 @@ class Options:
             1 0.5 0.2 0.1 0.05; each is measured over --samples pictures, from more draws.
         temperatures: Also measure --samples pictures drawn with these temperatures for all levels.
         cas: Also train classifiers on so many real pictures, reconstructions and samples, and ask
-            each about the held-out pictures: the classification accuracy score.
+            each about the held-out pictures: the classification accuracy score. With --samples,
+            on each kept fraction of those too.
         score: How those classifiers are trained.
         outside: A folder of pictures of another kind: how well does the likelihood tell them from
             the held-out ones?
@@ -78,7 +79,8 @@ def main(arguments: list[str]) -> None:
         picture_files(options.outside)
     if options.samples or options.extractor:
         at_least_one("samples", options.samples)
-        wanted = SampleQuality(options.samples, options.keep, options.temperatures)
+        score = options.score if options.cas else None
+        wanted = SampleQuality(options.samples, options.keep, options.temperatures, score)
         extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
     show_figures(evaluate(folder, options.limit, device))
     with monitor() as view:
@@ -92,7 +94,7 @@ def main(arguments: list[str]) -> None:
             )
         if options.outside:
             count = options.outside_limit
-            show_detection(
-                evaluate_outside(folder, Path(options.outside), count, device, view.pictures)
-            )
+            other = Path(options.outside)
+            found = evaluate_outside(folder, other, count, device, view.pictures)
+            show_detection(options.outside, found)
     console.print(f"all figures in {options.run / 'metrics.json'}")

@@ -47,6 +47,7 @@ A_CLASS = 8  # samples a row
 WITHOUT_CLASSES = 32  # samples of a run without classes
 CODES_DRAWN = 20_000  # samples are fewer where they would need more codes than these
 NAMES_SHOWN = 500  # of skipped pictures
+BALANCE = {"precision": "precision", "recall": "recall", "accuracy_score": "CAS"}
 SURPRISES = 64  # held-out pictures whose likelihood is looked at
 
 
@@ -321,11 +322,12 @@ class Page:
         fractions = [float(fraction) for fraction in swept]
         curves = []
         if len(swept) > 1:
-            fids, (precision, recall) = (
-                [seen["fid"] for seen in swept.values()],
-                ([seen[key] for seen in swept.values()] for key in ("precision", "recall")),
-            )
-            balance = {"precision": precision, "recall": recall}
+            fids = [seen["fid"] for seen in swept.values()]
+            balance = {
+                title: [seen[key] for seen in swept.values()]
+                for key, title in BALANCE.items()
+                if all(key in seen for seen in swept.values())
+            }
             curves = [
                 {"title": f"FID-{name}", "plot": safe(plots.sweep_plot(fractions, fids, name))},
                 {
@@ -356,7 +358,7 @@ class Page:
         whole = sum(found.double().flatten(1).sum(1) for found in nats)
         order = torch.as_tensor(whole).argsort()
         shown = order[torch.linspace(0, len(order) - 1, min(PER_LEVEL, len(order))).long()]
-        tops = [float(found.quantile(0.99)) for found in nats]
+        tops = [float(found.max()) for found in nats]
         bits = (torch.as_tensor(whole)[shown] / log(2)).tolist()
         return {
             "rows": [

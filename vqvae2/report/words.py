@@ -20,6 +20,7 @@ MEANINGS = {
     "reconstruction.mse_over_variance": "MSE / variance of the pixels",
     "reconstruction.psnr_db": "peak signal-to-noise ratio of that MSE, dB",
     "reconstruction.ssim": "structural similarity, 1 is identical",
+    "reconstruction.ms_ssim": "the same over five scales, for pictures of 161 pixels and more",
     "reconstruction.mse_level_alone": "MSE when the decoder sees one level alone",
     "reconstruction.mse_level_blanked": "MSE when one level is blanked",
     "reconstruction.codes_used": "codes that occur",
@@ -62,7 +63,9 @@ def flatten(values: Mapping[str, Any], *above: str) -> list[tuple[tuple[str, ...
 
 
 def figure(value: Any, digits: int = 4) -> str:
-    """A value as people read it: 0.004812, 22.3, 12,345."""
+    """A value as people read it: 0.004812, 22.3, 12,345; a dash where there is none."""
+    if value is None:
+        return "\N{EN DASH}"
     if isinstance(value, list):
         return ", ".join(figure(item, digits) for item in value)
     if isinstance(value, bool) or not isinstance(value, int | float):

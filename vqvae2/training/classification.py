@@ -131,11 +131,16 @@ def restored(
 
 
 def sampled(
-    pipeline: Pipeline, labels: torch.Tensor, progress: Progress, batch: int = 256
+    pipeline: Pipeline,
+    labels: torch.Tensor,
+    progress: Progress,
+    seeds: torch.Tensor | None = None,
+    batch: int = 256,
 ) -> PictureTensors:
-    """One sample for each label, with seeds 0, 1, ..."""
+    """One sample for each label, with seeds 0, 1, ... unless given."""
+    numbers = None if seeds is None else seeds.tolist()
     parts, done = [], 0
-    for part in pipeline.sample_batches(labels, batch=batch):
+    for part in pipeline.sample_batches(labels, numbers, batch=batch):
         parts.append(to_uint8(part.images))
         done += len(part.images)
         progress("samples", done, len(labels))

@@ -46,7 +46,6 @@ def evaluate_outside(
     inside = scores(pipeline, held_out, count, "held-out pictures", progress)
     strange = scores(pipeline, others, count, "other pictures", progress)
     figures = {
-        "outside": str(outside),
         "num_pictures": [len(next(iter(inside.values()))), len(next(iter(strange.values())))],
         **{
             name: {
@@ -59,7 +58,7 @@ def evaluate_outside(
         "provenance": provenance(run, held_out, len(inside)),
     }
     metrics = folder.read_metrics()
-    metrics["detection"] = {**metrics.get("detection", {}), Path(outside).resolve().name: figures}
+    metrics["detection"] = {**metrics.get("detection", {}), str(outside): figures}
     folder.write_metrics(metrics)
     return figures
 

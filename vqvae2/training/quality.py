@@ -6,6 +6,7 @@ them and the best fractions by classifier rejection. Every set has the same numb
 smaller fractions are chosen from more draws.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from vqvae2.data.images import PictureData, Pictures, open_pictures
 from vqvae2.data.order import at_once, spread
 from vqvae2.likelihood import Draw
+from vqvae2.metrics.classification_score import ScoreTraining
 from vqvae2.metrics.classifier import as_extractor, train_classifier
 from vqvae2.metrics.features import Extractor, open_extractor
 from vqvae2.metrics.fid import frechet_distance
@@ -26,6 +28,7 @@ from vqvae2.metrics.quality import Seen, distances_between, look, look_once
 from vqvae2.metrics.rejection import intended, keep_best
 from vqvae2.pipeline import Pipeline
 from vqvae2.sheets import save_png, sheet, to_float, to_uint8
+from vqvae2.training.classification import sampled, scores_of
 from vqvae2.training.evaluate import provenance
 from vqvae2.training.run import RunFolder
 
@@ -35,6 +38,9 @@ OWN = "own"
 """An extractor that is trained on the run's pictures, where no published network fits."""
 
 OWN_STEPS = 1500
+
+SHARES = ("recognised", "accuracy_score")
+"""Figures that are shares of pictures, and not always measured."""
 
 NEIGHBOURS, SHOWN = 6, 10  # training pictures beside each of so many samples
 
@@ -49,12 +55,15 @@ class SampleQuality:
             classes.
         temperatures: samples are also drawn with these for all levels and measured whole: the
             other way to trade diversity for quality.
+        score: how classifiers are trained on the kept samples and asked about all held-out
+            pictures, which is the classification accuracy score of each fraction; None does not.
         batch: samples drawn at a time.
     """
 
     count: int = 10_000
     fractions: tuple[float, ...] = (1.0,)
     temperatures: tuple[float, ...] = ()
+    score: ScoreTraining | None = None
     batch: int = 256
 
     def __post_init__(self) -> None:
@@ -99,7 +108,15 @@ def evaluate_samples(
     pipeline = Pipeline.load(folder.path).to(device)
     run = folder.read()
     data = open_pictures(run.data, progress=progress)
-    figures, samples = measure_quality(pipeline, data, extractor, wanted, progress)
+    figures, kept = measure_quality(pipeline, data, extractor, wanted, progress)
+    if wanted.score is not None:
+        figures["score_training"] = dataclasses.asdict(wanted.score)
+        for fraction, samples in kept.items():
+            found = figures["samples_by_kept_fraction"][fraction]
+            found["accuracy_score"] = kept_score(
+                pipeline, data, samples, wanted.score, f"the best {fraction}", progress
+            )
+    samples = next(iter(kept.values()))
     figures["provenance"] = provenance(run, data.held_out, figures["num_pictures"])
     picture = show_neighbours(pipeline, data, extractor, samples, progress)
     save_png(folder.neighbours(extractor.name), picture)
@@ -129,10 +146,10 @@ def measure_quality(
     extractor: Extractor,
     wanted: SampleQuality,
     progress: Progress = lambda text, done, total: None,
-) -> tuple[dict[str, Any], Drawn]:
+) -> tuple[dict[str, Any], dict[str, Drawn]]:
     """All figures of a pipeline's samples, as metrics.json keeps them under the network's name.
 
-    Returns them with the samples of the largest fraction.
+    Returns them with the samples of each kept fraction, the largest first.
     """
     classes = max(1, len(data.class_names))
     count = min(wanted.count, len(data.train), len(data.held_out)) // classes * classes
@@ -156,12 +173,14 @@ def measure_quality(
         }
 
     drawn = draw(pipeline, extractor, classes, count, wanted, progress)
-    fractions = sorted(wanted.fractions, reverse=True)
+    kept = {
+        f"{fraction:g}": best(drawn, classes, count, fraction, extractor.name)
+        for fraction in sorted(wanted.fractions, reverse=True)
+    }
     by_fraction, by_temperature = {}, {}
-    kept = [best(drawn, classes, count, fraction, extractor.name) for fraction in fractions]
-    for fraction, samples in zip(fractions, kept, strict=True):
-        by_fraction[f"{fraction:g}"] = figures(samples)
-        progress("comparing", len(by_fraction), len(fractions))
+    for fraction, samples in kept.items():
+        by_fraction[fraction] = figures(samples)
+        progress("comparing", len(by_fraction), len(kept))
     for temperature in wanted.temperatures:
         draws = [Draw(temperature=temperature)] * len(pipeline.priors)
         whole = SampleQuality(count, batch=wanted.batch)
@@ -180,7 +199,24 @@ def measure_quality(
         "samples_by_kept_fraction": by_fraction,
         "samples_by_temperature": by_temperature,
     }
-    return found, kept[0]
+    return found, kept
+
+
+def kept_score(
+    pipeline: Pipeline,
+    data: PictureData,
+    samples: Drawn,
+    training: ScoreTraining,
+    name: str,
+    progress: Progress,
+) -> float:
+    """The classification accuracy score of some samples, which are drawn again from their seeds."""
+    pictures = sampled(pipeline, samples.labels, progress, samples.seeds)
+    asked = {"real": data.held_out}
+    device = str(pipeline.device)
+    classes = len(data.class_names)
+    found = scores_of(pictures, asked, classes, training, device, name, progress)
+    return float(found["real"]["top1"])
 
 
 def look_at_split(
@@ -304,11 +340,11 @@ def quality_rows(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def distance_columns(name: str) -> list[str]:
     """The heads of `distance_row`, for a network's figures."""
     kid, score = f"KID-{name} x 1000", f"IS-{name}"
-    return ["set", f"FID-{name}", kid, score, "precision", "recall", "recognised"]
+    return ["set", f"FID-{name}", kid, score, "precision", "recall", "recognised", "CAS"]
 
 
 def distance_row(title: str, seen: dict[str, float]) -> list[str]:
-    """The distances of a set to another, and how many of it are recognised if that is known."""
+    """The distances of a set to another; what was not measured is left empty."""
     return [
         title,
         f"{seen['fid']:.2f}",
@@ -316,5 +352,5 @@ def distance_row(title: str, seen: dict[str, float]) -> list[str]:
         f"{seen['inception_score']:.2f}",
         f"{seen['precision']:.3f}",
         f"{seen['recall']:.3f}",
-        f"{100 * seen['recognised']:.1f} %" if "recognised" in seen else "",
+        *(f"{100 * seen[key]:.1f} %" if key in seen else "" for key in SHARES),
     ]
