@@ -176,9 +176,9 @@ def test_evaluate_measures_samples_with_a_network(trained, tmp_path, capsys):
     save_network(network, outputs=2)
     command = ["evaluate", str(trained), "--samples", "100", "--extractor"]
     line = complaint(capsys, *command, str(network))
-    assert "at least 10 pictures in each split" in line
+    assert "at least 10 in each" in line
     assert "There is no network at" in complaint(capsys, *command, str(tmp_path / "no.pt"))
-    assert "--samples must be at least 1" in complaint(
+    assert "--extractor needs --samples" in complaint(
         capsys, "evaluate", str(trained), "--extractor", "x"
     )
 

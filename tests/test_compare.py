@@ -20,13 +20,14 @@ from vqvae2.pipeline import Pipeline
 from vqvae2.sheets import save_png, to_float, to_pil, to_uint8
 from vqvae2.training.classification import evaluate_classification
 from vqvae2.training.compare import (
+    common_side,
     compare_sets,
     figures_of_runs,
     flat_figures,
     open_set,
 )
 from vqvae2.training.evaluate import KEPT, evaluate
-from vqvae2.training.outside import evaluate_outside, scores, unlabelled_log_prob
+from vqvae2.training.outside import evaluate_outside, likenesses, unlabelled_log_prob
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,41 @@ def test_folders_of_mixed_sizes_are_one_clear_line(tmp_path):
     assert open_set(str(tmp_path / "mixed"), size=8).count == 4
     with pytest.raises(ValueError, match="is not a run folder"):
         open_set(f"{tmp_path}/mixed:samples")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="none can be read"):
+        open_set(str(tmp_path / "none"))
+
+
+def test_sets_of_two_sides_are_one_clear_line_before_anything_is_looked_at(tmp_path, folder):
+    small = save_pictures(tmp_path / "small", pictures(12, size=8))
+    large = save_pictures(tmp_path / "large", pictures(12, size=16))
+    with pytest.raises(ValueError, match=r"small has 8 pixels a side, .*large 16; give --size"):
+        compare_sets(open_set(small), [open_set(large)], None)
+    assert common_side([small, f"{folder.path}:samples"]) == 16
+    assert common_side([small, large]) == 0
+
+
+def test_a_split_of_any_data_set_is_a_set(extractor):
+    assert open_set("synthetic:held_out", size=8).side == 8
+
+
+def test_files_of_equal_names_and_lengths_are_told_apart(extractor, tmp_path):
+    """As bitmaps are: only their pixels differ."""
+    for name, images in (("a", pictures(12)), ("b", pictures(12, first=500))):
+        (tmp_path / name).mkdir()
+        for number, image in enumerate(images):
+            to_pil(image).save(tmp_path / name / f"{number}.bmp")
+    a, b = (open_set(str(tmp_path / name)) for name in "ab")
+    assert compare_sets(a, [b], extractor)["sets"][b.name]["fid"] > 1e-3
+
+
+def test_pairs_have_the_same_names(extractor, tmp_path):
+    a = save_pictures(tmp_path / "a", pictures(12))
+    b = save_pictures(tmp_path / "b", pictures(12))
+    (tmp_path / "b" / "003.png").rename(tmp_path / "b" / "0035.png")
+    with pytest.raises(ValueError, match=r"same names, got 003 in .* beside 0035"):
+        compare_sets(open_set(a), [open_set(b)], extractor, paired=True)
 
 
 def test_without_a_label_every_class_counts_as_much(folder):
@@ -165,12 +201,13 @@ def test_pictures_unlike_the_run_are_told_apart(folder, tmp_path):
     where = save_pictures(tmp_path / "noise", noise)
     figures = evaluate_outside(folder, tmp_path / "noise", 20)
     assert figures["num_pictures"][1] == 20
-    assert figures["reconstruction"]["auroc"] > 0.9
-    kept = folder.read_metrics()["detection"][where]
-    assert kept["all codes"]["auroc"] == figures["all codes"]["auroc"]
+    assert figures["scores"]["reconstruction"]["auroc"] > 0.9
+    assert folder.read_metrics()["detection"][where] == figures
     others = load_folder(where, 16)
-    found = scores(Pipeline.load(folder.path), others, 20, "", lambda *a: None)
-    assert float(found["all codes"].mean()) == pytest.approx(figures["all codes"]["outside"])
+    found = likenesses(Pipeline.load(folder.path), others, 20, "")
+    mean = figures["scores"]["all codes"]["outside"]
+    assert float(found["all codes"].mean()) == pytest.approx(mean)
+    assert figures["provenance"]["held_out_pictures"] == 20
 
 
 def test_the_score_of_a_run_has_every_row(folder):
@@ -231,6 +268,10 @@ def test_compare_prints_and_writes_what_it_found(folder, tmp_path, capsys, monke
         (["compare", str(tmp_path)], "is not a run folder; to compare pictures give --against"),
         (["compare", run, "--against", str(tmp_path / "no"), "--extractor", str(network)], "no"),
         (["compare", run, "--count", "0"], "--count must be at least 1"),
+        (["evaluate", run, "--keep", "0.5"], "--keep needs --samples"),
+        (["evaluate", run, "--score.steps", "3"], "--score needs --cas"),
+        (["evaluate", run, "--cas", "-1"], "--cas is a number of pictures, got -1"),
+        (["evaluate", run, "--outside", str(tmp_path / "no")], "no"),
     ):
         assert command(arguments) == 2
         said = capsys.readouterr().err

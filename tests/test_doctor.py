@@ -52,15 +52,15 @@ def test_an_overfitted_prior_is_watched():
 
 def test_a_network_of_other_pictures_and_too_few_of_them_are_told():
     figures = {"num_pictures": 10_000, "num_features": 64, "held_out": {"recognised": 0.93}}
-    assert judge_extractor("Net", figures).verdict == "good"
-    lost = judge_extractor("Net", {**figures, "held_out": {"recognised": 0.1}})
+    assert judge_extractor("Net", figures, 10).verdict == "good"
+    lost = judge_extractor("Net", {**figures, "held_out": {"recognised": 0.1}}, 10)
     assert lost.verdict == "bad"
     assert "recognises only 10 % of the held-out pictures" in lost.what
-    few = judge_extractor("Net", {**figures, "num_features": 2048, "held_out": {}})
+    few = judge_extractor("Net", {**figures, "num_features": 8192, "held_out": {}}, 10)
     assert few.verdict == "watch"
-    assert "few for its 2,048 features" in few.what
+    assert "few for its 8,192 features" in few.what
     assert "KID-Net" in few.advice
-    assert "10,240 pictures" in few.advice
+    assert "16,384 pictures" in few.advice
 
 
 def test_a_whole_run_gets_a_word_on_every_part(run_folder):

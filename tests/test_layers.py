@@ -17,7 +17,7 @@ ORDER = [
     "metrics.classification_score",
     "metrics.agreement", "metrics.probe", "training.config", "training.run",
     "training.checkpoint", "training.loop", "training.stage1", "training.stage2",
-    "training.previews", "training.learn", "training.job", "training.evaluate",
+    "training.previews", "training.learn", "training.job", "training.evaluate", "training.streams",
     "training.classification", "training.quality", "training.outside", "training.compare",
     "presets", "doctor", "report.plots", "report.words", "report.page",
     "report.report", "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.redraw",

@@ -4,6 +4,7 @@ Reads what the run folder holds (logs, metrics, models, codes); it trains and me
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +12,10 @@ import torch
 
 from vqvae2.data.codes import read_codes, read_info
 from vqvae2.metrics.usage import CodeUsage
-from vqvae2.pipeline import load_autoencoder, load_prior
+from vqvae2.pipeline import Pipeline, load_autoencoder, load_prior
 from vqvae2.training import checkpoint
 from vqvae2.training.config import Run
+from vqvae2.training.evaluate import fingerprints
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
@@ -22,8 +24,8 @@ UNUSED = 0.10  # a larger share of codes that never occur is worth a word
 SUSPICIOUS_NATS = 0.05  # a prior this sure of its codes has nothing to predict
 OVERFITTED = 0.10  # held-out nats above training nats by this part of them
 CARRIES = 1.2  # blanking a level that matters multiplies the error by at least this
-KNOWS_CLASSES = 0.5  # an extractor that recognises fewer held-out pictures was made for others
-FEW_A_FEATURE = 5  # pictures a feature, below which FID is mostly bias
+ABOVE_CHANCE = 0.2  # an extractor that knows the classes is right at least so much more often
+FEW_A_FEATURE = 2  # pictures a feature, below which FID is mostly bias
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Finding:
 
 def diagnose(folder: RunFolder) -> list[Finding]:
     """Everything that the run folder lets us say, from pictures to priors."""
-    run, known = folder.read(), None
+    run, known, models = folder.read(), None, None
     findings = [*look_at_checkpoints(folder, run), *look_at_levels(folder)]
     try:
         if folder.done("stage1"):
@@ -53,7 +55,10 @@ def diagnose(folder: RunFolder) -> list[Finding]:
         advice = "Remove what is damaged and repeat `vqvae2 train`: it is made again."
         findings.append(Finding("bad", str(error), advice))
     findings += look_at_priors(folder, run, known)
-    return [*findings, *look_at_samples(folder)]
+    if folder.done("stage1"):
+        with suppress(ValueError):  # said above
+            models = fingerprints(Pipeline.load(folder.path))
+    return [*findings, *look_at_samples(folder, models)]
 
 
 def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
@@ -178,23 +183,31 @@ def judge_prior(
     return Finding("good", what)
 
 
-def look_at_samples(folder: RunFolder) -> Iterator[Finding]:
+def look_at_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Finding]:
     """Whether the figures of samples can be believed, by what each network was shown."""
+    num_classes = max(1, len(folder.read_data().get("class_names", [])))
     for name, figures in folder.read_metrics().get("quality", {}).items():
-        yield judge_extractor(name, figures)
+        if models is not None and figures["provenance"]["models"] != models:
+            what = f"the samples that {name} measured were drawn from other weights"
+            again = f"Measure again: vqvae2 evaluate {folder.path} --samples ..."
+            yield Finding("watch", what, again)
+        else:
+            yield judge_extractor(name, figures, num_classes)
 
 
-def judge_extractor(name: str, figures: dict[str, Any]) -> Finding:
+def judge_extractor(name: str, figures: dict[str, Any], num_classes: int) -> Finding:
     """What a network's figures are worth."""
-    count, features = figures["num_pictures"], figures.get("num_features", 0)
+    count, features = figures["num_pictures"], figures["num_features"]
     known = figures["held_out"].get("recognised")
     what = f"samples were measured with {name} over {count:,} pictures"
-    if known is not None and known < KNOWS_CLASSES:
+    chance = 1 / num_classes
+    if known is not None and known < chance + ABOVE_CHANCE * (1 - chance):
         return Finding(
             "bad",
             f"{what}, but it recognises only {100 * known:.0f} % of the held-out pictures",
-            "It was made for other pictures, classes or an other order of them: its figures mean "
-            "little. Give a network of these classes, or --extractor own.",
+            "It knows other classes, another order of them, or another kind of pictures: its "
+            "inception score and what it rejects mean nothing. Give a network of these classes, "
+            "or own.",
         )
     if count < FEW_A_FEATURE * features:
         return Finding(

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from vqvae2.report.words import about_quality, distance_table, percent, quality_sets
 from vqvae2.training.learn import Stopped
-from vqvae2.training.quality import distance_columns, distance_row, quality_rows
 
 if TYPE_CHECKING:
     from vqvae2.training.learn import Event
@@ -182,7 +182,8 @@ def show_figures(metrics: dict[str, Any]) -> None:
     ]
     title = f"held out, {count(seen['num_pictures'], 'picture')}: MSE {seen['mse']:.5f}"
     title += f", PSNR {seen['psnr_db']:.2f} dB"
-    title += "" if seen["ssim"] is None else f", SSIM {seen['ssim']:.3f}"
+    for key, word in (("ssim", "SSIM"), ("ms_ssim", "MS-SSIM")):
+        title += "" if seen.get(key) is None else f", {word} {seen[key]:.3f}"
     if "held_out_bits_per_dim" in priors:
         title += f", codes {priors['held_out_bits_per_dim']:.3f} bits per dimension"
     columns = ["level", "codes used", "perplexity", "MSE alone", "nats per code", "gap"]
@@ -203,9 +204,9 @@ def show_pixel_figures(metrics: dict[str, Any]) -> None:
 
 def show_quality(name: str, figures: dict[str, Any]) -> None:
     """The figures of samples and what they are compared with, taken with one network."""
-    rows = [distance_row(title, seen) for title, seen in quality_rows(figures)]
-    title = f"against {figures['num_pictures']:,} training pictures, as many each"
-    table(title, distance_columns(name), rows)
+    head, *rows = distance_table(name, quality_sets(figures))
+    table(f"against {figures['num_pictures']:,} training pictures, as many each", head, rows)
+    console.print(about_quality(name, figures))
 
 
 def show_classification(figures: dict[str, Any]) -> None:
@@ -213,7 +214,7 @@ def show_classification(figures: dict[str, Any]) -> None:
     trained = figures["trained_on"]
     asked = list(next(iter(trained.values())))
     rows = [
-        [name, *(f"{100 * found[title]['top1']:.2f} %" for title in asked)]
+        [name, *(percent(found[title]["top1"]) for title in asked)]
         for name, found in trained.items()
     ]
     training = figures["training"]
@@ -223,10 +224,10 @@ def show_classification(figures: dict[str, Any]) -> None:
     )
     table(title, ["trained on", *(f"asked about {name}" for name in asked)], rows)
     by_class = [
-        [name, *(f"{100 * found['real']['by_class'][n]:.1f}" for found in trained.values())]
+        [name, *(percent(found["real"]["by_class"][n]) for found in trained.values())]
         for n, name in enumerate(figures["class_names"])
     ]
-    table("by class, asked about real pictures, %", ["class", *trained], by_class)
+    table("by class, asked about real pictures", ["class", *trained], by_class)
 
 
 def show_detection(outside: str, figures: dict[str, Any]) -> None:

@@ -34,13 +34,15 @@ class Options:
         run: A run folder.
         limit: Held-out pictures, at most; evenly spread over the classes.
         samples: Also draw so many samples and compare them with as many training pictures: FID,
-            KID, inception score, precision and recall.
+            KID, inception score, precision and recall; at most as many as are held out.
         extractor: The network that compares: path or URL of a TorchScript file, hub:NAME, or own
             for a classifier trained on the run's pictures; the Inception network of the published
             figures by default, which is fetched once.
         extractor_name: What figures call it; the file's name by default.
-        keep: Kept fractions of samples (classifier rejection by the extractor), for instance
-            1 0.5 0.2 0.1 0.05; each is measured over --samples pictures, from more draws.
+        keep: Kept fractions of samples (classifier rejection), for instance 1 0.5 0.2 0.1 0.05;
+            each is measured over --samples pictures, from more draws.
+        judge: The classifier that chooses them, named as the extractor is; the extractor itself
+            by default, which then measures what it has chosen.
         temperatures: Also measure --samples pictures drawn with these temperatures for all levels.
         cas: Also train classifiers on so many real pictures, reconstructions and samples, and ask
             each about the held-out pictures: the classification accuracy score. With --samples,
@@ -58,6 +60,7 @@ class Options:
     extractor: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
     extractor_name: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
     keep: tuple[float, ...] = (1.0,)
+    judge: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
     temperatures: tuple[float, ...] = ()
     cas: int = 0
     score: ScoreTraining = field(default_factory=ScoreTraining)
@@ -69,32 +72,53 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     options = parse(Options, "evaluate", arguments)
-    at_least_one("limit", options.limit)
-    at_least_one("outside-limit", options.outside_limit)
     folder, device = RunFolder(options.run), resolve(options.device)
-    folder.read()
-    extractor, wanted = None, None
-    # Before anything is measured: what is asked for may be missing.
-    if options.outside:
-        picture_files(options.outside)
-    if options.samples or options.extractor:
-        at_least_one("samples", options.samples)
-        score = options.score if options.cas else None
-        wanted = SampleQuality(options.samples, options.keep, options.temperatures, score)
+    check(options, folder)
+    extractor = judge = None
+    # Before anything is measured: they may be missing.
+    if options.samples:
         extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
+        judge = extractor_of(options.judge, "", folder, device) if options.judge else None
     show_figures(evaluate(folder, options.limit, device))
     with monitor() as view:
-        if extractor is not None and wanted is not None:
-            figures = evaluate_samples(folder, extractor, wanted, device, view.pictures)
-            show_quality(extractor.name, figures)
+        if extractor is not None:
+            score = options.score if options.cas else None
+            wanted = SampleQuality(options.samples, options.keep, options.temperatures, score)
+            found = evaluate_samples(folder, extractor, wanted, device, view.pictures, judge)
+            show_quality(extractor.name, found)
+            if found["num_pictures"] < options.samples:
+                console.print("No split has more; `vqvae2 compare` takes any number of samples.")
         if options.cas:
-            at_least_one("cas", options.cas)
             show_classification(
                 evaluate_classification(folder, options.cas, options.score, device, view.pictures)
             )
         if options.outside:
-            count = options.outside_limit
-            other = Path(options.outside)
+            other, count = Path(options.outside), options.outside_limit
             found = evaluate_outside(folder, other, count, device, view.pictures)
             show_detection(options.outside, found)
     console.print(f"all figures in {options.run / 'metrics.json'}")
+
+
+def check(options: Options, folder: RunFolder) -> None:
+    """Raises ValueError for what would only fail after long work, or do nothing."""
+    at_least_one("limit", options.limit)
+    at_least_one("outside-limit", options.outside_limit)
+    for name in ("samples", "cas"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name} is a number of pictures, got {getattr(options, name)}.")
+    SampleQuality(max(1, options.samples), options.keep, options.temperatures)
+    for_samples = ("extractor", "extractor_name", "keep", "temperatures", "judge")
+    given = [name for name in for_samples if getattr(options, name) != getattr(Options, name)]
+    if given and not options.samples:
+        raise ValueError(f"--{given[0].replace('_', '-')} needs --samples, the number to draw.")
+    if options.score != ScoreTraining() and not options.cas:
+        raise ValueError("--score needs --cas, the number of pictures to learn from.")
+    if options.outside:
+        picture_files(options.outside)
+    run = folder.read()
+    missing = [level for level in range(len(run.priors)) if not folder.done(f"prior{level}")]
+    if (options.samples or options.cas or options.outside) and (missing or not run.priors):
+        raise ValueError(
+            f"Samples and likelihoods need the priors of all levels; run `vqvae2 train --run "
+            f"{folder.path}` first."
+        )

@@ -60,12 +60,12 @@ class ScoreTraining:
     """How the classifier is trained: stochastic gradient descent, mirrored and shifted pictures.
 
     Arguments:
-        depth: layers of the network, 6 n + 2: 20, 32, 44, 56.
-        steps: of the optimizer; the learning rate rises over the first fifth and falls to 0.
-        batch: pictures a step.
-        learning_rate: at its highest.
-        weight_decay: of all weights.
-        seed: of weights, order and shifts.
+        depth: Layers of the network, 6 n + 2: 8, 14, 20, 32, 44, 56.
+        steps: Optimizer steps; the learning rate rises over the first fifth and falls to 0.
+        batch: Pictures a step.
+        learning_rate: The learning rate at its highest.
+        weight_decay: Weight decay of all weights.
+        seed: Seed of the weights, the order and the shifts.
     """
 
     depth: int = 20
@@ -151,11 +151,13 @@ def train_on(
         missing = (counts == 0).nonzero()[:, 0].tolist()
         raise ValueError(
             f"A classifier needs pictures of every class, got none of {len(missing)} of "
-            f"{num_classes} classes (numbers {', '.join(map(str, missing[:5]))}); add some."
+            f"{num_classes} classes (numbers {', '.join(map(str, missing[:5]))}) among "
+            f"{len(pictures)} pictures; give it more of them."
         )
-    torch.manual_seed(generator("classification score", training.seed).initial_seed())
     side = pictures.batch(torch.tensor([0])).shape[-1]
-    model = ResNet(num_classes, training.depth, side).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator("classification score", training.seed).initial_seed())
+        model = ResNet(num_classes, training.depth, side).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         model.parameters(),

@@ -2,7 +2,7 @@
 
 PSNR is that of the mean squared error over the whole set; SSIM is the mean over pictures of
 torchmetrics' (Wang et al. 2004, an 11 x 11 Gaussian window), MS-SSIM the same over five scales
-(Wang et al. 2003), which needs pictures of more than 160 pixels a side.
+(Wang et al. 2003), which needs pictures of 176 pixels a side.
 """
 
 import math
@@ -16,7 +16,7 @@ from vqvae2.autoencoder import VQVAE
 from vqvae2.metrics.usage import CodeUsage
 
 SSIM_WINDOW = 11
-MS_SSIM_SIDE = 161  # the window must fit into the picture after four halvings
+MS_SSIM_SIDE = 176  # after four halvings the window must fit into the picture
 
 
 @dataclass(frozen=True)

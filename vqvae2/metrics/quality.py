@@ -15,9 +15,15 @@ from torch import Tensor
 from vqvae2.configuration import write_bytes
 from vqvae2.metrics.features import Extractor, cache_folder
 from vqvae2.metrics.fid import frechet_distance
-from vqvae2.metrics.inception_score import inception_score
-from vqvae2.metrics.kid import kernel_distance
-from vqvae2.metrics.precision_recall import precision_recall
+from vqvae2.metrics.inception_score import SPLITS, inception_score
+from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
+from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
+
+FEATURES = "vqvae2-features 1"
+"""Format and version of the files in the cache."""
+
+NEEDED = max(SPLITS, NEIGHBOURS + 1)
+"""Pictures in a set without which one of the figures is not defined."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,18 @@ def look(extractor: Extractor, batches: Iterable[Tensor]) -> Seen:
     return Seen(torch.cat(features), torch.cat(probabilities), shapes.pop())
 
 
-def look_once(extractor: Extractor, what: str, batches: Callable[[], Iterable[Tensor]]) -> Seen:
-    """`look`, kept in the cache: the same network looks at the same pictures once.
+def look_once(extractor: Extractor, batches: Callable[[], Iterable[Tensor]]) -> Seen:
+    """`look`, kept in the cache: the same network looks at the same pixels once.
 
     Arguments:
-        what: tells the pictures from all others: the fingerprint of a split and how many of it.
+        batches: gives the same pictures each time; they are read once to know them, and once more
+            if the network has not seen them.
     """
-    name = hashlib.sha256(f"vqvae2-features 1\n{extractor.digest}\n{what}".encode()).hexdigest()
-    path = cache_folder() / "features" / f"{name[:32]}.safetensors"
+    known = hashlib.sha256(f"{FEATURES} {extractor.digest}\n".encode())
+    for images in batches():
+        known.update(f"{tuple(images.shape)}".encode())
+        known.update(images.contiguous().numpy().tobytes())
+    path = cache_folder() / "features" / f"{known.hexdigest()[:32]}.safetensors"
     seen = read_seen(path)
     if seen is None:
         seen = look(extractor, batches())
@@ -80,8 +90,9 @@ def write_seen(path: Path, seen: Seen) -> None:
     """Writes what a network saw."""
     from safetensors.torch import save
 
-    tensors = {"features": seen.features, "probabilities": seen.probabilities}
-    write_bytes(path, save({**tensors, "shape": torch.tensor(seen.shape)}))
+    shape = torch.tensor(seen.shape)
+    tensors = {"features": seen.features, "probabilities": seen.probabilities, "shape": shape}
+    write_bytes(path, save(tensors, {"format": FEATURES}))
 
 
 def read_seen(path: Path) -> Seen | None:
@@ -96,8 +107,13 @@ def read_seen(path: Path) -> Seen | None:
         return None
 
 
-def distances_between(real: Seen, other: Seen) -> dict[str, float]:
-    """FID, KID, precision and recall of `other` against `real`, and its inception score."""
+def distances_between(real: Seen, other: Seen) -> dict[str, float | None]:
+    """FID, KID, precision and recall of `other` against `real`, and its inception score.
+
+    KID has no deviation where its subsets are the whole sets. Raises ValueError for pictures of
+    two sizes and for fewer than `NEEDED` of them.
+    """
+    require_enough(min(len(real), len(other)))
     if real.shape != other.shape:
         raise ValueError(
             f"Pictures of two sizes cannot be compared, (C, H, W) {real.shape} and {other.shape}; "
@@ -110,9 +126,18 @@ def distances_between(real: Seen, other: Seen) -> dict[str, float]:
         "num_pictures": len(other),
         "fid": frechet_distance([real.features], [other.features]),
         "kid": kid,
-        "kid_deviation": kid_deviation,
+        "kid_deviation": kid_deviation if min(len(real), len(other)) > SUBSET_SIZE else None,
         "precision": precision,
         "recall": recall,
         "inception_score": score,
         "inception_score_deviation": score_deviation,
     }
+
+
+def require_enough(count: int) -> None:
+    """Raises ValueError for sets too small for every figure."""
+    if count < NEEDED:
+        raise ValueError(
+            f"Comparing sets of pictures needs at least {NEEDED} in each, got {count}; more make "
+            "the figures mean something."
+        )

@@ -67,14 +67,18 @@ def intended(probabilities: Tensor, labels: Tensor, num_classes: int, name: str)
         labels: (N,) int64.
         name: of the classifier, for the message.
     """
-    outputs = probabilities.shape[1]
+    first = first_class(probabilities.shape[1], num_classes, name)
+    return probabilities.gather(1, labels[:, None] + first)[:, 0]
+
+
+def first_class(outputs: int, num_classes: int, name: str) -> int:
+    """Which output of a network is the first class, 0 or 1; ValueError if it knows others."""
     if outputs not in (num_classes, num_classes + 1):
         raise ValueError(
             f"The network {name} tells {outputs} classes apart, the model has {num_classes}: it "
-            "cannot judge these samples; give a network of the same classes."
+            "cannot judge these samples; give a network of the same classes, or own."
         )
-    first = outputs - num_classes
-    return probabilities.gather(1, labels[:, None] + first)[:, 0]
+    return outputs - num_classes
 
 
 def keep_best(scores: Tensor, labels: Tensor, fraction: float) -> Tensor:

@@ -25,9 +25,13 @@ from vqvae2.report.words import (
     LOSSLESS_SIDE,
     MEANINGS,
     Row,
+    about_quality,
+    distance_table,
     figure,
     flatten,
+    percent,
     picture,
+    quality_sets,
     row,
     safe,
     say,
@@ -35,8 +39,7 @@ from vqvae2.report.words import (
 )
 from vqvae2.sheets import code_map, heat, to_float
 from vqvae2.training.config import Run
-from vqvae2.training.evaluate import KEPT
-from vqvae2.training.quality import distance_columns, distance_row, quality_rows
+from vqvae2.training.evaluate import KEPT, fingerprints
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
@@ -299,76 +302,109 @@ class Page:
         }
 
     def quality(self) -> dict[str, Any]:
-        """Distances of samples to pictures, a part a network, and who learns from samples."""
-        parts = [
-            self.quality_by(name, figures) for name, figures in self.metrics_of("quality").items()
-        ]
-        score = self.metrics_of("classification_score")
-        detection = self.metrics_of("detection")
-        if not parts and not score and not detection:
+        """Distances of samples to pictures by each network; who learns from samples; outsiders."""
+        parts = {name: self.metrics_of(name) for name in KEPT}
+        if not any(parts.values()):
             raise NotYet(
                 f"Samples were not measured yet: {self.command('evaluate --samples 10000')}."
             )
-        return {"networks": parts, "score": score, "detection": detection}
+        score = parts["classification_score"]
+        shown = spread(len(score.get("class_names", [])), CLASSES).tolist()
+        networks = parts["quality"].items()
+        return {
+            "networks": [self.quality_by(name, figures) for name, figures in networks],
+            "score": score
+            and {
+                "depth": score["training"]["depth"],
+                "num_pictures": score["num_pictures"],
+                "classes": [score["class_names"][n] for n in shown],
+                "rows": {
+                    name: [
+                        *(percent(found["real"]["by_class"][n]) for n in shown),
+                        *(percent(asked["top1"]) for asked in found.values()),
+                    ]
+                    for name, found in score["trained_on"].items()
+                },
+            },
+            "detection": parts["detection"],
+            "stale": self.stale_samples(parts),
+        }
 
     def metrics_of(self, part: str) -> dict[str, Any]:
         """A part of metrics.json, {} if it was not measured."""
         found: dict[str, Any] = self.folder.read_metrics().get(part, {})
         return found
 
+    def stale_samples(self, parts: dict[str, dict[str, Any]]) -> str:
+        """A sentence if any of it was measured on other weights."""
+        now = fingerprints(self.pipeline)
+        measured = [*parts["quality"].values(), *parts["detection"].values()]
+        measured += [parts["classification_score"]] if parts["classification_score"] else []
+        if all(part["provenance"]["models"] == now for part in measured):
+            return ""
+        return f"Models were trained since these figures were taken: {self.command('evaluate')}."
+
     def quality_by(self, name: str, figures: dict[str, Any]) -> dict[str, Any]:
         """The table, the curves and the nearest training pictures by one network."""
-        swept = figures["samples_by_kept_fraction"]
-        fractions = [float(fraction) for fraction in swept]
-        curves = []
+        swept, cooled = figures["samples_by_kept_fraction"], figures["samples_by_temperature"]
+        fractions, curves = [float(fraction) for fraction in swept], []
         if len(swept) > 1:
-            fids = [seen["fid"] for seen in swept.values()]
+            for key, title in ((("fid"), f"FID-{name}"), ("inception_score", f"IS-{name}")):
+                values = [seen[key] for seen in swept.values()]
+                curves.append((title, plots.sweep_plot(fractions, {title: values}, title)))
             balance = {
                 title: [seen[key] for seen in swept.values()]
                 for key, title in BALANCE.items()
                 if all(key in seen for seen in swept.values())
             }
-            curves = [
-                {"title": f"FID-{name}", "plot": safe(plots.sweep_plot(fractions, fids, name))},
-                {
-                    "title": "Quality against diversity",
-                    "plot": safe(plots.balance_plot(fractions, balance)),
-                },
-            ]
+            curves.append(("Quality and diversity", plots.sweep_plot(fractions, balance, "share")))
+        if len(swept) + len(cooled) > 1:
+            rejection = [(seen["recall"], seen["precision"]) for seen in swept.values()]
+            cooling = [(seen["recall"], seen["precision"]) for seen in cooled.values()]
+            plot = plots.tradeoff_plot(
+                {"rejection": (list(swept), rejection), "temperature": (list(cooled), cooling)}
+            )
+            curves.append(("Rejection against temperature", plot))
         near = self.folder.neighbours(name)
+        head, *rows = distance_table(name, quality_sets(figures))
         return {
             "name": name,
             "num_pictures": figures["num_pictures"],
-            "columns": distance_columns(name)[1:],
-            "rows": [distance_row(title, seen) for title, seen in quality_rows(figures)],
-            "curves": curves,
+            "head": head,
+            "rows": rows,
+            "about": about_quality(name, figures),
+            "curves": [{"title": title, "plot": safe(plot)} for title, plot in curves],
             "neighbours": stored(near, "samples and their nearest") if near.is_file() else None,
         }
 
     def surprise(self) -> dict[str, Any]:
-        """Where the codes of held-out pictures are improbable, and the extremes of a few."""
+        """Where the codes of held-out pictures are improbable: their mean, and some pictures."""
         pipeline = self.pipeline
         if len(pipeline.priors) != self.num_levels:
             raise NotYet(f"Not all priors are trained: {self.command('train --run')}.")
         indices = spread(len(self.held_out), SURPRISES)
-        images, labels = to_float(self.held_out.batch(indices)), self.held_out.labels[indices]
-        nats = [-found.cpu() for found in pipeline.log_prob(images, labels)]
-        # A prior on pixels says each colour apart: a place is as surprising as they are together.
-        nats = [found.sum(-1) if found.ndim == 4 else found for found in nats]
-        whole = sum(found.double().flatten(1).sum(1) for found in nats)
-        order = torch.as_tensor(whole).argsort()
-        shown = order[torch.linspace(0, len(order) - 1, min(PER_LEVEL, len(order))).long()]
-        tops = [float(found.max()) for found in nats]
-        bits = (torch.as_tensor(whole)[shown] / log(2)).tolist()
+        parts = []
+        for part in indices.split(PER_LEVEL):
+            images = to_float(self.held_out.batch(part))
+            found = pipeline.log_prob(images, self.held_out.labels[part])
+            # A prior on pixels says each colour apart: a place is as surprising as all of them.
+            parts.append([-(n.sum(-1) if n.ndim == 4 else n).double().cpu() for n in found])
+        nats = [torch.cat(maps) for maps in zip(*parts, strict=True)]
+        whole = torch.stack([maps.flatten(1).sum(1) for maps in nats]).sum(0)
+        count = min(PER_LEVEL, len(indices))
+        shown = whole.argsort()[torch.linspace(0, len(indices) - 1, count).long()]
+        tops = [float(maps.max()) for maps in nats]
+        rows = [row("picture", to_float(self.held_out.batch(indices[shown])))]
+        for level, (maps, top) in enumerate(zip(nats, tops, strict=True)):
+            rows.append(row(f"level {level}", heat(maps[shown] / top), level))
+        means = [
+            row(f"level {level}, mean", heat(maps.mean(0, keepdim=True) / top), level)
+            for level, (maps, top) in enumerate(zip(nats, tops, strict=True))
+        ]
         return {
-            "rows": [
-                row("picture", images[shown]),
-                *(
-                    row(f"level {level}", heat(found[shown] / top), level)
-                    for level, (found, top) in enumerate(zip(nats, tops, strict=True))
-                ),
-            ],
-            "bits": [f"{value:,.0f} bits" for value in bits],
+            "rows": rows,
+            "means": means,
+            "bits": [f"{value:,.0f} bits" for value in (whole[shown] / log(2)).tolist()],
             "tops": [f"{top:.1f}" for top in tops],
             "count": len(indices),
         }

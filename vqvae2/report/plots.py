@@ -113,18 +113,11 @@ def prior_plot(train: Sequence[Look], held_out: Sequence[Look], level: int, num_
     return svg(figure)
 
 
-def sweep_plot(fractions: Sequence[float], fids: Sequence[float], name: str) -> str:
-    """FID by the kept fraction of samples: rejection pays until what is left has no variety."""
-    figure, axes = canvas("kept fraction of samples", f"FID-{name}")
-    axes.plot(fractions, fids, color=level_colour(0), marker="o", markersize=4, linewidth=1.7)
-    axes.set_ylim(0, 1.12 * max(fids))
-    share_axis(axes, fractions)
-    return svg(figure)
-
-
-def balance_plot(fractions: Sequence[float], figures: Mapping[str, Sequence[float]]) -> str:
-    """Precision (quality) and recall (diversity) by the kept fraction of samples."""
-    figure, axes = canvas("kept fraction of samples", "share")
+def sweep_plot(
+    fractions: Sequence[float], figures: Mapping[str, Sequence[float]], height: str
+) -> str:
+    """Figures by the kept fraction of samples, a line each; `height` names the axis."""
+    figure, axes = canvas("kept fraction of samples", height)
     for number, (name, values) in enumerate(figures.items()):
         axes.plot(
             fractions, values, label=name, color=level_colour(number), marker="o", markersize=4,
@@ -132,6 +125,29 @@ def balance_plot(fractions: Sequence[float], figures: Mapping[str, Sequence[floa
         )  # fmt: skip
     axes.set_ylim(0, 1.12 * max(max(values) for values in figures.values()))
     share_axis(axes, fractions)
+    if len(figures) > 1:
+        legend(axes, "best")
+    return svg(figure)
+
+
+def tradeoff_plot(ways: Mapping[str, tuple[Sequence[str], Sequence[tuple[float, float]]]]) -> str:
+    """Precision against recall, a line for each way to give up one for the other.
+
+    Arguments:
+        ways: a name, the setting of each point, and (recall, precision) of each.
+    """
+    figure, axes = canvas("recall: how much of the pictures is covered", "precision")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for number, (name, (settings, points)) in enumerate(ways.items()):
+        if not points:
+            continue
+        recall, precision = zip(*points, strict=True)
+        colour = level_colour(number)
+        axes.plot(recall, precision, label=name, color=colour, marker="o", markersize=4)
+        for setting, point in zip(settings, points, strict=True):
+            axes.annotate(setting, point, (4, 3), textcoords="offset points", color=INK, size=7.5)
+    axes.margins(0.12)
     legend(axes, "best")
     return svg(figure)
 

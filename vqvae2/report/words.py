@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ MEANINGS = {
     "reconstruction.mse_over_variance": "MSE / variance of the pixels",
     "reconstruction.psnr_db": "peak signal-to-noise ratio of that MSE, dB",
     "reconstruction.ssim": "structural similarity, 1 is identical",
-    "reconstruction.ms_ssim": "the same over five scales, for pictures of 161 pixels and more",
+    "reconstruction.ms_ssim": "the same over five scales, for pictures of 176 pixels and more",
     "reconstruction.mse_level_alone": "MSE when the decoder sees one level alone",
     "reconstruction.mse_level_blanked": "MSE when one level is blanked",
     "reconstruction.codes_used": "codes that occur",
@@ -113,3 +113,61 @@ def safe(svg: str) -> Any:
     from markupsafe import Markup
 
     return Markup(svg)
+
+
+def distance_table(name: str, sets: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Distances of sets by one network: the head, then a row a set; without empty columns.
+
+    Arguments:
+        name: of the network; its distances carry it.
+        sets: the figures of each set under its title.
+    """
+    forms: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "fid": (f"FID-{name}", "{:.2f}".format),
+        "kid": (f"KID-{name} x 1000", lambda value: f"{1000 * value:.2f}"),
+        "kid_deviation": ("±", lambda value: f"{1000 * value:.2f}"),
+        "inception_score": (f"IS-{name}", "{:.2f}".format),
+        "precision": ("precision", "{:.3f}".format),
+        "recall": ("recall", "{:.3f}".format),
+        "fid_against_reconstructions": (f"FID*-{name}", "{:.2f}".format),
+        "recognised": ("recognised", percent),
+        "accuracy_score": ("CAS", percent),
+    }
+    shown = [key for key in forms if any(seen.get(key) is not None for seen in sets.values())]
+    rows = [
+        [title, *("" if seen.get(key) is None else forms[key][1](seen[key]) for key in shown)]
+        for title, seen in sets.items()
+    ]
+    return [["set", *(forms[key][0] for key in shown)], *rows]
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it."""
+    return "\N{EN DASH}" if share is None else f"{100 * share:.1f} %"
+
+
+def quality_sets(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The sets of a network's figures in the order of a table, by their titles."""
+    kept = {
+        "samples" if fraction == "1" else f"best {100 * float(fraction):g} % of samples": found
+        for fraction, found in figures["samples_by_kept_fraction"].items()
+    }
+    others = {
+        f"samples at temperature {temperature}": found
+        for temperature, found in figures["samples_by_temperature"].items()
+    }
+    pictures = {
+        "held-out pictures": figures["held_out"],
+        "reconstructions": figures["reconstructions"],
+    }
+    return {**pictures, **kept, **others}
+
+
+def about_quality(name: str, figures: Mapping[str, Any]) -> str:
+    """A sentence about what the table of a network's figures does not say."""
+    own = figures["reconstructions"]["fid_against_originals"]
+    chosen = figures["judge"]["name"]
+    return (
+        f"FID* is the distance to reconstructions instead of pictures; reconstructions are at "
+        f"FID-{name} {own:.2f} from their own originals. Fractions are chosen by {chosen}."
+    )

@@ -1,33 +1,45 @@
-"""Runs and folders of pictures side by side.
+"""Runs and sets of pictures side by side.
 
 A set of pictures is named by one word:
 
-    FOLDER                 all pictures in and below it: data, another model's samples, ...
-    RUN or RUN:samples     pictures drawn from a run, in turn over its classes
-    RUN:reconstructions    its held-out pictures after the way through the codes
-    RUN:held_out, RUN:train   the pictures themselves, as the run sees them
+    FOLDER                      all pictures in and below it: data, another model's samples, ...
+    RUN or RUN:samples          pictures drawn from a run, in turn over its classes
+    RUN:reconstructions         its held-out pictures after the way through the codes
+    RUN:train, RUN:held_out     the pictures themselves, as the run sees them
+    DATA:train, DATA:held_out   a split of a data set: folder, Parquet, shards, hub, synthetic
 
 Legend: `B` pictures, `S` their side.
 """
 
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import Pictures, load_folder, open_held_out, open_pictures, picture_files
-from vqvae2.data.order import at_once, spread
+import vqvae2
+from vqvae2.data.images import (
+    DataConfig,
+    Pictures,
+    Progress,
+    load_folder,
+    open_held_out,
+    open_pictures,
+    picture_files,
+    quiet,
+)
+from vqvae2.data.order import spread
 from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.features import Extractor
-from vqvae2.metrics.quality import Seen, distances_between, look, look_once
+from vqvae2.metrics.quality import Seen, distances_between, look, look_once, require_enough
 from vqvae2.pipeline import Pipeline
-from vqvae2.sheets import to_float, to_uint8
+from vqvae2.sheets import to_float
 from vqvae2.training.run import RunFolder
-
-Progress = Callable[[str, int, int], None]
+from vqvae2.training.streams import drawn, restored, shown
 
 KINDS = ("samples", "reconstructions", "held_out", "train")
 """What can be asked of a run."""
@@ -40,60 +52,103 @@ class PictureSet:
     Arguments:
         name: as the user wrote it.
         count: how many there are.
+        side: S.
         batches: the first so many, evenly spread, (B, 3, S, S) uint8.
-        fingerprint: tells them from all others; "" for those that are made anew each time.
+        names: of the pictures, () for those that are drawn.
+        kept: whether they are worth a place in the cache of features.
     """
 
     name: str
     count: int
+    side: int
     batches: Callable[[int], Iterator[Tensor]]
-    fingerprint: str = ""
+    names: tuple[str, ...] = ()
+    kept: bool = False
 
 
-def is_run(where: str) -> bool:
-    """Whether a name is that of a run folder, or of a part of one."""
-    return (Path(where.rpartition(":")[0] or where) / "config.json").is_file() or (
-        Path(where) / "config.json"
-    ).is_file()
+def parse_set(where: str) -> tuple[Path, str]:
+    """The path and the kind, "" for none, that a word names."""
+    path, _, kind = where.rpartition(":")
+    if kind not in KINDS or Path(where).exists():
+        return Path(where), ""
+    return Path(path), kind
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a run folder."""
+    return (path / "config.json").is_file()
+
+
+def common_side(names: Sequence[str]) -> int:
+    """The side that folders are brought to where none is given: that of a run among the sets."""
+    sides = [RunFolder(path).read().data.size for path, _ in map(parse_set, names) if is_run(path)]
+    return sides[0] if sides else 0
 
 
 def open_set(
-    where: str,
-    size: int = 0,
-    count: int = 10_000,
-    device: str = "cpu",
-    progress: Progress = lambda text, done, total: None,
+    where: str, size: int = 0, count: int = 10_000, device: str = "cpu", progress: Progress = quiet
 ) -> PictureSet:
-    """The set of pictures that a word names.
+    """The set of pictures that a word names; ValueError says what it is not.
 
     Arguments:
-        size: S of a folder's pictures; 0 takes them as they are, of one size and square.
+        size: S of a folder's or data set's pictures; 0 takes a folder's as they are, of one size
+            and square.
         count: pictures to draw, where they are drawn.
     """
-    path, _, kind = where.rpartition(":")
-    if kind not in KINDS or (Path(where) / "config.json").is_file():
-        path, kind = where, ""
-    if not (Path(path) / "config.json").is_file():
-        if kind:
-            RunFolder(Path(path)).read()  # says that it is no run
-        side = size or natural_side(Path(path))
-        return split_set(where, load_folder(path, side, progress=progress), progress)
-    folder = RunFolder(Path(path))
+    path, kind = parse_set(where)
+    if is_run(path):
+        return set_of_run(where, RunFolder(path), kind or "samples", count, device, progress)
+    if kind in ("train", "held_out"):
+        config = DataConfig(source=str(path), size=size or natural_side(path))
+        data = open_pictures(config, progress=progress)
+        return split_set(where, getattr(data, kind), progress)
+    if kind:
+        RunFolder(path).read()  # says that it is no run
+    pictures = load_folder(path, size or natural_side(path), progress=progress)
+    return split_set(where, pictures, progress)
+
+
+def set_of_run(
+    where: str, folder: RunFolder, kind: str, count: int, device: str, progress: Progress
+) -> PictureSet:
+    """Pictures that a run learnt from, was measured on, gives back or draws."""
     run = folder.read()
     if kind == "train":
         return split_set(where, open_pictures(run.data, progress=progress).train, progress)
     if kind == "held_out":
         return split_set(where, open_held_out(run.data, progress=progress), progress)
     pipeline = Pipeline.load(folder.path).to(device)
-    if kind != "reconstructions":
-        return sample_set(where, pipeline, count, progress)
-    pictures = split_set(where, open_held_out(run.data, progress=progress), progress)
+    if kind == "samples":
+        classes = max(1, len(pipeline.config.class_names))
+        places = torch.arange(count)
+        return PictureSet(
+            where,
+            count,
+            run.data.size,
+            lambda number: drawn(
+                pipeline, places[:number] % classes, places[:number] // classes, where, progress
+            ),
+        )
+    originals = split_set(where, open_held_out(run.data, progress=progress), progress)
+    return PictureSet(
+        where,
+        originals.count,
+        originals.side,
+        lambda number: restored(pipeline, originals.batches(number)),
+        originals.names,
+    )
 
-    def restored(number: int) -> Iterator[Tensor]:
-        for images in pictures.batches(number):
-            yield to_uint8(pipeline.reconstruct(to_float(images)))
 
-    return PictureSet(where, pictures.count, restored)
+def split_set(where: str, pictures: Pictures, progress: Progress) -> PictureSet:
+    """Pictures of a split."""
+    return PictureSet(
+        where,
+        len(pictures),
+        pictures.size,
+        lambda number: shown(pictures, spread(len(pictures), number), where, progress),
+        tuple(pictures.names),
+        kept=True,
+    )
 
 
 def natural_side(folder: Path) -> int:
@@ -108,40 +163,13 @@ def natural_side(folder: Path) -> int:
         except OSError:
             continue  # named and counted when it is decoded
     if len(sizes) != 1 or len(set(*sizes)) != 1:
-        shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
+        found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
         raise ValueError(
-            f"The pictures in {folder} are not squares of one size ({shown}"
-            f"{', ...' if len(sizes) > 3 else ''}); give --size to crop and resize all sets to it."
+            f"The pictures in {folder} are not squares of one size "
+            f"({found or 'none can be read'}{', ...' if len(sizes) > 3 else ''}); give --size to "
+            "crop and resize them."
         )
     return next(iter(sizes))[0]
-
-
-def split_set(where: str, pictures: Pictures, progress: Progress) -> PictureSet:
-    """Pictures of a data set."""
-
-    def batches(number: int) -> Iterator[Tensor]:
-        done = 0
-        for indices in spread(len(pictures), number).split(at_once(pictures.size)):
-            yield pictures.batch(indices)
-            done += len(indices)
-            progress(where, done, number)
-
-    return PictureSet(where, len(pictures), batches, pictures.fingerprint())
-
-
-def sample_set(where: str, pipeline: Pipeline, count: int, progress: Progress) -> PictureSet:
-    """Pictures drawn in turn over the classes, with seeds 0, 1, ... of each."""
-    classes = max(1, len(pipeline.config.class_names))
-
-    def batches(number: int) -> Iterator[Tensor]:
-        places, done = torch.arange(number), 0
-        seeds = (places // classes).tolist()
-        for part in pipeline.sample_batches(places % classes, seeds, batch=256):
-            yield to_uint8(part.images)
-            done += len(part.images)
-            progress(where, done, number)
-
-    return PictureSet(where, count, batches)
 
 
 def compare_sets(
@@ -153,48 +181,70 @@ def compare_sets(
 ) -> dict[str, Any]:
     """Every distance of each set to the reference, all over one number of pictures.
 
+    Raises ValueError, before anything is looked at, for sets of two sizes, too few pictures and
+    pairs that are none.
+
     Arguments:
         count: pictures of each set, at most as many as the smallest has: figures at different
             numbers cannot be compared.
-        paired: also MSE, PSNR, SSIM and MS-SSIM, picture by picture in the order of their names;
-            for reconstructions.
+        paired: also MSE, PSNR, SSIM and MS-SSIM, picture by picture; for reconstructions.
     """
     number = min(count, *(pictures.count for pictures in (reference, *others)))
+    require_enough(number)
+    for other in others:
+        if other.side != reference.side:
+            raise ValueError(
+                f"Pictures of two sizes cannot be compared: {reference.name} has {reference.side} "
+                f"pixels a side, {other.name} {other.side}; give --size to bring folders to one."
+            )
+        if paired:
+            require_pairs(reference, other)
     real = seen_by(extractor, reference, number)
     rows: dict[str, Any] = {}
     for other in others:
         rows[other.name] = distances_between(real, seen_by(extractor, other, number))
         if paired:
-            rows[other.name]["pairs"] = paired_figures(reference, other, number)
+            pairs = zip(reference.batches(number), other.batches(number), strict=True)
+            found = measure_pairs((to_float(a), to_float(b)) for a, b in pairs)
+            rows[other.name]["pairs"] = found
     return {
         "against": reference.name,
         "extractor": extractor.name,
-        "sha256": extractor.digest,
+        "digest": extractor.digest,
         "num_pictures": number,
+        "side": reference.side,
         "sets": rows,
+        "vqvae2": vqvae2.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
     }
 
 
 def seen_by(extractor: Extractor, pictures: PictureSet, count: int) -> Seen:
     """What a network sees in a set, from the cache where it can be."""
-    if not pictures.fingerprint:
+    if not pictures.kept:
         return look(extractor, pictures.batches(count))
-    what = f"{pictures.fingerprint} {count}"
-    return look_once(extractor, what, lambda: pictures.batches(count))
+    return look_once(extractor, lambda: pictures.batches(count))
 
 
-def paired_figures(reference: PictureSet, other: PictureSet, count: int) -> dict[str, Any]:
-    """Distortion of one set against another of as many pictures."""
-    if reference.count != other.count:
+def require_pairs(reference: PictureSet, other: PictureSet) -> None:
+    """Raises ValueError for sets whose pictures do not belong together one by one."""
+    first, second = ([Path(n).with_suffix("") for n in s.names] for s in (reference, other))
+    if len(first) != len(second) or not first:
         raise ValueError(
-            f"Pairs need two sets of as many pictures, got {reference.count} in {reference.name} "
-            f"and {other.count} in {other.name}."
+            f"Pairs need two sets of as many pictures, got {len(first)} in {reference.name} and "
+            f"{len(second)} in {other.name}."
         )
-    pairs = zip(reference.batches(count), other.batches(count), strict=True)
-    return measure_pairs((to_float(a), to_float(b)) for a, b in pairs)
+    for one, two in zip(first, second, strict=True):
+        if one != two:
+            raise ValueError(
+                f"Pairs need pictures of the same names, got {one} in {reference.name} beside "
+                f"{two} in {other.name}."
+            )
 
 
-def figures_of_runs(folders: Sequence[RunFolder]) -> dict[str, dict[str, Any]]:
+def figures_of_runs(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
     """The figures that `evaluate` wrote of each run, flat, by the run's path."""
     return {str(folder.path): flat_figures(measured(folder)) for folder in folders}
 
@@ -210,8 +260,11 @@ def measured(folder: RunFolder) -> dict[str, Any]:
     return metrics
 
 
+NO_FIGURES = ("provenance", "by_class", "training", "score_training", "draws")
+
+
 def flat_figures(values: Any, name: str = "") -> dict[str, float]:
-    """All numbers of nested objects and lists under dotted names; provenance is left out."""
+    """All numbers of nested objects and lists under dotted names, without `NO_FIGURES`."""
     if isinstance(values, bool | str) or values is None:
         return {}
     if isinstance(values, int | float):
@@ -219,6 +272,6 @@ def flat_figures(values: Any, name: str = "") -> dict[str, float]:
     pairs = values.items() if isinstance(values, dict) else enumerate(values)
     found: dict[str, float] = {}
     for key, value in pairs:
-        if key != "provenance":
+        if key not in NO_FIGURES:
             found |= flat_figures(value, f"{name}.{key}".strip("."))
     return found

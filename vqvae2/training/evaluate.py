@@ -5,6 +5,7 @@
 
 import platform
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dic
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
     held_out = open_held_out(run.data)
     chosen = spread(len(held_out), limit)
-    metrics: dict[str, Any] = {"provenance": provenance(run, held_out, len(chosen))}
+    metrics: dict[str, Any] = {"provenance": provenance(run, pipeline, held_out, len(chosen))}
     if isinstance(pipeline.autoencoder, VQVAE):
         measured = measure_distortion(pipeline.autoencoder, batches(held_out, chosen, device))
         metrics["reconstruction"] = figures(measured)
@@ -88,7 +89,7 @@ def splits(folder: RunFolder, run: Run, pipeline: Pipeline) -> tuple[Codes, Code
     return train, read_codes(folder.codes, "held_out", known)
 
 
-def provenance(run: Run, held_out: Pictures, count: int) -> dict[str, Any]:
+def provenance(run: Run, pipeline: Pipeline, held_out: Pictures, count: int) -> dict[str, Any]:
     """What a figure must stand beside."""
     return {
         "preset": run.preset,
@@ -97,8 +98,15 @@ def provenance(run: Run, held_out: Pictures, count: int) -> dict[str, Any]:
         "held_out_pictures": count,
         "pictures_fingerprint": held_out.fingerprint(),
         "seed": run.seed,
+        "models": fingerprints(pipeline),
         "vqvae2": vqvae2.__version__,
         "torch": torch.__version__,
+        **{name: version(name) for name in ("torchmetrics", "pillow")},
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def fingerprints(pipeline: Pipeline) -> list[str]:
+    """Those of the autoencoder and of each prior: figures are of these weights and no others."""
+    return [fingerprint(model) for model in (pipeline.autoencoder, *pipeline.priors)]

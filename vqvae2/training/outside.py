@@ -3,26 +3,24 @@
 Pictures of other classes have no label that the priors know, so no label is told of either side:
 p(codes) is the mean of p(codes | class) over all classes. See `metrics.detection` for what such
 scores are known to get wrong.
+
+Legend: `B N` pictures.
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import Pictures, load_folder, open_held_out
+from vqvae2.data.images import Pictures, Progress, load_folder, open_held_out, quiet
 from vqvae2.data.order import spread
 from vqvae2.metrics.detection import auroc
-from vqvae2.metrics.distortion import mean_error
 from vqvae2.pipeline import Pipeline
 from vqvae2.sheets import to_float
 from vqvae2.training.evaluate import provenance
 from vqvae2.training.run import RunFolder
-
-Progress = Callable[[str, int, int], None]
 
 BATCH = 32
 
@@ -32,7 +30,7 @@ def evaluate_outside(
     outside: Path,
     count: int = 2000,
     device: str = "cpu",
-    progress: Progress = lambda text, done, total: None,
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """AUROC of held-out pictures against those of a folder; keeps it in metrics.json.
 
@@ -43,11 +41,12 @@ def evaluate_outside(
     pipeline, run = Pipeline.load(folder.path).to(device), folder.read()
     held_out = open_held_out(run.data, progress=progress)
     others = load_folder(outside, run.data.size, progress=progress)
-    inside = scores(pipeline, held_out, count, "held-out pictures", progress)
-    strange = scores(pipeline, others, count, "other pictures", progress)
+    inside = likenesses(pipeline, held_out, count, "held-out pictures", progress)
+    strange = likenesses(pipeline, others, count, "other pictures", progress)
+    number = len(next(iter(inside.values())))
     figures = {
-        "num_pictures": [len(next(iter(inside.values()))), len(next(iter(strange.values())))],
-        **{
+        "num_pictures": [number, len(next(iter(strange.values())))],
+        "scores": {
             name: {
                 "auroc": auroc(inside[name], strange[name]),
                 "held_out": float(inside[name].mean()),
@@ -55,7 +54,7 @@ def evaluate_outside(
             }
             for name in inside
         },
-        "provenance": provenance(run, held_out, len(inside)),
+        "provenance": provenance(run, pipeline, held_out, number),
     }
     metrics = folder.read_metrics()
     metrics["detection"] = {**metrics.get("detection", {}), str(outside): figures}
@@ -63,21 +62,21 @@ def evaluate_outside(
     return figures
 
 
-def scores(
-    pipeline: Pipeline, pictures: Pictures, count: int, name: str, progress: Progress
+def likenesses(
+    pipeline: Pipeline, pictures: Pictures, count: int, name: str, progress: Progress = quiet
 ) -> dict[str, Tensor]:
     """Scores (N,) of pictures, the higher the more like the run's own.
 
-    Log-likelihood of each level's codes, of all codes, and minus the error of the reconstruction.
+    Log-likelihood in nats of each level's codes and of all, and minus the mean squared error of
+    the reconstruction.
     """
     indices, found = spread(len(pictures), count), []
     for part in indices.split(BATCH):
         images = to_float(pictures.batch(part)).to(pipeline.device)
         levels = unlabelled_log_prob(pipeline, images)
-        restored = pipeline.reconstruct(images)
-        errors = [mean_error(a, b) for a, b in zip(images, restored, strict=True)]
-        found.append(torch.cat([levels, levels.sum(0)[None], -torch.stack(errors)[None]]))
-        progress(name, int(sum(rows.shape[1] for rows in found)), len(indices))
+        error = (images - pipeline.reconstruct(images)).cpu().double().square()
+        found.append(torch.cat([levels, levels.sum(0)[None], -error.flatten(1).mean(1)[None]]))
+        progress(name, sum(rows.shape[1] for rows in found), len(indices))
     names = [f"level {level}" for level in range(len(pipeline.priors))]
     rows = torch.cat(found, dim=1)
     return dict(zip([*names, "all codes", "reconstruction"], rows, strict=True))

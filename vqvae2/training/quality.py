@@ -2,47 +2,47 @@
 
 Everything is measured against the same number of training pictures, through one network: held-out
 pictures (what could be reached), their reconstructions (what the codes allow), and samples, all of
-them and the best fractions by classifier rejection. Every set has the same number of pictures, so
-smaller fractions are chosen from more draws.
+them and the best fractions by classifier rejection. Every set has the same number of pictures, and
+samples have the classes of the training pictures; smaller fractions are chosen from more draws.
+
+Legend: `N` pictures, `K` classes.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import PictureData, Pictures, open_pictures
-from vqvae2.data.order import at_once, spread
+from vqvae2.configuration import to_dict
+from vqvae2.data.images import PictureData, Pictures, Progress, open_pictures, quiet
+from vqvae2.data.order import spread
 from vqvae2.likelihood import Draw
 from vqvae2.metrics.classification_score import ScoreTraining
 from vqvae2.metrics.classifier import as_extractor, train_classifier
 from vqvae2.metrics.features import Extractor, open_extractor
 from vqvae2.metrics.fid import frechet_distance
-from vqvae2.metrics.inception_score import SPLITS
 from vqvae2.metrics.neighbours import nearest
-from vqvae2.metrics.quality import Seen, distances_between, look, look_once
-from vqvae2.metrics.rejection import intended, keep_best
+from vqvae2.metrics.quality import Seen, distances_between, look, look_once, require_enough
+from vqvae2.metrics.rejection import first_class, intended
 from vqvae2.pipeline import Pipeline
-from vqvae2.sheets import save_png, sheet, to_float, to_uint8
-from vqvae2.training.classification import sampled, scores_of
+from vqvae2.sheets import save_png, to_float
+from vqvae2.training.classification import drawn_set, scores_of
 from vqvae2.training.evaluate import provenance
+from vqvae2.training.previews import PREVIEWED, preview_neighbours
 from vqvae2.training.run import RunFolder
-
-Progress = Callable[[str, int, int], None]
+from vqvae2.training.streams import drawn, restored, shown
 
 OWN = "own"
 """An extractor that is trained on the run's pictures, where no published network fits."""
 
 OWN_STEPS = 1500
 
-SHARES = ("recognised", "accuracy_score")
-"""Figures that are shares of pictures, and not always measured."""
-
-NEIGHBOURS, SHOWN = 6, 10  # training pictures beside each of so many samples
+NEIGHBOURS = 6  # training pictures beside a sample
+SEARCHED = 50_000  # training pictures among which neighbours are looked for, at most
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,17 @@ class SampleQuality:
 
     Arguments:
         count: pictures in every set, at most as many as the smaller split has.
-        fractions: kept fractions of samples, in (0, 1]; below 1 the extractor must know the
-            classes.
+        fractions: kept fractions of samples, in (0, 1]; below 1 the judge must know the classes.
         temperatures: samples are also drawn with these for all levels and measured whole: the
             other way to trade diversity for quality.
         score: how classifiers are trained on the kept samples and asked about all held-out
             pictures, which is the classification accuracy score of each fraction; None does not.
-        batch: samples drawn at a time.
     """
 
     count: int = 10_000
     fractions: tuple[float, ...] = (1.0,)
     temperatures: tuple[float, ...] = ()
     score: ScoreTraining | None = None
-    batch: int = 256
 
     def __post_init__(self) -> None:
         """Refuses fractions and temperatures that are none."""
@@ -76,22 +73,25 @@ class SampleQuality:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Samples, in turn over the classes: what they are, and what the extractor saw in them.
+class Judged:
+    """Samples, what the extractor saw in them, and how sure the judge is of their classes.
 
     Arguments:
         labels: (N,) int64.
-        seeds: (N,) int64.
+        seeds: (N,) int64; 0, 1, ... within each class.
         seen: by the extractor.
+        scores: (N,), the judge's probability of each sample's own class; (0,) without a judge.
     """
 
     labels: Tensor
     seeds: Tensor
     seen: Seen
+    scores: Tensor
 
-    def some(self, indices: Tensor) -> "Drawn":
+    def some(self, indices: Tensor) -> "Judged":
         """Some of them."""
-        return Drawn(self.labels[indices], self.seeds[indices], self.seen.some(indices))
+        scores = self.scores[indices] if len(self.scores) else self.scores
+        return Judged(self.labels[indices], self.seeds[indices], self.seen.some(indices), scores)
 
 
 def evaluate_samples(
@@ -99,31 +99,43 @@ def evaluate_samples(
     extractor: Extractor,
     wanted: SampleQuality,
     device: str = "cpu",
-    progress: Progress = lambda text, done, total: None,
+    progress: Progress = quiet,
+    judge: Extractor | None = None,
 ) -> dict[str, Any]:
     """Measures the samples of a run; keeps the figures in metrics.json, beside other networks'.
 
-    Samples beside their nearest training pictures go to quality/NAME-neighbours.png.
+    Samples beside their nearest training pictures go to quality/NAME-neighbours.png. Raises
+    ValueError where another network's figures have this one's name.
+
+    Arguments:
+        judge: chooses the kept fractions; the extractor itself by default.
     """
-    pipeline = Pipeline.load(folder.path).to(device)
     run = folder.read()
+    pipeline = Pipeline.load(folder.path).to(device)
+    known = folder.read_metrics().get("quality", {}).get(extractor.name)
+    if known is not None and known.get("digest") != extractor.digest:
+        raise ValueError(
+            f"{folder.path} has figures of another network named {extractor.name}; give this one "
+            "another name with --extractor-name."
+        )
     data = open_pictures(run.data, progress=progress)
-    figures, kept = measure_quality(pipeline, data, extractor, wanted, progress)
+    figures, kept = measure_quality(pipeline, data, extractor, wanted, progress, judge)
+    figures["provenance"] = provenance(run, pipeline, data.held_out, figures["num_pictures"])
+    write_quality(folder, extractor.name, figures)
+    save_neighbours(folder, pipeline, data, extractor, next(iter(kept.values())), progress)
     if wanted.score is not None:
         figures["score_training"] = dataclasses.asdict(wanted.score)
         for fraction, samples in kept.items():
-            found = figures["samples_by_kept_fraction"][fraction]
-            found["accuracy_score"] = kept_score(
-                pipeline, data, samples, wanted.score, f"the best {fraction}", progress
-            )
-    samples = next(iter(kept.values()))
-    figures["provenance"] = provenance(run, data.held_out, figures["num_pictures"])
-    picture = show_neighbours(pipeline, data, extractor, samples, progress)
-    save_png(folder.neighbours(extractor.name), picture)
-    metrics = folder.read_metrics()
-    metrics["quality"] = {**metrics.get("quality", {}), extractor.name: figures}
-    folder.write_metrics(metrics)
+            share = kept_score(pipeline, data, samples, wanted.score, fraction, progress)
+            figures["samples_by_kept_fraction"][fraction]["accuracy_score"] = share
+            write_quality(folder, extractor.name, figures)
     return figures
+
+
+def write_quality(folder: RunFolder, name: str, figures: dict[str, Any]) -> None:
+    """Puts a network's figures into metrics.json."""
+    metrics = folder.read_metrics()
+    folder.write_metrics({**metrics, "quality": {**metrics.get("quality", {}), name: figures}})
 
 
 def extractor_of(where: str, name: str, folder: RunFolder, device: str = "cpu") -> Extractor:
@@ -145,144 +157,132 @@ def measure_quality(
     data: PictureData,
     extractor: Extractor,
     wanted: SampleQuality,
-    progress: Progress = lambda text, done, total: None,
-) -> tuple[dict[str, Any], dict[str, Drawn]]:
+    progress: Progress = quiet,
+    judge: Extractor | None = None,
+) -> tuple[dict[str, Any], dict[str, Judged]]:
     """All figures of a pipeline's samples, as metrics.json keeps them under the network's name.
 
-    Returns them with the samples of each kept fraction, the largest first.
+    Returns them with the samples of each kept fraction, the largest first. Raises ValueError for
+    too few pictures, and for a judge of other classes, before anything is drawn.
     """
-    classes = max(1, len(data.class_names))
-    count = min(wanted.count, len(data.train), len(data.held_out)) // classes * classes
-    if count < (needed := max(4 * classes, SPLITS)):
-        raise ValueError(
-            f"Measuring samples needs at least {needed} pictures in each split ({classes} "
-            f"classes), got {count}; hold out more, or ask for more --samples."
-        )
-    real = look_at_split(extractor, data.train, count, "training pictures", progress)
-    held_out = look_at_split(extractor, data.held_out, count, "held-out pictures", progress)
-    restored = look(extractor, reconstructed(pipeline, data.held_out, count, progress))
-    truth = data.held_out.labels[spread(len(data.held_out), count)]
+    classes, judge = max(1, len(data.class_names)), judge or extractor
+    count = min(wanted.count, len(data.train), len(data.held_out))
+    require_enough(count)
+    chosen = spread(len(data.train), count)
+    labels = data.train.labels[chosen]
+    if min(wanted.fractions) < 1:
+        probabilities = judge.probabilities(data.train.batch(chosen[:1]))
+        first_class(probabilities.shape[1], classes, judge.name)
+    real = look_at(extractor, data.train, chosen, "training pictures", progress)
+    asked = spread(len(data.held_out), count)
+    truth = data.held_out.labels[asked]
+    held_out = look_at(extractor, data.held_out, asked, "held-out pictures", progress)
+    originals = shown(data.held_out, asked, "reconstructions", progress)
+    decoded = look(extractor, restored(pipeline, originals))
 
-    def figures(kept: Drawn) -> dict[str, Any]:
+    def figures(samples: Judged) -> dict[str, Any]:
         return {
-            **distances_between(real, kept.seen),
+            **distances_between(real, samples.seen),
             "fid_against_reconstructions": frechet_distance(
-                [restored.features], [kept.seen.features]
+                [decoded.features], [samples.seen.features]
             ),
-            **recognised(kept.seen, kept.labels, classes),
+            **recognised(samples.seen, samples.labels, classes),
         }
 
-    drawn = draw(pipeline, extractor, classes, count, wanted, progress)
+    every = draw(pipeline, extractor, labels, min(wanted.fractions), judge, progress)
     kept = {
-        f"{fraction:g}": best(drawn, classes, count, fraction, extractor.name)
+        f"{fraction:g}": best(every, labels, fraction)
         for fraction in sorted(wanted.fractions, reverse=True)
     }
-    by_fraction, by_temperature = {}, {}
-    for fraction, samples in kept.items():
-        by_fraction[fraction] = figures(samples)
-        progress("comparing", len(by_fraction), len(kept))
-    for temperature in wanted.temperatures:
-        draws = [Draw(temperature=temperature)] * len(pipeline.priors)
-        whole = SampleQuality(count, batch=wanted.batch)
-        samples = draw(pipeline, extractor, classes, count, whole, progress, draws)
-        by_temperature[f"{temperature:g}"] = figures(samples)
-    found = {
-        "sha256": extractor.digest,
+    found: dict[str, Any] = {
+        **conditions(pipeline, extractor, judge),
         "num_pictures": count,
         "num_features": real.features.shape[1],
         "held_out": {**distances_between(real, held_out), **recognised(held_out, truth, classes)},
         "reconstructions": {
-            **distances_between(real, restored),
-            "fid_against_originals": frechet_distance([held_out.features], [restored.features]),
-            **recognised(restored, truth, classes),
+            **distances_between(real, decoded),
+            "fid_against_originals": frechet_distance([held_out.features], [decoded.features]),
+            **recognised(decoded, truth, classes),
         },
-        "samples_by_kept_fraction": by_fraction,
-        "samples_by_temperature": by_temperature,
+        "samples_by_kept_fraction": {},
+        "samples_by_temperature": {},
     }
+    for fraction, samples in kept.items():
+        found["samples_by_kept_fraction"][fraction] = figures(samples)
+        progress("comparing", len(found["samples_by_kept_fraction"]), len(kept))
+    for temperature in wanted.temperatures:
+        draws = [replace(draw, temperature=temperature) for draw in pipeline.config.draws]
+        samples = draw(pipeline, extractor, labels, 1, judge, progress, draws)
+        found["samples_by_temperature"][f"{temperature:g}"] = figures(samples)
     return found, kept
 
 
-def kept_score(
-    pipeline: Pipeline,
-    data: PictureData,
-    samples: Drawn,
-    training: ScoreTraining,
-    name: str,
-    progress: Progress,
-) -> float:
-    """The classification accuracy score of some samples, which are drawn again from their seeds."""
-    pictures = sampled(pipeline, samples.labels, progress, samples.seeds)
-    asked = {"real": data.held_out}
-    device = str(pipeline.device)
-    classes = len(data.class_names)
-    found = scores_of(pictures, asked, classes, training, device, name, progress)
-    return float(found["real"]["top1"])
+def conditions(pipeline: Pipeline, extractor: Extractor, judge: Extractor) -> dict[str, Any]:
+    """What every set of a measurement has in common."""
+    side = pipeline.config.image_size
+    return {
+        "digest": extractor.digest,
+        "judge": {"name": judge.name, "digest": judge.digest},
+        "preprocessing": f"{side}x{side}, uint8 RGB as the run sees pictures; reconstructions and "
+        "samples rounded to uint8",
+        "draws": to_dict(pipeline.config.draws),
+        "seeds": "0, 1, ... within each class",
+    }
 
 
-def look_at_split(
-    extractor: Extractor, pictures: Pictures, count: int, name: str, progress: Progress
+def look_at(
+    extractor: Extractor, pictures: Pictures, indices: Tensor, name: str, progress: Progress
 ) -> Seen:
-    """What a network sees in pictures evenly spread over a split; kept in the cache."""
-    what = f"{pictures.fingerprint()} {count}"
-    return look_once(extractor, what, lambda: shown(pictures, count, name, progress))
-
-
-def shown(pictures: Pictures, count: int, name: str, progress: Progress) -> Iterator[Tensor]:
-    """Pictures uint8, evenly spread over a split, in batches."""
-    done = 0
-    for indices in spread(len(pictures), count).split(at_once(pictures.size)):
-        yield pictures.batch(indices)
-        done += len(indices)
-        progress(name, done, count)
-
-
-def reconstructed(
-    pipeline: Pipeline, pictures: Pictures, count: int, progress: Progress
-) -> Iterator[Tensor]:
-    """The same pictures after the way through the codes, rounded to uint8 as files are."""
-    for images in shown(pictures, count, "reconstructions", progress):
-        yield to_uint8(pipeline.reconstruct(to_float(images)))
+    """What a network sees in some pictures of a split; kept in the cache."""
+    return look_once(extractor, lambda: shown(pictures, indices, name, progress))
 
 
 def draw(
     pipeline: Pipeline,
     extractor: Extractor,
-    classes: int,
-    count: int,
-    wanted: SampleQuality,
+    wanted: Tensor,
+    fraction: float,
+    judge: Extractor,
     progress: Progress,
     draws: Sequence[Draw] | None = None,
-) -> Drawn:
-    """As many samples a class as the smallest fraction needs.
+) -> Judged:
+    """As many samples of each class as `fraction` needs to keep labels `wanted` (N,)."""
+    counts = wanted.bincount()
+    labels = torch.arange(len(counts)).repeat_interleave(needed(counts, fraction))
+    seeds = torch.cat([torch.arange(number) for number in needed(counts, fraction).tolist()])
+    scores: list[Tensor] = []
 
-    In turn over the classes, seeds 0, 1, ... of each: the first so many are a fair set themselves.
+    def judged(images: Tensor) -> Tensor:
+        """Both networks look at a batch while it is there."""
+        first = sum(map(len, scores))
+        part = labels[first : first + len(images)]
+        probabilities = judge.probabilities(images).cpu()
+        scores.append(intended(probabilities, part, len(counts), judge.name))
+        return images
+
+    batches = drawn(pipeline, labels, seeds, "samples", progress, draws)
+    seen = look(extractor, map(judged, batches) if fraction < 1 else batches)
+    return Judged(labels, seeds, seen, torch.cat(scores) if scores else torch.empty(0))
+
+
+def needed(counts: Tensor, fraction: float) -> Tensor:
+    """Draws of each class of which `fraction` are `counts`."""
+    return torch.tensor([math.ceil(count / fraction - 1e-9) for count in counts.tolist()])
+
+
+def best(samples: Judged, wanted: Tensor, fraction: float) -> Judged:
+    """Those kept of as many draws as `fraction` needs, with the labels `wanted` (N,).
+
+    Of equal scores the earlier stays.
     """
-    each = math.ceil(count / classes / min(wanted.fractions) - 1e-9)
-    labels = torch.arange(classes).repeat(each)
-    seeds = torch.arange(each).repeat_interleave(classes)
-
-    def pictures() -> Iterator[Tensor]:
-        done = 0
-        parts = pipeline.sample_batches(labels, seeds.tolist(), draws=draws, batch=wanted.batch)
-        for part in parts:
-            yield to_uint8(part.images)
-            done += len(part.images)
-            progress("samples", done, len(labels))
-
-    return Drawn(labels, seeds, look(extractor, pictures()))
-
-
-def best(drawn: Drawn, classes: int, count: int, fraction: float, name: str) -> Drawn:
-    """Those that are kept of the first `count` / `fraction` samples."""
-    first = math.ceil(count / classes / fraction - 1e-9) * classes
-    if fraction == 1:
-        return drawn.some(torch.arange(first))
-    labels = drawn.labels[:first]
-    scores = intended(drawn.seen.probabilities[:first], labels, classes, name)
-    kept = keep_best(scores, labels, fraction)
-    # Rounding up the draws may have left one too many of a class.
-    places = [kept[labels[kept] == label][: count // classes] for label in range(classes)]
-    return drawn.some(torch.cat(places).sort().values)
+    counts = wanted.bincount()
+    kept = []
+    for label, (draws, count) in enumerate(zip(needed(counts, fraction), counts, strict=True)):
+        members = (samples.labels == label).nonzero()[: int(draws), 0]
+        if fraction < 1:
+            members = members[samples.scores[members].sort(descending=True, stable=True).indices]
+        kept.append(members[: int(count)].sort().values)
+    return samples.some(torch.cat(kept))
 
 
 def recognised(seen: Seen, labels: Tensor, classes: int) -> dict[str, float]:
@@ -294,63 +294,41 @@ def recognised(seen: Seen, labels: Tensor, classes: int) -> dict[str, float]:
     return {"recognised": float((found == labels).double().mean())}
 
 
-def show_neighbours(
+def kept_score(
+    pipeline: Pipeline,
+    data: PictureData,
+    samples: Judged,
+    training: ScoreTraining,
+    fraction: str,
+    progress: Progress,
+) -> float:
+    """Classification accuracy score of some samples, which are drawn again from their seeds."""
+    pictures = drawn_set(pipeline, samples.labels, samples.seeds, progress)
+    classes, device = len(data.class_names), str(pipeline.device)
+    name = f"kept fraction {fraction}"
+    found = scores_of(pictures, {"real": data.held_out}, classes, training, device, name, progress)
+    return float(found["real"]["top1"])
+
+
+def save_neighbours(
+    folder: RunFolder,
     pipeline: Pipeline,
     data: PictureData,
     extractor: Extractor,
-    samples: Drawn,
-    progress: Progress = lambda text, done, total: None,
-) -> Any:
-    """Samples of different classes, each before its nearest training pictures: learnt by heart?
-
-    Nearest among all training pictures, by the network's features.
-    """
-    train = data.train
-    seen = look_at_split(extractor, train, len(train), "all training pictures", progress)
-    chosen = torch.arange(min(SHOWN, len(samples.labels)))
+    samples: Judged,
+    progress: Progress,
+) -> None:
+    """Writes samples of different classes beside their nearest training pictures."""
+    searched = spread(len(data.train), SEARCHED)
+    seen = look_at(extractor, data.train, searched, "pictures to search", progress)
+    firsts = [int((samples.labels == label).nonzero()[0]) for label in samples.labels.unique()]
+    if len(firsts) == 1:
+        firsts = list(range(len(samples.labels)))
+    chosen = torch.tensor(firsts[:PREVIEWED])
+    labels = samples.labels[chosen]
+    again = pipeline.sample(labels, samples.seeds[chosen].tolist()).images.cpu()
     places, _ = nearest(samples.seen.features[chosen], seen.features, NEIGHBOURS)
-    drawn = pipeline.sample(samples.labels[chosen], samples.seeds[chosen].tolist())
-    rows = [
-        torch.cat([image[None], to_float(train.batch(near))])
-        for image, near in zip(to_float(to_uint8(drawn.images)), places, strict=True)
-    ]
-    names = [data.class_names[label] for label in samples.labels[chosen]] * bool(data.class_names)
-    titles = ["drawn", "nearest"]
-    return sheet(rows, names, titles, scale=max(1, 64 // train.size))
-
-
-def quality_rows(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The sets of a network's figures in the order of a table, each with its name."""
-    samples: Sequence[tuple[str, dict[str, Any]]] = [
-        ("samples" if fraction == "1" else f"best {100 * float(fraction):g} % of samples", found)
-        for fraction, found in figures["samples_by_kept_fraction"].items()
-    ]
-    cooler = [
-        (f"samples at temperature {temperature}", found)
-        for temperature, found in figures.get("samples_by_temperature", {}).items()
-    ]
-    return [
-        ("held-out pictures", figures["held_out"]),
-        ("reconstructions", figures["reconstructions"]),
-        *samples,
-        *cooler,
-    ]
-
-
-def distance_columns(name: str) -> list[str]:
-    """The heads of `distance_row`, for a network's figures."""
-    kid, score = f"KID-{name} x 1000", f"IS-{name}"
-    return ["set", f"FID-{name}", kid, score, "precision", "recall", "recognised", "CAS"]
-
-
-def distance_row(title: str, seen: dict[str, float]) -> list[str]:
-    """The distances of a set to another; what was not measured is left empty."""
-    return [
-        title,
-        f"{seen['fid']:.2f}",
-        f"{1000 * seen['kid']:.2f} ± {1000 * seen['kid_deviation']:.2f}",
-        f"{seen['inception_score']:.2f}",
-        f"{seen['precision']:.3f}",
-        f"{seen['recall']:.3f}",
-        *(f"{100 * seen[key]:.1f} %" if key in seen else "" for key in SHARES),
-    ]
+    near = [to_float(data.train.batch(searched[row])) for row in places]
+    names = [data.class_names[label] for label in labels] if data.class_names else []
+    picture = preview_neighbours(again, near, names)
+    save_png(folder.neighbours(extractor.name), picture)
