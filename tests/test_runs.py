@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import FACTORS, small_config
+from conftest import FACTORS, small_autoencoder, small_config
 
 from vqvae2.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, read_json, to_dict, write_bytes
-from vqvae2.data.codes import read_codes
+from vqvae2.data.codes import extract, read_codes
 from vqvae2.data.images import DataConfig, open_pictures
 from vqvae2.data.order import batch_indices, spread
 from vqvae2.likelihood import Draw
@@ -273,6 +273,25 @@ def test_extraction_keeps_whole_shards_and_makes_missing_ones(tmp_path, monkeypa
     train(tmp_path, small_run())
     assert {path: path.read_bytes() for path in shards} == before
     assert shards[0].stat().st_mtime_ns == stamps[shards[0]]
+
+
+def test_two_ranks_extract_the_shards_that_one_does(tmp_path, monkeypatch):
+    import vqvae2.data.codes as module
+
+    monkeypatch.setattr(module, "PICTURES_A_SHARD", 8)
+    pictures = open_pictures(small_run().data).train
+    model = small_autoencoder((2, 4), dtype=torch.float32)
+    assert list(extract(model, pictures, tmp_path / "one", "train"))[-1] == len(pictures)
+    done = [
+        list(extract(model, pictures, tmp_path / "two", "train", rank, 2))[-1] for rank in range(2)
+    ]
+    assert sum(done) == len(pictures)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("one", "two")
+    )
+    assert len(one) == -(-len(pictures) // 8)
+    assert one == two
 
 
 def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):

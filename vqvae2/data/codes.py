@@ -84,10 +84,21 @@ class CodeData:
 
 
 @torch.no_grad()
-def extract(autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str) -> Iterator[int]:
+def extract(
+    autoencoder: VQVAE,
+    pictures: Pictures,
+    folder: Path,
+    split: str,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[int]:
     """Encodes `pictures` into shards `folder`/`split`-00000.parquet, ...; yields pictures done.
 
     Shards that are there already and come from the same autoencoder and pictures are kept.
+
+    Arguments:
+        rank, world: this process and how many there are; they take turns at the shards, and each
+            yields what it has done itself.
     """
     device, batch = next(autoencoder.parameters()).device, at_once(pictures.size)
     info = CodesInfo(
@@ -102,20 +113,31 @@ def extract(autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str) ->
         images = pictures.batch(list(indices)).to(device).float() / 255
         return [codes.cpu() for codes in autoencoder.encode(images)]
 
-    firsts = range(0, len(pictures), PICTURES_A_SHARD)
-    for number, first in enumerate(firsts):
-        path = shard_path(folder, split, number)
+    done = 0
+    for number in range(rank, shards_of(len(pictures)), world):
+        path, first = shard_path(folder, split, number), number * PICTURES_A_SHARD
         last = min(first + PICTURES_A_SHARD, len(pictures))
         if not is_shard_of(path, info):
             parts = []
             for begin in range(first, last, batch):
                 parts.append(encode(range(begin, min(begin + batch, last))))
-                yield min(begin + batch, last)
+                yield done + min(begin + batch, last) - first
             levels = [torch.cat(maps).numpy() for maps in zip(*parts, strict=True)]
             write_shard(path, info, levels, pictures.labels[first:last].numpy())
-        yield last
+        done += last - first
+        yield done
+
+
+def shards_of(num_pictures: int) -> int:
+    """How many shards a split has."""
+    return -(-num_pictures // PICTURES_A_SHARD)
+
+
+def remove_other_shards(folder: Path, split: str, num_pictures: int) -> None:
+    """Removes what an earlier extraction of more pictures left behind."""
+    own = {shard_path(folder, split, number) for number in range(shards_of(num_pictures))}
     for path in folder.glob(f"{split}-*.parquet"):
-        if path not in {shard_path(folder, split, number) for number in range(len(firsts))}:
+        if path not in own:
             path.unlink()
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from vqvae2.autoencoder import VQVAE, VQVAEConfig
 from vqvae2.configuration import to_dict, write_json
-from vqvae2.data.codes import Codes, extract, read_codes
+from vqvae2.data.codes import Codes, extract, read_codes, remove_other_shards
 from vqvae2.data.images import PictureData
 from vqvae2.data.order import spread
 from vqvae2.data.pixels import PixelData
@@ -149,20 +149,22 @@ class Job:
         if isinstance(autoencoder, Pixels):
             return
         autoencoder.to(self.accelerator.device)
-        stop = False
-        if self.accelerator.is_main_process:
-            for split, pictures in [("train", self.data.train), ("held_out", self.data.held_out)]:
-                start = time.monotonic()
-                for done in extract(autoencoder, pictures, self.folder.codes, split):
-                    rate = done / max(1e-9, time.monotonic() - start)
-                    yield Event("codes", done, len(pictures), split=split, rate=rate)
-                    stop = self.should_stop()
-                    if stop:
-                        break
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        for split, pictures in [("train", self.data.train), ("held_out", self.data.held_out)]:
+            start, total, stop = time.monotonic(), len(pictures), False
+            for own in extract(autoencoder, pictures, self.folder.codes, split, rank, world):
+                # The others are as far, or nearly.
+                done = min(own * world, total)
+                rate = done / max(1e-9, time.monotonic() - start)
+                yield Event("codes", done, total, split=split, rate=rate)
+                stop = self.should_stop()
                 if stop:
                     break
-        if on_any_rank(stop, self.accelerator):
-            raise Stopped
+            if on_any_rank(stop, self.accelerator):
+                raise Stopped
+            if self.accelerator.is_main_process:
+                remove_other_shards(self.folder.codes, split, total)
+            yield Event("codes", total, total, split=split)
         self.accelerator.wait_for_everyone()
 
     def _prior(self, level: int) -> Iterator[Event]:
