@@ -426,6 +426,44 @@ def test_a_loss_that_is_no_number_stops_before_it_is_saved(tmp_path):
     wild = replace(
         TRAIN, learning_rate=1e30, warmup_steps=0, clip_norm=1e30, log_every=7, save_every=3
     )
-    with pytest.raises(FloatingPointError, match="last checkpoint is kept"):
+    with pytest.raises(FloatingPointError, match=r"at step \d \(examples .*, \.\.\.\); the last"):
         train(tmp_path, replace(run, stage1=replace(run.stage1, train=wild)))
     assert checkpoint.steps_in(tmp_path / "checkpoints" / "stage1") == []
+
+
+def poison(monkeypatch, *steps: int) -> None:
+    """Makes the loss of some steps no number."""
+    honest = Stage1.loss
+
+    def loss(self, module, part, step):
+        found = honest(self, module, part, step)
+        return replace(found, value=found.value * (float("nan") if step in steps else 1))
+
+    monkeypatch.setattr(Stage1, "loss", loss)
+
+
+def test_a_step_that_is_no_number_stops_at_once_and_names_its_examples(tmp_path, monkeypatch):
+    poison(monkeypatch, 4)
+    run = small_run()
+    task_names = open_pictures(run.data).train.names
+    rare = replace(TRAIN, log_every=100, save_every=100, validate_every=100)
+    with pytest.raises(FloatingPointError, match="gradient_norm = nan at step 5") as raised:
+        train(tmp_path, replace(run, stage1=replace(run.stage1, train=rare)))
+    indices = batch_indices(len(task_names), rare.batch, run.seed, 4)
+    assert task_names[int(indices[0])] in str(raised.value)
+
+
+def test_a_few_steps_that_are_no_number_can_be_left_out(tmp_path, monkeypatch):
+    poison(monkeypatch, 2, 4)
+    run = small_run()
+    patient = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, skip_not_finite=2)))
+    job = Job(RunFolder(tmp_path), patient, open_pictures(run.data), Accelerator(cpu=True))
+    texts = [event.text for event in job.train(lambda stage: stage == "stage1") if event.text]
+    assert [text.split(" was")[0] for text in texts] == ["stage1: step 3", "stage1: step 5"]
+    assert all(
+        torch.isfinite(weight).all()
+        for weight in Pipeline.load(tmp_path).autoencoder.state_dict().values()
+    )
+    once = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, skip_not_finite=1)))
+    with pytest.raises(FloatingPointError, match="at step 5"):
+        train(tmp_path / "once", once)

@@ -3,6 +3,7 @@
 The loop itself is `vqvae2.training.loop`; here is what a run folder keeps of it.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from vqvae2.sheets import save_png
 from vqvae2.training import checkpoint
 from vqvae2.training.config import TrainConfig
-from vqvae2.training.loop import State, Task, new_state, train
+from vqvae2.training.loop import Progress, State, Task, new_state, train
 from vqvae2.training.run import Log, RunFolder
 
 if TYPE_CHECKING:
@@ -174,16 +175,19 @@ def learn(
     keeper = Keeper(folder, learning, accelerator)
     state, texts = keeper.resume()
     yield from (Event(stage, text=text) for text in texts)
-    clock = Clock(config.batch)
+    clock, watch = Clock(config.batch), Watch(learning)
     for progress in train(learning.task, state, accelerator):
         clock.steps += 1
         stop = on_any_rank(should_stop(), accelerator)
         due = Due(config, state.step, stop)
+        watch.look(progress, now=due.figures)
         figures: dict[str, float] = {}
-        if due.figures:
+        if progress.skipped:
+            text = f"step {state.step} was left out: its gradient is no number"
+            yield Event(stage, text=f"{stage}: {text} (examples {watch.examples(state.step)})")
+        elif due.figures:
             figures = over_ranks(progress.figures, accelerator)
-            require_finite(figures, stage, state.step)
-        if due.log:
+        if due.log and figures:
             keeper.write(state.step, "train", figures, clock.rate())
         yield Event(stage, state.step, config.steps, figures, rate=clock.rate())
         clock.pause()
@@ -205,6 +209,44 @@ def learn(
     learning.task.module.load_state_dict(weights)
     learning.task.module.eval()
     accelerator.free_memory()
+
+
+class Watch:
+    """Stops a run whose loss is no number, before anything of it is saved.
+
+    A figure is read a step late, so that a GPU always has a step to do meanwhile; at once where
+    something is about to be kept.
+    """
+
+    def __init__(self, learning: Learning) -> None:
+        self.learning = learning
+        self.unread: Progress | None = None
+
+    def look(self, progress: Progress, now: bool) -> None:
+        """Reads the step before, and with `now` this one; raises FloatingPointError."""
+        for one in (self.unread, progress if now else None):
+            if one is not None:
+                self.require_finite(one)
+        self.unread = None if now else progress
+
+    def require_finite(self, progress: Progress) -> None:
+        """Reads a step's figures."""
+        if progress.skipped:
+            return
+        numbers = torch.stack([value.float() for value in progress.figures.values()]).tolist()
+        values = dict(zip(progress.figures, numbers, strict=True))
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise FloatingPointError(
+                f"{self.learning.stage} has {', '.join(broken)} = {values[broken[0]]} at step "
+                f"{progress.step} (examples {self.examples(progress.step)}); the last checkpoint "
+                "is kept. Try a smaller learning rate, or let skip_not_finite leave a few out."
+            )
+
+    def examples(self, step: int) -> str:
+        """The first few examples that led to `step`."""
+        names = self.learning.task.names(step - 1)
+        return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 class Due:
@@ -254,13 +296,3 @@ def over_ranks(figures: Mapping[str, Tensor], accelerator: Any) -> dict[str, flo
     if accelerator.num_processes > 1:
         values = accelerator.reduce(values, "mean")
     return dict(zip(figures, values.tolist(), strict=True))
-
-
-def require_finite(figures: Mapping[str, float], stage: str, step: int) -> None:
-    """Stops a run whose loss is no number before it is saved."""
-    broken = [name for name, value in figures.items() if value - value != 0]
-    if broken:
-        raise FloatingPointError(
-            f"{stage} has {', '.join(broken)} = {figures[broken[0]]} at step {step}; the last "
-            "checkpoint is kept. Try a smaller learning rate."
-        )
