@@ -19,11 +19,10 @@ ORDER = [
     "training.checkpoint", "training.loop", "training.stage1", "training.stage2",
     "training.previews", "training.learn", "training.job", "training.evaluate", "training.streams",
     "training.classification", "training.quality", "training.outside", "training.compare",
-    "presets", "doctor", "report.plots", "report.words", "report.page",
-    "report.report", "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.redraw",
-    "cli.train", "cli.reconstruct", "cli.evaluate", "cli.compare",
-    "cli.report", "cli.doctor", "cli.presets",
-    "cli.demo", "cli.main",
+    "presets", "doctor", "report.plots", "report.words", "report.page", "report.report",
+    "cli.visible", "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.redraw",
+    "cli.train", "cli.reconstruct", "cli.evaluate", "cli.compare", "cli.report", "cli.doctor",
+    "cli.presets", "cli.demo", "cli.main",
 ]  # fmt: skip
 """Each may import only from those before it (docs/architecture.md says why this order)."""
 

@@ -12,15 +12,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from vqvae2.cli.visible import visible
 from vqvae2.report.words import about_quality, distance_table, percent, quality_sets
 from vqvae2.training.learn import Stopped
 
 if TYPE_CHECKING:
     from vqvae2.training.learn import Event
 
-# Names of files and classes are shown as they are, and lines are not cut when piped.
-console = Console(highlight=False, markup=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """Shows names of files and classes as they are, but for characters that steer a terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; texts are made visible first."""
+        super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **options)
+
+
+# Lines are not cut when piped.
+console = PlainConsole(highlight=False, markup=False, soft_wrap=True)
+errors = PlainConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 SHOWN = ("mse", "nats_per_code", "share_used.0", "share_used.1", "share_used.2")
 """Held-out figures worth a line while training."""
@@ -157,7 +167,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for number, column in enumerate(columns):
         view.add_column(column, no_wrap=number == 0)
     for row in rows:
-        view.add_row(*row)
+        view.add_row(*map(visible, row))
     console.print(title)
     console.print(view)
 

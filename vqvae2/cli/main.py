@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from vqvae2.cli.visible import visible
 from vqvae2.configuration import suggestion
 
 COMMANDS = {
@@ -97,5 +98,5 @@ def sentence(error: Exception) -> str:
 
 def complain(message: str, code: int = 2) -> int:
     """Prints one line to the error stream."""
-    print(f"vqvae2: {message}", file=sys.stderr)
+    print(f"vqvae2: {visible(message)}", file=sys.stderr)
     return code
