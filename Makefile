@@ -26,6 +26,9 @@ bench: $(VENV)/.installed  ## benchmarks that need no data
 	$(BIN)/python benchmarks/what_levels_carry.py
 	$(BIN)/python benchmarks/sampling.py
 
+faults: $(VENV)/.installed  ## kills, cut files, full disks: what becomes of a run
+	$(BIN)/python benchmarks/faults.py
+
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -34,4 +37,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench faults clean

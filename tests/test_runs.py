@@ -467,3 +467,11 @@ def test_a_few_steps_that_are_no_number_can_be_left_out(tmp_path, monkeypatch):
     once = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, skip_not_finite=1)))
     with pytest.raises(FloatingPointError, match="at step 5"):
         train(tmp_path / "once", once)
+
+
+def test_two_trainings_of_one_folder_are_one_clear_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.lock(), pytest.raises(ValueError, match="is being trained by another process"):
+        train(tmp_path, small_run())
+    with folder.lock():
+        pass

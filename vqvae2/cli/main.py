@@ -75,6 +75,11 @@ def guarded(command: Callable[[], None]) -> int:
     except Exception as error:
         if type(error).__name__ == "Stopped":
             return complain(str(error), 130)
+        if lost_rank(error):
+            return complain(
+                "Lost touch with another process of this run; it has ended or cannot be reached. "
+                "The last checkpoint is kept: start all of them again with the same command."
+            )
         mendable = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError)
         # By name, so that a command that needs no torch does not import it for this.
         if type(error).__name__ == "OutOfMemoryError":
@@ -85,6 +90,13 @@ def guarded(command: Callable[[], None]) -> int:
             raise
         return complain(sentence(error))
     return 0
+
+
+def lost_rank(error: Exception) -> bool:
+    """Whether a collective failed because another of several processes is gone."""
+    words = ("closed by peer", "reset by peer", "Broken pipe", "gloo", "NCCL", "timed out")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 
 
 def sentence(error: Exception) -> str:

@@ -6,8 +6,10 @@ What is done is seen from what is there, so repeating the call goes on where it 
 told to the caller as events; nothing is printed.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +69,10 @@ class Job:
 
     def train(self, stages: Callable[[str], bool] = lambda stage: True) -> Iterator[Event]:
         """Does all stages that are not done and that `stages` names."""
+        with self.folder.lock() if self.accelerator.is_main_process else nullcontext():
+            yield from self._stages(stages)
+
+    def _stages(self, stages: Callable[[str], bool]) -> Iterator[Event]:
         self.begin()
         if stages("stage1") and not self.folder.done("stage1"):
             yield from self._stage1()
@@ -231,13 +237,21 @@ def new_accelerator(run: Run, folder: RunFolder, tracker: str | None = None) -> 
     precision = "bf16" if run.precision == "bfloat16" else "no"
     if run.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         precision = "bf16"
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
+        # Without this, processes on a machine without a GPU would not know of one another.
+        cpu=world > 1 and not torch.accelerator.is_available(),
         mixed_precision=precision,
         log_with=tracker,
         project_dir=str(folder.path),
         # Buffers are codebooks: every rank moves them itself, nobody broadcasts them.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.num_processes != world:
+        raise ValueError(
+            f"{world} processes were started, but {accelerator.num_processes} train together; "
+            "start them with `torchrun` or `accelerate launch`."
+        )
     accelerator.init_trackers("vqvae2")
     return accelerator
 

@@ -16,6 +16,7 @@ STAGE is `stage1`, `prior0`, `prior1`, ...
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,28 @@ class RunFolder:
                     f"{before[name]} before, {facts[name]} now; {before.get('train')} and "
                     f"{facts['train']} to train on); bring them back or use another --run."
                 )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder alone: two trainings would write into one another's files.
+
+        The system lets go when the process ends, however it ends.
+        """
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+        except ImportError:  # not of this kind of system
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.path} is being trained by another process; wait for it, stop it, or "
+                    "use another --run."
+                ) from None
+            yield
 
     def sweep(self) -> None:
         """Removes what a kill in the middle of a write left behind."""
