@@ -116,9 +116,11 @@ class Child:
         return self.printed.read_text().splitlines()
 
 
-def start(folder: Path, rank: int = 0, world: int = 1, port: int = 0) -> Child:
-    """Starts the command on a run folder."""
-    printed = folder.with_name(f"{folder.name}-said-{rank}")
+def start(
+    folder: Path, rank: int = 0, world: int = 1, port: int = 0, printed: Path | None = None
+) -> Child:
+    """Starts the command on a run folder; what it prints goes beside it unless told."""
+    printed = printed or folder.with_name(f"{folder.name}-said-{rank}")
     number = os.fork()
     if number:
         return Child(number, printed)
@@ -194,12 +196,16 @@ def interrupted(
                 child.send(what)
             code = child.wait()
             if code == 0:
+                end = compared(folder, whole)
                 break
-            done += 1
-            count.stages[stage_of(folder)] += 1
-            if what == signal.SIGTERM and code > 0 and (wrong := one_line(child, "To go on")):
-                count.ends[wrong] += 1
-        count.ends[compared(folder, whole)] += 1
+            # Killed, or stopped as asked; anything else it has brought upon itself.
+            if code == -what or (code == 130 and not one_line(child, "To go on")):
+                done += 1
+                count.stages[stage_of(folder)] += 1
+            else:
+                end = f"exit code {code}, {' / '.join(child.said()[-2:])[:300]}"
+                break
+        count.ends[end] += 1
         shutil.rmtree(folder)
 
 
@@ -238,18 +244,18 @@ def fill(count: Count, cases: int, root: Path, whole: dict[str, bytes]) -> None:
         size = random.randrange(64 << 10, 3 * total)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
         if subprocess.run(mount, capture_output=True).returncode:
-            count.ends["no file system could be mounted here"] += 1
+            console.print("full disk: left out, no file system could be mounted here")
             return
         try:
             folder = place / "run"
-            child = start(folder)
             # What it says must not lie on the full file system.
+            child = start(folder, printed=root / "said")
             code = child.wait()
             if code != 0:
                 count.stages[stage_of(folder)] += 1
                 wrong = one_line(child, "No space left")
                 subprocess.run(["mount", "-o", "remount,size=1g", str(place)], check=True)
-                code = start(folder).wait()
+                code = start(folder, printed=root / "said").wait()
                 count.ends[wrong or (compared(folder, whole) if code == 0 else "failed")] += 1
             else:
                 count.stages["had room"] += 1

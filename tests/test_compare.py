@@ -11,7 +11,7 @@ from PIL import Image
 from test_runs import small_run, train
 
 from vqvae2.cli.main import run as command
-from vqvae2.data.images import load_folder, open_held_out
+from vqvae2.data.images import load_folder, open_held_out, open_pictures
 from vqvae2.metrics.classification_score import ScoreTraining
 from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.features import torchscript
@@ -28,6 +28,7 @@ from vqvae2.training.compare import (
 )
 from vqvae2.training.evaluate import KEPT, evaluate
 from vqvae2.training.outside import evaluate_outside, likenesses, unlabelled_log_prob
+from vqvae2.training.streams import seeds_within
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +81,9 @@ def test_a_run_stands_for_its_samples_or_its_pictures(folder, extractor):
     run, pipeline = folder.read(), Pipeline.load(folder.path)
     where = str(folder.path)
     samples = torch.cat(list(open_set(where, count=6).batches(6)))
-    classes = len(pipeline.config.class_names)
-    labels = torch.arange(6) % classes
-    drawn = pipeline.sample(labels, (torch.arange(6) // classes).tolist())
+    known = open_pictures(run.data).train.labels
+    labels = known[torch.arange(6) * len(known) // 6]
+    drawn = pipeline.sample(labels, seeds_within(labels).tolist())
     assert torch.equal(samples, to_uint8(drawn.images))
     assert torch.equal(samples, torch.cat(list(open_set(f"{where}:samples", count=6).batches(6))))
     held_out = open_held_out(run.data)
@@ -236,6 +237,7 @@ def test_one_command_measures_everything(folder, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     for text in ("FID-Judge", "best 50 % of samples", "temperature 0.5", "ResNet-8", "AUROC"):
         assert text in shown
+    assert "all codes" in shown.split("AUROC")[1]
     metrics = folder.read_metrics()
     assert set(metrics) >= {"reconstruction", "priors", *KEPT}
     for found in metrics["quality"]["Judge"]["samples_by_kept_fraction"].values():
@@ -270,6 +272,10 @@ def test_compare_prints_and_writes_what_it_found(folder, tmp_path, capsys, monke
         (["compare", run, "--count", "0"], "--count must be at least 1"),
         (["evaluate", run, "--keep", "0.5"], "--keep needs --samples"),
         (["evaluate", run, "--score.steps", "3"], "--score needs --cas"),
+        (["evaluate", run, "--samples", "9", "--judge", "x"], "--judge chooses kept fractions"),
+        (["compare", run, "--size", "-5"], "--size is a side in pixels, got -5"),
+        (["compare", "a.parquet:train", "--against", run], "needs --size"),
+        (["compare", "train", "--against", run, "--extractor", str(network)], "train"),
         (["evaluate", run, "--cas", "-1"], "--cas is a number of pictures, got -1"),
         (["evaluate", run, "--outside", str(tmp_path / "no")], "no"),
     ):

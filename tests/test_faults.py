@@ -1,4 +1,4 @@
-"""A short form of `make faults`; docs/results/faults.md holds the long one."""
+"""A short form of `make faults`."""
 
 import subprocess
 import sys

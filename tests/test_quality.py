@@ -77,7 +77,7 @@ def test_samples_have_the_classes_of_the_training_pictures(pipeline, data, extra
 
 
 def test_samples_are_those_of_the_pipeline(pipeline, extractor):
-    found = draw(pipeline, extractor, torch.tensor([0, 1, 1, 0]), 1, extractor, quiet)
+    found = draw(pipeline, extractor, torch.tensor([2, 2, 0]), 1, extractor, quiet)
     assert found.labels.tolist() == [0, 0, 1, 1]
     assert found.seeds.tolist() == [0, 1, 0, 1]
     alone = pipeline.sample([1], seeds=[1]).images
@@ -86,7 +86,7 @@ def test_samples_are_those_of_the_pipeline(pipeline, extractor):
 
 
 def test_a_kept_fraction_is_the_best_of_its_first_draws(pipeline, extractor):
-    wanted = torch.arange(12).repeat_interleave(2)
+    wanted = torch.full((12,), 2)
     found = draw(pipeline, extractor, wanted, 0.25, extractor, quiet)
     assert len(found.labels) == 96
     own = found.seen.probabilities.gather(1, found.labels[:, None])[:, 0]
@@ -208,3 +208,12 @@ def test_a_classifier_trained_on_the_pictures_is_an_extractor(data):
     torch.testing.assert_close(probabilities, logits.softmax(1))
     torch.testing.assert_close(model[-1](features), logits)
     assert as_extractor(model, "other").digest == extractor.digest
+
+
+def test_a_class_without_pictures_shifts_no_other(pipeline, extractor):
+    """The judge has as many outputs as classes, also where the last of them never comes."""
+    counts = torch.tensor([3, 0, 2, *[0] * 9])
+    found = draw(pipeline, extractor, counts, 0.5, extractor, quiet)
+    own = found.seen.probabilities.gather(1, found.labels[:, None])[:, 0]
+    torch.testing.assert_close(found.scores, own)
+    assert best(found, counts, 0.5).labels.tolist() == [0, 0, 0, 2, 2]

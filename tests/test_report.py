@@ -216,7 +216,7 @@ def test_what_was_measured_of_samples_is_shown(done: RunFolder) -> None:
     done.write_metrics({**done.read_metrics(), "quality": {"Net": quality}})
     shown = sections_of(page_of(done))
     assert "Models were trained since" in shown["quality"]
-    assert "drawn from other weights" in shown["health"]
+    assert "what Net measured is of other weights" in shown["health"]
 
 
 def test_figures_older_than_the_priors_are_told(done: RunFolder) -> None:

@@ -14,7 +14,7 @@ from conftest import FACTORS, small_autoencoder, small_config
 
 from vqvae2.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, read_json, to_dict, write_bytes
-from vqvae2.data.codes import extract, read_codes
+from vqvae2.data.codes import describe, extract_shard, read_codes, shard_path, shards_of
 from vqvae2.data.images import DataConfig, open_pictures
 from vqvae2.data.order import batch_indices, spread
 from vqvae2.likelihood import Draw
@@ -275,23 +275,24 @@ def test_extraction_keeps_whole_shards_and_makes_missing_ones(tmp_path, monkeypa
     assert shards[0].stat().st_mtime_ns == stamps[shards[0]]
 
 
-def test_two_ranks_extract_the_shards_that_one_does(tmp_path, monkeypatch):
+def test_a_shard_is_the_same_whoever_makes_it(tmp_path, monkeypatch):
     import vqvae2.data.codes as module
 
     monkeypatch.setattr(module, "PICTURES_A_SHARD", 8)
     pictures = open_pictures(small_run().data).train
     model = small_autoencoder((2, 4), dtype=torch.float32)
-    assert list(extract(model, pictures, tmp_path / "one", "train"))[-1] == len(pictures)
-    done = [
-        list(extract(model, pictures, tmp_path / "two", "train", rank, 2))[-1] for rank in range(2)
-    ]
-    assert sum(done) == len(pictures)
-    one, two = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
-        for name in ("one", "two")
-    )
-    assert len(one) == -(-len(pictures) // 8)
-    assert one == two
+    info, shards = describe(model, pictures), shards_of(len(pictures))
+    orders = {"one": range(shards), "two": [*range(1, shards, 2), *range(0, shards, 2)]}
+    files = []
+    for name, numbers in orders.items():
+        done = 0
+        for number in numbers:
+            path = shard_path(tmp_path / name, "train", number)
+            done += list(extract_shard(model, pictures, info, path, number))[-1]
+        assert done == len(pictures)
+        files.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert len(files[0]) == -(-len(pictures) // 8)
+    assert files[0] == files[1]
 
 
 def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):
@@ -464,9 +465,20 @@ def test_a_few_steps_that_are_no_number_can_be_left_out(tmp_path, monkeypatch):
         torch.isfinite(weight).all()
         for weight in Pipeline.load(tmp_path).autoencoder.state_dict().values()
     )
-    once = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, skip_not_finite=1)))
-    with pytest.raises(FloatingPointError, match="at step 5"):
-        train(tmp_path / "once", once)
+    with pytest.raises(FloatingPointError, match="at step 3"):
+        train(tmp_path / "once", run)
+    train(tmp_path / "once", patient)
+    assert outcome(RunFolder(tmp_path / "once")).keys() >= {"model/priors/1/model.safetensors"}
+
+
+def test_figures_of_an_earlier_form_are_measured_anew(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_metrics() == {}
+    folder.write_metrics({"quality": {}})
+    assert folder.read_metrics() == {"quality": {}}
+    path = tmp_path / "metrics.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
+    assert folder.read_metrics() == {}
 
 
 def test_two_trainings_of_one_folder_are_one_clear_line(tmp_path):

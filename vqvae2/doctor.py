@@ -4,7 +4,6 @@ Reads what the run folder holds (logs, metrics, models, codes); it trains and me
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,8 +55,12 @@ def diagnose(folder: RunFolder) -> list[Finding]:
         findings.append(Finding("bad", str(error), advice))
     findings += look_at_priors(folder, run, known)
     if folder.done("stage1"):
-        with suppress(ValueError):  # said above
+        try:
             models = fingerprints(Pipeline.load(folder.path))
+        except ValueError as error:
+            if all(str(error) != finding.what for finding in findings):
+                advice = f"Remove {folder.model} and train again."
+                findings.append(Finding("bad", str(error), advice))
     return [*findings, *look_at_samples(folder, models)]
 
 
@@ -186,13 +189,18 @@ def judge_prior(
 def look_at_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Finding]:
     """Whether the figures of samples can be believed, by what each network was shown."""
     num_classes = max(1, len(folder.read_data().get("class_names", [])))
-    for name, figures in folder.read_metrics().get("quality", {}).items():
-        if models is not None and figures["provenance"]["models"] != models:
-            what = f"the samples that {name} measured were drawn from other weights"
-            again = f"Measure again: vqvae2 evaluate {folder.path} --samples ..."
-            yield Finding("watch", what, again)
-        else:
-            yield judge_extractor(name, figures, num_classes)
+    metrics = folder.read_metrics()
+    quality, detection = metrics.get("quality", {}), metrics.get("detection", {})
+    options = {f"what {name} measured": ("--samples", part) for name, part in quality.items()}
+    options |= {f"how {name} is told apart": ("--outside", p) for name, p in detection.items()}
+    if score := metrics.get("classification_score"):
+        options["the classification accuracy score"] = ("--cas", score)
+    for what, (option, part) in options.items():
+        if models is not None and part["provenance"]["models"] != models:
+            again = f"Measure again: vqvae2 evaluate {folder.path} {option} ..."
+            yield Finding("watch", f"{what} is of other weights", again)
+    for name, figures in quality.items():
+        yield judge_extractor(name, figures, num_classes)
 
 
 def judge_extractor(name: str, figures: dict[str, Any], num_classes: int) -> Finding:

@@ -64,6 +64,8 @@ def main(arguments: list[str]) -> None:
     """Parses, compares, prints."""
     options = parse(Options, "compare", arguments)
     at_least_one("count", options.count)
+    if options.size < 0:
+        raise ValueError(f"--size is a side in pixels, got {options.size}.")
     if not options.sets:
         raise ValueError("Expected at least one run or folder to compare, got none.")
     found = compare_with(options) if options.against else side_by_side(options)

@@ -91,6 +91,7 @@ class Monitor:
         self.begun: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.learnt: set[str] = set()
+        self.since: dict[str, tuple[float, int]] = {}
         self.done: dict[str, int] = {}
         self._said = time.monotonic()
 
@@ -116,11 +117,11 @@ class Monitor:
     def step(self, name: str, done: int, total: int, rate: float) -> None:
         """Moves the bar `name`."""
         speed, now = f"{rate:,.0f} pictures/s" if rate else "", time.monotonic()
-        if done < self.done.get(name, 0):
-            self.begun[name] = now  # the same work on something else
+        if name not in self.done or done < self.done[name]:
+            # The first time, or the same work on something else.
+            self.since[name] = (now, done)
             if name in self.bars:
                 self.progress.reset(self.bars[name])
-        self.begun.setdefault(name, now)
         self.done[name] = done
         if not self.progress.disable:
             if name not in self.bars:
@@ -130,8 +131,10 @@ class Monitor:
                 self.progress.update(self.bars[name], speed=speed)
         elif time.monotonic() - self._said >= QUIET_SECONDS:
             self._said = now
-            spent = now - self.begun[name]
-            left = f"{duration(spent * (total - done) / done)} left" if done and spent else ""
+            begun, first = self.since[name]
+            left = ""
+            if done > first:
+                left = f"{duration((now - begun) * (total - done) / (done - first))} left"
             self._print(
                 "  ".join(part for part in (name, f"{done:,}/{total:,}", speed, left) if part)
             )
@@ -164,7 +167,7 @@ def monitor(shown: bool = True) -> Iterator[Monitor]:
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table."""
     view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
+    for number, column in enumerate(map(visible, columns)):
         view.add_column(column, no_wrap=number == 0)
     for row in rows:
         view.add_row(*map(visible, row))
@@ -244,8 +247,7 @@ def show_detection(outside: str, figures: dict[str, Any]) -> None:
     """How well each score tells held-out pictures from others."""
     rows = [
         [name, f"{seen['auroc']:.3f}", f"{seen['held_out']:.5g}", f"{seen['outside']:.5g}"]
-        for name, seen in figures.items()
-        if isinstance(seen, dict) and "auroc" in seen
+        for name, seen in figures["scores"].items()
     ]
     inside, others = figures["num_pictures"]
     title = f"{inside:,} held-out pictures against {others:,} of {outside}"

@@ -78,7 +78,9 @@ def main(arguments: list[str]) -> None:
     # Before anything is measured: they may be missing.
     if options.samples:
         extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
-        judge = extractor_of(options.judge, "", folder, device) if options.judge else None
+        # One network for both is loaded, or trained, once.
+        if options.judge and options.judge != options.extractor:
+            judge = extractor_of(options.judge, "", folder, device)
     show_figures(evaluate(folder, options.limit, device))
     with monitor() as view:
         if extractor is not None:
@@ -113,6 +115,10 @@ def check(options: Options, folder: RunFolder) -> None:
         raise ValueError(f"--{given[0].replace('_', '-')} needs --samples, the number to draw.")
     if options.score != ScoreTraining() and not options.cas:
         raise ValueError("--score needs --cas, the number of pictures to learn from.")
+    if options.judge and min(options.keep) == 1:
+        raise ValueError("--judge chooses kept fractions: give some below 1 with --keep.")
+    if options.cas and len(folder.read_data().get("class_names", [])) < 2:
+        raise ValueError("--cas needs pictures of at least 2 classes; this run has none.")
     if options.outside:
         picture_files(options.outside)
     run = folder.read()

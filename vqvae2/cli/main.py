@@ -75,18 +75,21 @@ def guarded(command: Callable[[], None]) -> int:
     except Exception as error:
         if type(error).__name__ == "Stopped":
             return complain(str(error), 130)
-        if lost_rank(error):
-            return complain(
-                "Lost touch with another process of this run; it has ended or cannot be reached. "
-                "The last checkpoint is kept: start all of them again with the same command."
-            )
         mendable = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError)
         # By name, so that a command that needs no torch does not import it for this.
         if type(error).__name__ == "OutOfMemoryError":
             return complain(
                 "Out of memory; use a smaller --batch, or train with --stage2.0.accumulate 2."
             )
-        if not mendable or os.environ.get("VQVAE2_TRACEBACK"):
+        if os.environ.get("VQVAE2_TRACEBACK"):
+            raise
+        if lost_rank(error):
+            return complain(
+                "Lost touch with another process of this run; it has ended or cannot be reached "
+                f"({sentence(error)[:120]}). The last checkpoint is kept: start all of them again "
+                "with the same command."
+            )
+        if not mendable:
             raise
         return complain(sentence(error))
     return 0
@@ -94,7 +97,7 @@ def guarded(command: Callable[[], None]) -> int:
 
 def lost_rank(error: Exception) -> bool:
     """Whether a collective failed because another of several processes is gone."""
-    words = ("closed by peer", "reset by peer", "Broken pipe", "gloo", "NCCL", "timed out")
+    words = ("closed by peer", "reset by peer", "Broken pipe", "remote process", "Timed out")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return several and isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 

@@ -83,25 +83,9 @@ class CodeData:
         return codes, self.labels[indices]
 
 
-@torch.no_grad()
-def extract(
-    autoencoder: VQVAE,
-    pictures: Pictures,
-    folder: Path,
-    split: str,
-    rank: int = 0,
-    world: int = 1,
-) -> Iterator[int]:
-    """Encodes `pictures` into shards `folder`/`split`-00000.parquet, ...; yields pictures done.
-
-    Shards that are there already and come from the same autoencoder and pictures are kept.
-
-    Arguments:
-        rank, world: this process and how many there are; they take turns at the shards, and each
-            yields what it has done itself.
-    """
-    device, batch = next(autoencoder.parameters()).device, at_once(pictures.size)
-    info = CodesInfo(
+def describe(autoencoder: VQVAE, pictures: Pictures) -> CodesInfo:
+    """What the shards of pictures will say of themselves."""
+    return CodesInfo(
         autoencoder=fingerprint(autoencoder),
         pictures=pictures.fingerprint(),
         num_codes=autoencoder.config.num_codes,
@@ -109,23 +93,36 @@ def extract(
         num_pictures=len(pictures),
     )
 
+
+@torch.no_grad()
+def extract_shard(
+    autoencoder: VQVAE, pictures: Pictures, info: CodesInfo, path: Path, number: int
+) -> Iterator[int]:
+    """Encodes the pictures of one shard into `path`; yields how many of them are done.
+
+    A shard that is there already and comes from the same autoencoder and pictures is kept.
+    """
+    device, batch = next(autoencoder.parameters()).device, at_once(pictures.size)
+
     def encode(indices: range) -> list[Tensor]:
         images = pictures.batch(list(indices)).to(device).float() / 255
         return [codes.cpu() for codes in autoencoder.encode(images)]
 
-    done = 0
-    for number in range(rank, shards_of(len(pictures)), world):
-        path, first = shard_path(folder, split, number), number * PICTURES_A_SHARD
-        last = min(first + PICTURES_A_SHARD, len(pictures))
-        if not is_shard_of(path, info):
-            parts = []
-            for begin in range(first, last, batch):
-                parts.append(encode(range(begin, min(begin + batch, last))))
-                yield done + min(begin + batch, last) - first
-            levels = [torch.cat(maps).numpy() for maps in zip(*parts, strict=True)]
-            write_shard(path, info, levels, pictures.labels[first:last].numpy())
-        done += last - first
-        yield done
+    own = shard_range(number, len(pictures))
+    if not is_shard_of(path, info):
+        parts = []
+        for begin in own[::batch]:
+            parts.append(encode(range(begin, min(begin + batch, own.stop))))
+            yield min(begin + batch, own.stop) - own.start
+        levels = [torch.cat(maps).numpy() for maps in zip(*parts, strict=True)]
+        write_shard(path, info, levels, pictures.labels[own.start : own.stop].numpy())
+    yield len(own)
+
+
+def shard_range(number: int, num_pictures: int) -> range:
+    """Which pictures of a split a shard holds."""
+    first = number * PICTURES_A_SHARD
+    return range(first, min(first + PICTURES_A_SHARD, num_pictures))
 
 
 def shards_of(num_pictures: int) -> int:

@@ -146,14 +146,7 @@ def train_on(
     progress: Callable[[int], None] = lambda step: None,
 ) -> ResNet:
     """A classifier of pictures of all classes, in eval mode."""
-    counts = pictures.labels.bincount(minlength=num_classes)
-    if not counts.all():
-        missing = (counts == 0).nonzero()[:, 0].tolist()
-        raise ValueError(
-            f"A classifier needs pictures of every class, got none of {len(missing)} of "
-            f"{num_classes} classes (numbers {', '.join(map(str, missing[:5]))}) among "
-            f"{len(pictures)} pictures; give it more of them."
-        )
+    require_classes(pictures.labels.bincount(minlength=num_classes))
     side = pictures.batch(torch.tensor([0])).shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator("classification score", training.seed).initial_seed())
@@ -179,6 +172,22 @@ def train_on(
         optimizer.step()
         progress(step + 1)
     return model.eval()
+
+
+def require_classes(counts: Tensor) -> None:
+    """Raises ValueError unless there are pictures, `counts` (K,), of at least 2 classes, all."""
+    if len(counts) < 2:
+        raise ValueError(
+            f"A classifier needs pictures of at least 2 classes, got {len(counts)}; sort them "
+            "into a sub-folder a class."
+        )
+    if not counts.all():
+        missing = (counts == 0).nonzero()[:, 0].tolist()
+        raise ValueError(
+            f"A classifier needs pictures of every class, got none of {len(missing)} of "
+            f"{len(counts)} classes (numbers {', '.join(map(str, missing[:5]))}) among "
+            f"{int(counts.sum())} pictures; give it more of them."
+        )
 
 
 def moved(images: Tensor, seed: int, step: int) -> Tensor:

@@ -342,14 +342,18 @@ class Page:
         measured += [parts["classification_score"]] if parts["classification_score"] else []
         if all(part["provenance"]["models"] == now for part in measured):
             return ""
-        return f"Models were trained since these figures were taken: {self.command('evaluate')}."
+        again = self.command("evaluate --samples 10000")
+        return (
+            "Models were trained since these figures were taken; --samples, --cas and --outside "
+            f"take them anew: {again}."
+        )
 
     def quality_by(self, name: str, figures: dict[str, Any]) -> dict[str, Any]:
         """The table, the curves and the nearest training pictures by one network."""
         swept, cooled = figures["samples_by_kept_fraction"], figures["samples_by_temperature"]
         fractions, curves = [float(fraction) for fraction in swept], []
         if len(swept) > 1:
-            for key, title in ((("fid"), f"FID-{name}"), ("inception_score", f"IS-{name}")):
+            for key, title in (("fid", f"FID-{name}"), ("inception_score", f"IS-{name}")):
                 values = [seen[key] for seen in swept.values()]
                 curves.append((title, plots.sweep_plot(fractions, {title: values}, title)))
             balance = {

@@ -172,8 +172,9 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
         figure = Figure(figsize=SIZE)
         axes = figure.add_subplot()
         figure.subplots_adjust(**MARGINS)
-        axes.set_xlabel(x, color=INK)
-        axes.set_ylabel(y, color=INK)
+        # Names of networks are users' words, no formulas.
+        axes.set_xlabel(x, color=INK, parse_math=False)
+        axes.set_ylabel(y, color=INK, parse_math=False)
         axes.tick_params(colors=INK, length=0, pad=4, which="both")
     axes.patch.set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)

@@ -109,7 +109,7 @@ def stored(path: Path, text: str) -> Picture:
 
 
 def safe(svg: str) -> Any:
-    """Marks one of our own plots as safe: no text of a user is in it."""
+    """Marks one of our own plots as safe: matplotlib escapes what text of users is in it."""
     from markupsafe import Markup
 
     return Markup(svg)
@@ -166,8 +166,9 @@ def quality_sets(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def about_quality(name: str, figures: Mapping[str, Any]) -> str:
     """A sentence about what the table of a network's figures does not say."""
     own = figures["reconstructions"]["fid_against_originals"]
-    chosen = figures["judge"]["name"]
-    return (
+    said = (
         f"FID* is the distance to reconstructions instead of pictures; reconstructions are at "
-        f"FID-{name} {own:.2f} from their own originals. Fractions are chosen by {chosen}."
+        f"FID-{name} {own:.2f} from their own originals."
     )
+    rejected = any(fraction != "1" for fraction in figures["samples_by_kept_fraction"])
+    return f"{said} Fractions are chosen by {figures['judge']['name']}." if rejected else said

@@ -22,6 +22,7 @@ from vqvae2.metrics.classification_score import (
     ScoreTraining,
     accuracy_by_class,
     in_batches,
+    require_classes,
     train_on,
 )
 from vqvae2.pipeline import Pipeline
@@ -58,14 +59,9 @@ def classification_scores(
     Arguments:
         count: pictures to train on, at most as many as there are; evenly spread.
     """
-    classes = len(data.class_names)
-    if classes < 2:
-        raise ValueError(
-            f"The classification accuracy score needs pictures of at least 2 classes, got "
-            f"{classes}; sort them into a sub-folder a class."
-        )
-    chosen = spread(len(data.train), count)
+    classes, chosen = len(data.class_names), spread(len(data.train), count)
     labels = data.train.labels[chosen]
+    require_classes(labels.bincount(minlength=classes))
     asked: dict[str, LabelledPictures] = {
         "real": data.held_out,
         "reconstructions": restored_set(

@@ -3,7 +3,7 @@
 A set of pictures is named by one word:
 
     FOLDER                      all pictures in and below it: data, another model's samples, ...
-    RUN or RUN:samples          pictures drawn from a run, in turn over its classes
+    RUN or RUN:samples          pictures drawn from a run, of the classes it learnt from
     RUN:reconstructions         its held-out pictures after the way through the codes
     RUN:train, RUN:held_out     the pictures themselves, as the run sees them
     DATA:train, DATA:held_out   a split of a data set: folder, Parquet, shards, hub, synthetic
@@ -11,17 +11,15 @@ A set of pictures is named by one word:
 Legend: `B` pictures, `S` their side.
 """
 
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import vqvae2
+from vqvae2.data.codes import read_codes
 from vqvae2.data.images import (
     DataConfig,
     Pictures,
@@ -37,9 +35,12 @@ from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.features import Extractor
 from vqvae2.metrics.quality import Seen, distances_between, look, look_once, require_enough
 from vqvae2.pipeline import Pipeline
+from vqvae2.pixels import Pixels
 from vqvae2.sheets import to_float
+from vqvae2.training.evaluate import versions
 from vqvae2.training.run import RunFolder
-from vqvae2.training.streams import drawn, restored, shown
+from vqvae2.training.streams import drawn, restored, seeds_within, shown
+from vqvae2.weights import fingerprint
 
 KINDS = ("samples", "reconstructions", "held_out", "train")
 """What can be asked of a run."""
@@ -68,8 +69,8 @@ class PictureSet:
 
 def parse_set(where: str) -> tuple[Path, str]:
     """The path and the kind, "" for none, that a word names."""
-    path, _, kind = where.rpartition(":")
-    if kind not in KINDS or Path(where).exists():
+    path, colon, kind = where.rpartition(":")
+    if not colon or kind not in KINDS or Path(where).exists():
         return Path(where), ""
     return Path(path), kind
 
@@ -99,6 +100,8 @@ def open_set(
     if is_run(path):
         return set_of_run(where, RunFolder(path), kind or "samples", count, device, progress)
     if kind in ("train", "held_out"):
+        if not size and not path.is_dir():
+            raise ValueError(f"{where} needs --size, the side that its pictures are brought to.")
         config = DataConfig(source=str(path), size=size or natural_side(path))
         data = open_pictures(config, progress=progress)
         return split_set(where, getattr(data, kind), progress)
@@ -119,16 +122,13 @@ def set_of_run(
         return split_set(where, open_held_out(run.data, progress=progress), progress)
     pipeline = Pipeline.load(folder.path).to(device)
     if kind == "samples":
-        classes = max(1, len(pipeline.config.class_names))
-        places = torch.arange(count)
-        return PictureSet(
-            where,
-            count,
-            run.data.size,
-            lambda number: drawn(
-                pipeline, places[:number] % classes, places[:number] // classes, where, progress
-            ),
-        )
+        known = training_labels(folder, pipeline)
+
+        def samples(number: int) -> Iterator[Tensor]:
+            labels = known[torch.arange(number) * len(known) // number]
+            return drawn(pipeline, labels, seeds_within(labels), where, progress)
+
+        return PictureSet(where, count, run.data.size, samples)
     originals = split_set(where, open_held_out(run.data, progress=progress), progress)
     return PictureSet(
         where,
@@ -137,6 +137,13 @@ def set_of_run(
         lambda number: restored(pipeline, originals.batches(number)),
         originals.names,
     )
+
+
+def training_labels(folder: RunFolder, pipeline: Pipeline) -> Tensor:
+    """The labels (N,) that a run's priors learnt from."""
+    if isinstance(pipeline.autoencoder, Pixels):
+        return open_pictures(folder.read().data).train.labels
+    return read_codes(folder.codes, "train", fingerprint(pipeline.autoencoder), 1).labels
 
 
 def split_set(where: str, pictures: Pictures, progress: Progress) -> PictureSet:
@@ -160,7 +167,8 @@ def natural_side(folder: Path) -> int:
         try:
             with Image.open(path) as image:
                 sizes.add(image.size)
-        except OSError:
+        # Pillow's readers meet broken files with a dozen kinds of error.
+        except Exception:
             continue  # named and counted when it is decoded
     if len(sizes) != 1 or len(set(*sizes)) != 1:
         found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
@@ -214,10 +222,7 @@ def compare_sets(
         "num_pictures": number,
         "side": reference.side,
         "sets": rows,
-        "vqvae2": vqvae2.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).date().isoformat(),
+        **versions(),
     }
 
 

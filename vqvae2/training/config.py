@@ -23,7 +23,7 @@ class TrainConfig:
         cooldown: last part of the steps, over which it falls to 0.
         clip_norm: gradients are scaled down to this norm.
         skip_not_finite: so many steps of a stage may have a gradient that is no number; they are
-            left out. 0 stops at the first, and lets a GPU run ahead of the host.
+            left out, for which every step waits for its gradient. 0 stops at the first.
         average_decay: of the moving average of the weights that is kept, measured and saved.
         validate_every: steps between looks at held-out examples.
         validation_examples: held-out examples a look, at most.

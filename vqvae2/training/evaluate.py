@@ -99,6 +99,13 @@ def provenance(run: Run, pipeline: Pipeline, held_out: Pictures, count: int) -> 
         "pictures_fingerprint": held_out.fingerprint(),
         "seed": run.seed,
         "models": fingerprints(pipeline),
+        **versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a figure was taken with, and when."""
+    return {
         "vqvae2": vqvae2.__version__,
         "torch": torch.__version__,
         **{name: version(name) for name in ("torchmetrics", "pillow")},

@@ -18,8 +18,17 @@ from torch import nn
 
 from vqvae2.autoencoder import VQVAE, VQVAEConfig
 from vqvae2.configuration import to_dict, write_json
-from vqvae2.data.codes import Codes, extract, read_codes, remove_other_shards
-from vqvae2.data.images import PictureData
+from vqvae2.data.codes import (
+    Codes,
+    describe,
+    extract_shard,
+    read_codes,
+    remove_other_shards,
+    shard_path,
+    shard_range,
+    shards_of,
+)
+from vqvae2.data.images import PictureData, Pictures
 from vqvae2.data.order import spread
 from vqvae2.data.pixels import PixelData
 from vqvae2.metrics.distortion import figures as distortion_figures
@@ -155,23 +164,31 @@ class Job:
         if isinstance(autoencoder, Pixels):
             return
         autoencoder.to(self.accelerator.device)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         for split, pictures in [("train", self.data.train), ("held_out", self.data.held_out)]:
-            start, total, stop = time.monotonic(), len(pictures), False
-            for own in extract(autoencoder, pictures, self.folder.codes, split, rank, world):
-                # The others are as far, or nearly.
-                done = min(own * world, total)
-                rate = done / max(1e-9, time.monotonic() - start)
-                yield Event("codes", done, total, split=split, rate=rate)
-                stop = self.should_stop()
-                if stop:
-                    break
+            yield from self._extract(autoencoder, pictures, split)
+        self.accelerator.wait_for_everyone()
+
+    def _extract(self, autoencoder: VQVAE, pictures: Pictures, split: str) -> Iterator[Event]:
+        """Ranks take a shard each, and look around for a stop after each."""
+        info, folder = describe(autoencoder, pictures), self.folder.codes
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        start, total, shards = time.monotonic(), len(pictures), shards_of(len(pictures))
+        for first in range(0, shards, world):
+            before, stop = shard_range(first, total).start, False
+            together = min(world, shards - first)  # the others are as far, or nearly
+            if (number := first + rank) < shards:
+                path = shard_path(folder, split, number)
+                for own in extract_shard(autoencoder, pictures, info, path, number):
+                    done = min(before + own * together, total)
+                    rate = done / max(1e-9, time.monotonic() - start)
+                    yield Event("codes", done, total, split=split, rate=rate)
+                    stop = self.should_stop()
+                    if stop:
+                        break
             if on_any_rank(stop, self.accelerator):
                 raise Stopped
-            if self.accelerator.is_main_process:
-                remove_other_shards(self.folder.codes, split, total)
-            yield Event("codes", total, total, split=split)
-        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            remove_other_shards(folder, split, total)
 
     def _prior(self, level: int) -> Iterator[Event]:
         self._require("stage1")

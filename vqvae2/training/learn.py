@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vqvae2.configuration import write_bytes
 from vqvae2.sheets import save_png
 from vqvae2.training import checkpoint
 from vqvae2.training.config import TrainConfig
@@ -155,6 +156,14 @@ class Keeper:
         named = {f"{self.learning.stage}/{split}/{n}": v for n, v in figures.items()}
         self.accelerator.log(named, self.learning.steps_before + step)
 
+    def list_examples(self, step: int) -> str:
+        """Keeps the names of the examples that led this rank to `step`; says where they are."""
+        names = self.learning.task.names(step - 1)
+        name = f"{self.learning.stage}.step-{step}.rank-{self.accelerator.process_index}.txt"
+        path = self.log.path.with_name(name)
+        write_bytes(path, "".join(f"{name}\n" for name in names).encode())
+        return f"examples {', '.join(names[:3])}, ...: all {len(names)} in {path}"
+
     def draw(self, state: State) -> None:
         """Keeps a picture of how the averaged weights are doing."""
         if self.accelerator.is_main_process:
@@ -175,7 +184,7 @@ def learn(
     keeper = Keeper(folder, learning, accelerator)
     state, texts = keeper.resume()
     yield from (Event(stage, text=text) for text in texts)
-    clock, watch = Clock(config.batch), Watch(learning)
+    clock, watch = Clock(config.batch), Watch(learning, keeper.list_examples)
     for progress in train(learning.task, state, accelerator):
         clock.steps += 1
         stop = on_any_rank(should_stop(), accelerator)
@@ -184,7 +193,7 @@ def learn(
         figures: dict[str, float] = {}
         if progress.skipped:
             text = f"step {state.step} was left out: its gradient is no number"
-            yield Event(stage, text=f"{stage}: {text} (examples {watch.examples(state.step)})")
+            yield Event(stage, text=f"{stage}: {text} ({keeper.list_examples(state.step)})")
         elif due.figures:
             figures = over_ranks(progress.figures, accelerator)
         if due.log and figures:
@@ -214,39 +223,57 @@ def learn(
 class Watch:
     """Stops a run whose loss is no number, before anything of it is saved.
 
-    A figure is read a step late, so that a GPU always has a step to do meanwhile; at once where
-    something is about to be kept.
+    A step's figures start for the host when it ends and are read after the next was given to the
+    device, which so always has something to do; at once where something is about to be kept.
+
+    Arguments:
+        learning: the stage.
+        list_examples: keeps the names of a step's examples, says where.
     """
 
-    def __init__(self, learning: Learning) -> None:
-        self.learning = learning
-        self.unread: Progress | None = None
+    def __init__(self, learning: Learning, list_examples: Callable[[int], str]) -> None:
+        self.learning, self.list_examples = learning, list_examples
+        self.coming: Coming | None = None
 
     def look(self, progress: Progress, now: bool) -> None:
         """Reads the step before, and with `now` this one; raises FloatingPointError."""
-        for one in (self.unread, progress if now else None):
-            if one is not None:
-                self.require_finite(one)
-        self.unread = None if now else progress
+        if self.coming is not None:
+            self.require_finite(self.coming)
+        self.coming = None if progress.skipped else Coming(progress)
+        if now and self.coming is not None:
+            self.require_finite(self.coming)
+            self.coming = None
 
-    def require_finite(self, progress: Progress) -> None:
+    def require_finite(self, coming: "Coming") -> None:
         """Reads a step's figures."""
-        if progress.skipped:
-            return
-        numbers = torch.stack([value.float() for value in progress.figures.values()]).tolist()
-        values = dict(zip(progress.figures, numbers, strict=True))
+        values = coming.values()
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise FloatingPointError(
                 f"{self.learning.stage} has {', '.join(broken)} = {values[broken[0]]} at step "
-                f"{progress.step} (examples {self.examples(progress.step)}); the last checkpoint "
-                "is kept. Try a smaller learning rate, or let skip_not_finite leave a few out."
+                f"{coming.step} ({self.list_examples(coming.step)}); the last checkpoint is kept. "
+                "Try a smaller learning rate in another run, or go on with skip_not_finite, "
+                "which leaves a few steps out."
             )
 
-    def examples(self, step: int) -> str:
-        """The first few examples that led to `step`."""
-        names = self.learning.task.names(step - 1)
-        return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+class Coming:
+    """A step's figures on their way to the host."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.step, self.names = progress.step, list(progress.figures)
+        stacked = torch.stack([value.float() for value in progress.figures.values()])
+        self.numbers = stacked.to("cpu", non_blocking=True)
+        self.arrived = None
+        if stacked.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def values(self) -> dict[str, float]:
+        """The figures; waits for their step alone."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return dict(zip(self.names, self.numbers.tolist(), strict=True))
 
 
 class Due:

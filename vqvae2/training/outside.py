@@ -18,6 +18,7 @@ from vqvae2.data.images import Pictures, Progress, load_folder, open_held_out, q
 from vqvae2.data.order import spread
 from vqvae2.metrics.detection import auroc
 from vqvae2.pipeline import Pipeline
+from vqvae2.pixels import Pixels
 from vqvae2.sheets import to_float
 from vqvae2.training.evaluate import provenance
 from vqvae2.training.run import RunFolder
@@ -79,9 +80,13 @@ def likenesses(
         progress(name, sum(rows.shape[1] for rows in found), len(indices))
     names = [f"level {level}" for level in range(len(pipeline.priors))]
     rows = torch.cat(found, dim=1)
-    return dict(zip([*names, "all codes", "reconstruction"], rows, strict=True))
+    scores = dict(zip([*names, "all codes", "reconstruction"], rows, strict=True))
+    if isinstance(pipeline.autoencoder, Pixels):
+        del scores["reconstruction"]  # there is nothing to lose
+    return scores
 
 
+@torch.no_grad()
 def unlabelled_log_prob(pipeline: Pipeline, images: Tensor) -> Tensor:
     """Log-probability in nats of the codes of each level given the coarser, (levels, B) float64.
 
@@ -90,8 +95,11 @@ def unlabelled_log_prob(pipeline: Pipeline, images: Tensor) -> Tensor:
     """
     classes = max(1, len(pipeline.config.class_names))
     joint = torch.zeros(classes, len(pipeline.priors), len(images), dtype=torch.float64)
+    codes = pipeline.encode(images)
     for label in range(classes):
-        for level, nats in enumerate(pipeline.log_prob(images, [label] * len(images))):
+        labels = torch.full((len(images),), label, device=pipeline.device)
+        for level, prior in enumerate(pipeline.priors):
+            nats = prior.log_prob(codes[level], labels, codes[:level])
             joint[label, level] = nats.cpu().double().flatten(1).sum(dim=1)
     whole = joint.cumsum(dim=1).logsumexp(dim=0) - math.log(classes)
     return whole.diff(dim=0, prepend=torch.zeros(1, len(images), dtype=torch.float64))

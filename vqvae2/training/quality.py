@@ -21,20 +21,20 @@ from vqvae2.configuration import to_dict
 from vqvae2.data.images import PictureData, Pictures, Progress, open_pictures, quiet
 from vqvae2.data.order import spread
 from vqvae2.likelihood import Draw
-from vqvae2.metrics.classification_score import ScoreTraining
+from vqvae2.metrics.classification_score import ScoreTraining, require_classes
 from vqvae2.metrics.classifier import as_extractor, train_classifier
 from vqvae2.metrics.features import Extractor, open_extractor
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.neighbours import nearest
 from vqvae2.metrics.quality import Seen, distances_between, look, look_once, require_enough
-from vqvae2.metrics.rejection import first_class, intended
+from vqvae2.metrics.rejection import first_class, intended, keep_best
 from vqvae2.pipeline import Pipeline
 from vqvae2.sheets import save_png, to_float
 from vqvae2.training.classification import drawn_set, scores_of
 from vqvae2.training.evaluate import provenance
 from vqvae2.training.previews import PREVIEWED, preview_neighbours
 from vqvae2.training.run import RunFolder
-from vqvae2.training.streams import drawn, restored, shown
+from vqvae2.training.streams import drawn, restored, seeds_within, shown
 
 OWN = "own"
 """An extractor that is trained on the run's pictures, where no published network fits."""
@@ -169,10 +169,12 @@ def measure_quality(
     count = min(wanted.count, len(data.train), len(data.held_out))
     require_enough(count)
     chosen = spread(len(data.train), count)
-    labels = data.train.labels[chosen]
+    counts = data.train.labels[chosen].bincount(minlength=classes)
     if min(wanted.fractions) < 1:
         probabilities = judge.probabilities(data.train.batch(chosen[:1]))
         first_class(probabilities.shape[1], classes, judge.name)
+    if wanted.score is not None:
+        require_classes(counts)
     real = look_at(extractor, data.train, chosen, "training pictures", progress)
     asked = spread(len(data.held_out), count)
     truth = data.held_out.labels[asked]
@@ -189,9 +191,9 @@ def measure_quality(
             **recognised(samples.seen, samples.labels, classes),
         }
 
-    every = draw(pipeline, extractor, labels, min(wanted.fractions), judge, progress)
+    every = draw(pipeline, extractor, counts, min(wanted.fractions), judge, progress)
     kept = {
-        f"{fraction:g}": best(every, labels, fraction)
+        f"{fraction:g}": best(every, counts, fraction)
         for fraction in sorted(wanted.fractions, reverse=True)
     }
     found: dict[str, Any] = {
@@ -212,7 +214,7 @@ def measure_quality(
         progress("comparing", len(found["samples_by_kept_fraction"]), len(kept))
     for temperature in wanted.temperatures:
         draws = [replace(draw, temperature=temperature) for draw in pipeline.config.draws]
-        samples = draw(pipeline, extractor, labels, 1, judge, progress, draws)
+        samples = draw(pipeline, extractor, counts, 1, judge, progress, draws)
         found["samples_by_temperature"][f"{temperature:g}"] = figures(samples)
     return found, kept
 
@@ -240,49 +242,42 @@ def look_at(
 def draw(
     pipeline: Pipeline,
     extractor: Extractor,
-    wanted: Tensor,
+    counts: Tensor,
     fraction: float,
     judge: Extractor,
-    progress: Progress,
+    progress: Progress = quiet,
     draws: Sequence[Draw] | None = None,
 ) -> Judged:
-    """As many samples of each class as `fraction` needs to keep labels `wanted` (N,)."""
-    counts = wanted.bincount()
+    """As many samples of each class as `fraction` needs to keep `counts` (K,) of them."""
     labels = torch.arange(len(counts)).repeat_interleave(needed(counts, fraction))
-    seeds = torch.cat([torch.arange(number) for number in needed(counts, fraction).tolist()])
-    scores: list[Tensor] = []
+    seeds, scores = seeds_within(labels), torch.empty(0)
+    batches = drawn(pipeline, labels, seeds, "samples", progress, draws)
+    if fraction == 1:
+        return Judged(labels, seeds, look(extractor, batches), scores)
+    found: list[Tensor] = []
 
     def judged(images: Tensor) -> Tensor:
-        """Both networks look at a batch while it is there."""
-        first = sum(map(len, scores))
-        part = labels[first : first + len(images)]
-        probabilities = judge.probabilities(images).cpu()
-        scores.append(intended(probabilities, part, len(counts), judge.name))
+        """The other network looks at a batch while it is there."""
+        found.append(judge.probabilities(images).cpu())
         return images
 
-    batches = drawn(pipeline, labels, seeds, "samples", progress, draws)
-    seen = look(extractor, map(judged, batches) if fraction < 1 else batches)
-    return Judged(labels, seeds, seen, torch.cat(scores) if scores else torch.empty(0))
+    own = judge is extractor
+    seen = look(extractor, batches if own else map(judged, batches))
+    probabilities = seen.probabilities if own else torch.cat(found)
+    return Judged(labels, seeds, seen, intended(probabilities, labels, len(counts), judge.name))
 
 
 def needed(counts: Tensor, fraction: float) -> Tensor:
-    """Draws of each class of which `fraction` are `counts`."""
+    """Draws of each class of which `fraction` are `counts` (K,)."""
     return torch.tensor([math.ceil(count / fraction - 1e-9) for count in counts.tolist()])
 
 
-def best(samples: Judged, wanted: Tensor, fraction: float) -> Judged:
-    """Those kept of as many draws as `fraction` needs, with the labels `wanted` (N,).
-
-    Of equal scores the earlier stays.
-    """
-    counts = wanted.bincount()
-    kept = []
-    for label, (draws, count) in enumerate(zip(needed(counts, fraction), counts, strict=True)):
-        members = (samples.labels == label).nonzero()[: int(draws), 0]
-        if fraction < 1:
-            members = members[samples.scores[members].sort(descending=True, stable=True).indices]
-        kept.append(members[: int(count)].sort().values)
-    return samples.some(torch.cat(kept))
+def best(samples: Judged, counts: Tensor, fraction: float) -> Judged:
+    """The best `counts` (K,) of as many draws of each class as `fraction` needs."""
+    early = (samples.seeds < needed(counts, fraction)[samples.labels]).nonzero()[:, 0]
+    if fraction == 1:
+        return samples.some(early)
+    return samples.some(early[keep_best(samples.scores[early], samples.labels[early], counts)])
 
 
 def recognised(seen: Seen, labels: Tensor, classes: int) -> dict[str, float]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from vqvae2.configuration import (
     UNFINISHED,
+    OtherVersion,
     differences,
     from_dict,
     read_json,
@@ -64,6 +65,8 @@ class RunFolder:
     def _may_change(self, name: str) -> bool:
         """Whether a field of the config can change without changing what was begun."""
         first, _, rest = name.partition(".")
+        if name.endswith(".skip_not_finite"):
+            return True  # it changes nothing of what was learnt
         if first in ("priors", "stage2"):
             return not self.begun(f"prior{rest.split('.')[0]}")
         return first == "draws" or name in ("data.source", "data.memory_gib")
@@ -98,6 +101,8 @@ class RunFolder:
                     f"{self.path} is being trained by another process; wait for it, stop it, or "
                     "use another --run."
                 ) from None
+            except OSError:
+                pass  # some shared file systems have no locks
             yield
 
     def sweep(self) -> None:
@@ -157,12 +162,15 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""
-        write_json(self.path / "metrics.json", "vqvae2-metrics", 1, metrics)
+        write_json(self.path / "metrics.json", "vqvae2-metrics", 2, metrics)
 
     def read_metrics(self) -> dict[str, Any]:
-        """What `evaluate` wrote, {} if it did not run yet."""
+        """What `evaluate` wrote, {} if it did not run yet or wrote another version."""
         path = self.path / "metrics.json"
-        return read_json(path, "vqvae2-metrics", 1) if path.is_file() else {}
+        try:
+            return read_json(path, "vqvae2-metrics", 2)
+        except (FileNotFoundError, OtherVersion):
+            return {}
 
 
 @dataclass(frozen=True)

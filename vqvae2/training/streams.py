@@ -14,7 +14,7 @@ from vqvae2.likelihood import Draw
 from vqvae2.pipeline import Pipeline
 from vqvae2.sheets import to_float, to_uint8
 
-DRAWN_AT_ONCE = 256
+DRAWN_AT_ONCE = 256  # and fewer of pictures beyond 64 x 64
 
 
 def shown(
@@ -44,7 +44,8 @@ def drawn(
 ) -> Iterator[Tensor]:
     """A sample for each of labels (N,) and seeds (N,), rounded as files are."""
     done, numbers = 0, seeds.tolist()
-    parts = pipeline.sample_batches(labels, numbers, draws=draws, batch=DRAWN_AT_ONCE)
+    batch = min(DRAWN_AT_ONCE, 2 * at_once(pipeline.config.image_size))
+    parts = pipeline.sample_batches(labels, numbers, draws=draws, batch=batch)
     for part in parts:
         yield to_uint8(part.images)
         done += len(part.images)
