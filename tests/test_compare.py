@@ -158,8 +158,10 @@ def test_sets_of_two_sides_are_one_clear_line_before_anything_is_looked_at(tmp_p
     assert common_side([small, large]) == 0
 
 
-def test_a_split_of_any_data_set_is_a_set(extractor):
+def test_a_split_of_any_data_set_is_a_set():
     assert open_set("synthetic:held_out", size=8).side == 8
+    with pytest.raises(ValueError, match="needs --size"):
+        open_set("some.parquet:train")
 
 
 def test_files_of_equal_names_and_lengths_are_told_apart(extractor, tmp_path):
@@ -274,7 +276,6 @@ def test_compare_prints_and_writes_what_it_found(folder, tmp_path, capsys, monke
         (["evaluate", run, "--score.steps", "3"], "--score needs --cas"),
         (["evaluate", run, "--samples", "9", "--judge", "x"], "--judge chooses kept fractions"),
         (["compare", run, "--size", "-5"], "--size is a side in pixels, got -5"),
-        (["compare", "a.parquet:train", "--against", run], "needs --size"),
         (["compare", "train", "--against", run, "--extractor", str(network)], "train"),
         (["evaluate", run, "--cas", "-1"], "--cas is a number of pictures, got -1"),
         (["evaluate", run, "--outside", str(tmp_path / "no")], "no"),
