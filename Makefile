@@ -30,6 +30,9 @@ bench: runs/demo/metrics.json  ## benchmarks that need no data but the demo's
 runs/demo/metrics.json: | $(VENV)/.installed
 	$(BIN)/vqvae2 demo
 
+faults: $(VENV)/.installed  ## kills, cut files, full disks: what becomes of a run
+	$(BIN)/python benchmarks/faults.py
+
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -38,4 +41,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench faults clean

@@ -1,10 +1,13 @@
 """What several tests share: small models, and real-looking pictures."""
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Nothing of a user's cache is read or written.
+os.environ["VQVAE2_CACHE"] = tempfile.mkdtemp(prefix="vqvae2-tests-")
 
 import pytest
 import torch

@@ -176,9 +176,9 @@ def test_evaluate_measures_samples_with_a_network(trained, tmp_path, capsys):
     save_network(network, outputs=2)
     command = ["evaluate", str(trained), "--samples", "100", "--extractor"]
     line = complaint(capsys, *command, str(network))
-    assert "at least 4 pictures a class in each split" in line
+    assert "at least 10 in each" in line
     assert "There is no network at" in complaint(capsys, *command, str(tmp_path / "no.pt"))
-    assert "--samples must be at least 1" in complaint(
+    assert "--extractor needs --samples" in complaint(
         capsys, "evaluate", str(trained), "--extractor", "x"
     )
 
@@ -361,3 +361,15 @@ def test_a_full_disk_is_one_clear_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     command = ["train", "--preset", "demo", "--data", str(data), "--run", str(tmp_path / "run")]
     assert "free some space and repeat" in complaint(capsys, *command, *TINY)
+
+
+def test_a_lost_rank_is_one_clear_line(trained, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:6071")
+
+    monkeypatch.setattr("vqvae2.cli.doctor.diagnose", fail)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "start all of them again" in complaint(capsys, "doctor", str(trained))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(RuntimeError):
+        run(["doctor", str(trained)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_runs import small_run, train
 
-from vqvae2.doctor import diagnose, judge_prior, judge_usage
+from vqvae2.doctor import diagnose, judge_extractor, judge_prior, judge_usage
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline, save_autoencoder
 from vqvae2.training.checkpoint import steps_in
@@ -48,6 +48,19 @@ def test_an_overfitted_prior_is_watched():
     rising = judge_prior(0, [{"nats_per_code": 3.0}, {"nats_per_code": 3.5}], {})
     assert "rose to 3.500" in rising.what
     assert judge_prior(0, [{"nats_per_code": 3.0}], {}).verdict == "good"
+
+
+def test_a_network_of_other_pictures_and_too_few_of_them_are_told():
+    figures = {"num_pictures": 10_000, "num_features": 64, "held_out": {"recognised": 0.93}}
+    assert judge_extractor("Net", figures, 10).verdict == "good"
+    lost = judge_extractor("Net", {**figures, "held_out": {"recognised": 0.1}}, 10)
+    assert lost.verdict == "bad"
+    assert "recognises only 10 % of the held-out pictures" in lost.what
+    few = judge_extractor("Net", {**figures, "num_features": 8192, "held_out": {}}, 10)
+    assert few.verdict == "watch"
+    assert "few for its 8,192 features" in few.what
+    assert "KID-Net" in few.advice
+    assert "16,384 pictures" in few.advice
 
 
 def test_a_whole_run_gets_a_word_on_every_part(run_folder):

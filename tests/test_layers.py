@@ -14,13 +14,15 @@ ORDER = [
     "metrics.usage", "metrics.features", "metrics.fid", "metrics.kid", "metrics.inception_score",
     "metrics.precision_recall", "metrics.quality", "metrics.neighbours", "metrics.rejection",
     "metrics.detection", "metrics.distortion", "metrics.likelihood", "metrics.classifier",
+    "metrics.classification_score",
     "metrics.agreement", "metrics.probe", "training.config", "training.run",
     "training.checkpoint", "training.loop", "training.stage1", "training.stage2",
-    "training.previews", "training.learn", "training.job", "training.evaluate",
-    "training.quality", "presets", "doctor", "report.plots", "report.words", "report.page",
-    "report.report", "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.redraw",
-    "cli.train", "cli.reconstruct", "cli.evaluate", "cli.report", "cli.doctor", "cli.presets",
-    "cli.demo", "cli.main",
+    "training.previews", "training.learn", "training.job", "training.evaluate", "training.streams",
+    "training.classification", "training.quality", "training.outside", "training.compare",
+    "presets", "doctor", "report.plots", "report.words", "report.page", "report.report",
+    "cli.visible", "cli.device", "cli.display", "cli.parse", "cli.sample", "cli.redraw",
+    "cli.train", "cli.reconstruct", "cli.evaluate", "cli.compare", "cli.report", "cli.doctor",
+    "cli.presets", "cli.demo", "cli.main",
 ]  # fmt: skip
 """Each may import only from those before it (docs/architecture.md says why this order)."""
 

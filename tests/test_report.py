@@ -14,19 +14,21 @@ from accelerate import Accelerator
 from vqvae2.data.images import open_held_out, open_pictures
 from vqvae2.likelihood import Draw
 from vqvae2.metrics.usage import CodeUsage
+from vqvae2.pipeline import Pipeline
 from vqvae2.presets import demo
 from vqvae2.report import plots
 from vqvae2.report.report import write_report
 from vqvae2.report.words import figure, picture
+from vqvae2.sheets import save_png, to_pil
 from vqvae2.training.config import Run
-from vqvae2.training.evaluate import evaluate
+from vqvae2.training.evaluate import evaluate, fingerprints
 from vqvae2.training.job import Job
 from vqvae2.training.run import RunFolder
 
 VOID = {"meta", "link", "img", "br", "path", "use"}
 SECTIONS = (
-    "reconstructions", "levels", "codebooks", "training", "samples", "figures", "health", "data",
-    "config",
+    "reconstructions", "levels", "codebooks", "training", "samples", "quality", "surprise",
+    "figures", "health", "data", "config",
 )  # fmt: skip
 STRANGE = "<b>cat & dog</b>"
 ESCAPED = "&lt;b&gt;cat &amp; dog&lt;/b&gt;"
@@ -146,7 +148,10 @@ def test_after_stage_1_there_are_pictures_and_what_is_missing_is_said(
 def test_a_complete_run_shows_everything(runs: dict[str, Path]) -> None:
     page = page_of(RunFolder(runs["done"]))
     sections = sections_of(page)
-    assert 'class="note"' not in page
+    assert page.count('class="note"') == 1
+    assert "Samples were not measured yet: run `vqvae2 evaluate --samples" in sections["quality"]
+    assert sections["surprise"].count("<img") == 8 * (1 + 2) + 2
+    assert sections["surprise"].count(" bits</div>") == 8
     assert sections["codebooks"].count("<svg") == 2
     assert sections["training"].count("<svg") == 4
     assert sections["samples"].count("<img") == 12 * 8
@@ -157,6 +162,61 @@ def test_a_complete_run_shows_everything(runs: dict[str, Path]) -> None:
         for name in metrics[group]:
             assert f"<code>{name}</code>" in sections["figures"]
     assert metrics["provenance"]["pictures_fingerprint"] in sections["figures"]
+
+
+def test_what_was_measured_of_samples_is_shown(done: RunFolder) -> None:
+    seen = {
+        "fid": 10.0, "kid": 0.01, "kid_deviation": 0.001, "precision": 0.5, "recall": 0.25,
+        "inception_score": 7.0, "inception_score_deviation": 0.1, "recognised": 0.75,
+    }  # fmt: skip
+    provenance = {"models": fingerprints(Pipeline.load(done.path))}
+    quality = {
+        "num_pictures": 100,
+        "num_features": 8,
+        "judge": {"name": "Net"},
+        "provenance": provenance,
+        "held_out": seen,
+        "reconstructions": {**seen, "fid_against_originals": 9.5},
+        "samples_by_kept_fraction": {"1": seen, "0.5": {**seen, "fid": 8.0}, "0.1": seen},
+        "samples_by_temperature": {"0.8": {**seen, "recall": 0.2}},
+    }
+    asked = {part: {"top1": 0.6, "by_class": [None, 0.7]} for part in ("real", "reconstructions")}
+    score = {
+        "num_pictures": 100,
+        "training": {"depth": 20, "steps": 5, "batch": 8},
+        "provenance": provenance,
+        "class_names": ["cat", STRANGE],
+        "trained_on": {"real": asked, "samples": asked},
+    }
+    detection = {"Other": {"scores": {"all codes": {"auroc": 0.812}}, "provenance": provenance}}
+    done.write_metrics(
+        {
+            **done.read_metrics(),
+            "quality": {"Net": quality},
+            "classification_score": score,
+            "detection": detection,
+        }
+    )
+    save_png(done.neighbours("Net"), to_pil(torch.rand(3, 8, 8)))
+    shown = sections_of(page_of(done))
+    part = shown["quality"]
+    assert "FID-Net" in part
+    assert "best 50 % of samples" in part
+    assert "8.00" in part
+    assert "9.50" in part
+    assert "Models were trained since" not in part
+    assert part.count("<svg") == 4
+    assert part.count("<img") == 1
+    assert ESCAPED in part
+    assert "0.812" in part
+    assert "held_out_nats" in shown["figures"]
+    assert "recognised" not in shown["figures"], "it has a section of its own"
+    assert "samples were measured with Net" in shown["health"]
+    provenance["models"] = ["others"]
+    done.write_metrics({**done.read_metrics(), "quality": {"Net": quality}})
+    shown = sections_of(page_of(done))
+    assert "Models were trained since" in shown["quality"]
+    assert "what Net measured is of other weights" in shown["health"]
 
 
 def test_figures_older_than_the_priors_are_told(done: RunFolder) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import FACTORS, small_config
+from conftest import FACTORS, small_autoencoder, small_config
 
 from vqvae2.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, read_json, to_dict, write_bytes
-from vqvae2.data.codes import read_codes
+from vqvae2.data.codes import describe, extract_shard, read_codes, shard_path, shards_of
 from vqvae2.data.images import DataConfig, open_pictures
 from vqvae2.data.order import batch_indices, spread
 from vqvae2.likelihood import Draw
@@ -275,6 +275,26 @@ def test_extraction_keeps_whole_shards_and_makes_missing_ones(tmp_path, monkeypa
     assert shards[0].stat().st_mtime_ns == stamps[shards[0]]
 
 
+def test_a_shard_is_the_same_whoever_makes_it(tmp_path, monkeypatch):
+    import vqvae2.data.codes as module
+
+    monkeypatch.setattr(module, "PICTURES_A_SHARD", 8)
+    pictures = open_pictures(small_run().data).train
+    model = small_autoencoder((2, 4), dtype=torch.float32)
+    info, shards = describe(model, pictures), shards_of(len(pictures))
+    orders = {"one": range(shards), "two": [*range(1, shards, 2), *range(0, shards, 2)]}
+    files = []
+    for name, numbers in orders.items():
+        done = 0
+        for number in numbers:
+            path = shard_path(tmp_path / name, "train", number)
+            done += list(extract_shard(model, pictures, info, path, number))[-1]
+        assert done == len(pictures)
+        files.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert len(files[0]) == -(-len(pictures) // 8)
+    assert files[0] == files[1]
+
+
 def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):
     import datasets
 
@@ -407,6 +427,63 @@ def test_a_loss_that_is_no_number_stops_before_it_is_saved(tmp_path):
     wild = replace(
         TRAIN, learning_rate=1e30, warmup_steps=0, clip_norm=1e30, log_every=7, save_every=3
     )
-    with pytest.raises(FloatingPointError, match="last checkpoint is kept"):
+    with pytest.raises(FloatingPointError, match=r"at step \d \(examples .* all 8 in .*\); the last"):
         train(tmp_path, replace(run, stage1=replace(run.stage1, train=wild)))
     assert checkpoint.steps_in(tmp_path / "checkpoints" / "stage1") == []
+
+
+def poison(monkeypatch, *steps: int) -> None:
+    """Makes the loss of some steps no number."""
+    honest = Stage1.loss
+
+    def loss(self, module, part, step):
+        found = honest(self, module, part, step)
+        return replace(found, value=found.value * (float("nan") if step in steps else 1))
+
+    monkeypatch.setattr(Stage1, "loss", loss)
+
+
+def test_a_step_that_is_no_number_stops_at_once_and_names_its_examples(tmp_path, monkeypatch):
+    poison(monkeypatch, 4)
+    run = small_run()
+    task_names = open_pictures(run.data).train.names
+    rare = replace(TRAIN, log_every=100, save_every=100, validate_every=100)
+    with pytest.raises(FloatingPointError, match="gradient_norm = nan at step 5") as raised:
+        train(tmp_path, replace(run, stage1=replace(run.stage1, train=rare)))
+    indices = batch_indices(len(task_names), rare.batch, run.seed, 4)
+    assert task_names[int(indices[0])] in str(raised.value)
+
+
+def test_a_few_steps_that_are_no_number_can_be_left_out(tmp_path, monkeypatch):
+    poison(monkeypatch, 2, 4)
+    run = small_run()
+    patient = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, skip_not_finite=2)))
+    job = Job(RunFolder(tmp_path), patient, open_pictures(run.data), Accelerator(cpu=True))
+    texts = [event.text for event in job.train(lambda stage: stage == "stage1") if event.text]
+    assert [text.split(" was")[0] for text in texts] == ["stage1: step 3", "stage1: step 5"]
+    assert all(
+        torch.isfinite(weight).all()
+        for weight in Pipeline.load(tmp_path).autoencoder.state_dict().values()
+    )
+    with pytest.raises(FloatingPointError, match="at step 3"):
+        train(tmp_path / "once", run)
+    train(tmp_path / "once", patient)
+    assert outcome(RunFolder(tmp_path / "once")).keys() >= {"model/priors/1/model.safetensors"}
+
+
+def test_figures_of_an_earlier_form_are_measured_anew(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_metrics() == {}
+    folder.write_metrics({"quality": {}})
+    assert folder.read_metrics() == {"quality": {}}
+    path = tmp_path / "metrics.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
+    assert folder.read_metrics() == {}
+
+
+def test_two_trainings_of_one_folder_are_one_clear_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.lock(), pytest.raises(ValueError, match="is being trained by another process"):
+        train(tmp_path, small_run())
+    with folder.lock():
+        pass

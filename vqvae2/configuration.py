@@ -128,6 +128,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
 
 
+class OtherVersion(ValueError):
+    """A file is of another format or version."""
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file that is whole or not there: to a neighbour first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +163,7 @@ def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
         raise ValueError(f"{path} must hold {name} version {version}, got a {type(document)}.")
     found = (document.pop("format", None), document.pop("version", None))
     if found != (name, version):
-        raise ValueError(
+        raise OtherVersion(
             f"{path} must hold {name} version {version}, got {found[0]} version {found[1]}."
         )
     return document

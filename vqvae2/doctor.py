@@ -5,15 +5,16 @@ Reads what the run folder holds (logs, metrics, models, codes); it trains and me
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from vqvae2.data.codes import read_codes, read_info
 from vqvae2.metrics.usage import CodeUsage
-from vqvae2.pipeline import load_autoencoder, load_prior
+from vqvae2.pipeline import Pipeline, load_autoencoder, load_prior
 from vqvae2.training import checkpoint
 from vqvae2.training.config import Run
+from vqvae2.training.evaluate import fingerprints
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
@@ -22,6 +23,8 @@ UNUSED = 0.10  # a larger share of codes that never occur is worth a word
 SUSPICIOUS_NATS = 0.05  # a prior this sure of its codes has nothing to predict
 OVERFITTED = 0.10  # held-out nats above training nats by this part of them
 CARRIES = 1.2  # blanking a level that matters multiplies the error by at least this
+ABOVE_CHANCE = 0.2  # an extractor that knows the classes is right at least so much more often
+FEW_A_FEATURE = 2  # pictures a feature, below which FID is mostly bias
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Finding:
 
 def diagnose(folder: RunFolder) -> list[Finding]:
     """Everything that the run folder lets us say, from pictures to priors."""
-    run, known = folder.read(), None
+    run, known, models = folder.read(), None, None
     findings = [*look_at_checkpoints(folder, run), *look_at_levels(folder)]
     try:
         if folder.done("stage1"):
@@ -50,7 +53,15 @@ def diagnose(folder: RunFolder) -> list[Finding]:
     except ValueError as error:
         advice = "Remove what is damaged and repeat `vqvae2 train`: it is made again."
         findings.append(Finding("bad", str(error), advice))
-    return [*findings, *look_at_priors(folder, run, known)]
+    findings += look_at_priors(folder, run, known)
+    if folder.done("stage1"):
+        try:
+            models = fingerprints(Pipeline.load(folder.path))
+        except ValueError as error:
+            if all(str(error) != finding.what for finding in findings):
+                advice = f"Remove {folder.model} and train again."
+                findings.append(Finding("bad", str(error), advice))
+    return [*findings, *look_at_samples(folder, models)]
 
 
 def look_at_checkpoints(folder: RunFolder, run: Run) -> Iterator[Finding]:
@@ -172,4 +183,46 @@ def judge_prior(
     if last > best * 1.01:
         rises = f"{what}; it rose to {last:.3f} by the end"
         return Finding("watch", rises, "Fewer steps or more dropout; the best step was kept.")
+    return Finding("good", what)
+
+
+def look_at_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Finding]:
+    """Whether the figures of samples can be believed, by what each network was shown."""
+    num_classes = max(1, len(folder.read_data().get("class_names", [])))
+    metrics = folder.read_metrics()
+    quality, detection = metrics.get("quality", {}), metrics.get("detection", {})
+    options = {f"what {name} measured": ("--samples", part) for name, part in quality.items()}
+    options |= {f"how {name} is told apart": ("--outside", p) for name, p in detection.items()}
+    if score := metrics.get("classification_score"):
+        options["the classification accuracy score"] = ("--cas", score)
+    for what, (option, part) in options.items():
+        if models is not None and part["provenance"]["models"] != models:
+            again = f"Measure again: vqvae2 evaluate {folder.path} {option} ..."
+            yield Finding("watch", f"{what} is of other weights", again)
+    for name, figures in quality.items():
+        yield judge_extractor(name, figures, num_classes)
+
+
+def judge_extractor(name: str, figures: dict[str, Any], num_classes: int) -> Finding:
+    """What a network's figures are worth."""
+    count, features = figures["num_pictures"], figures["num_features"]
+    known = figures["held_out"].get("recognised")
+    what = f"samples were measured with {name} over {count:,} pictures"
+    chance = 1 / num_classes
+    if known is not None and known < chance + ABOVE_CHANCE * (1 - chance):
+        return Finding(
+            "bad",
+            f"{what}, but it recognises only {100 * known:.0f} % of the held-out pictures",
+            "It knows other classes, another order of them, or another kind of pictures: its "
+            "inception score and what it rejects mean nothing. Give a network of these classes, "
+            "or own.",
+        )
+    if count < FEW_A_FEATURE * features:
+        return Finding(
+            "watch",
+            f"{what}, few for its {features:,} features: FID-{name} is too high and depends on "
+            "their number",
+            f"Look at KID-{name}, which does not, or measure at least "
+            f"{FEW_A_FEATURE * features:,} pictures.",
+        )
     return Finding("good", what)

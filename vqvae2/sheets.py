@@ -59,6 +59,11 @@ def code_map(codes: Tensor, num_codes: int) -> Tensor:
     return colours[codes.cpu()].movedim(-1, 1)
 
 
+def heat(values: Tensor) -> Tensor:
+    """Values (B, H, W) as pictures (B, 3, H, W) in [0, 1]: black at 0, red, yellow, white at 1."""
+    return torch.stack([3 * values, 3 * values - 1, 3 * values - 2], dim=1).clamp(0, 1)
+
+
 def sheet(
     rows: Sequence[Tensor], names: Sequence[str] = (), titles: Sequence[str] = (), scale: int = 1
 ) -> "Image":

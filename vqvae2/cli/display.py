@@ -12,15 +12,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from vqvae2.cli.visible import visible
+from vqvae2.report.words import about_quality, distance_table, percent, quality_sets
 from vqvae2.training.learn import Stopped
-from vqvae2.training.quality import quality_rows
 
 if TYPE_CHECKING:
     from vqvae2.training.learn import Event
 
-# Names of files and classes are shown as they are, and lines are not cut when piped.
-console = Console(highlight=False, markup=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """Shows names of files and classes as they are, but for characters that steer a terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; texts are made visible first."""
+        super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **options)
+
+
+# Lines are not cut when piped.
+console = PlainConsole(highlight=False, markup=False, soft_wrap=True)
+errors = PlainConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 SHOWN = ("mse", "nats_per_code", "share_used.0", "share_used.1", "share_used.2")
 """Held-out figures worth a line while training."""
@@ -81,6 +91,8 @@ class Monitor:
         self.begun: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.learnt: set[str] = set()
+        self.since: dict[str, tuple[float, int]] = {}
+        self.done: dict[str, int] = {}
         self._said = time.monotonic()
 
     def show(self, event: "Event") -> None:
@@ -104,7 +116,13 @@ class Monitor:
 
     def step(self, name: str, done: int, total: int, rate: float) -> None:
         """Moves the bar `name`."""
-        speed = f"{rate:,.0f} pictures/s" if rate else ""
+        speed, now = f"{rate:,.0f} pictures/s" if rate else "", time.monotonic()
+        if name not in self.done or done < self.done[name]:
+            # The first time, or the same work on something else.
+            self.since[name] = (now, done)
+            if name in self.bars:
+                self.progress.reset(self.bars[name])
+        self.done[name] = done
         if not self.progress.disable:
             if name not in self.bars:
                 self.bars[name] = self.progress.add_task(name, total=total, speed="")
@@ -112,9 +130,11 @@ class Monitor:
             if speed:
                 self.progress.update(self.bars[name], speed=speed)
         elif time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = now = time.monotonic()
-            spent = now - self.begun.setdefault(name, now)
-            left = f"{duration(spent * (total - done) / done)} left" if done and spent else ""
+            self._said = now
+            begun, first = self.since[name]
+            left = ""
+            if done > first:
+                left = f"{duration((now - begun) * (total - done) / (done - first))} left"
             self._print(
                 "  ".join(part for part in (name, f"{done:,}/{total:,}", speed, left) if part)
             )
@@ -147,10 +167,10 @@ def monitor(shown: bool = True) -> Iterator[Monitor]:
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table."""
     view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
+    for number, column in enumerate(map(visible, columns)):
         view.add_column(column, no_wrap=number == 0)
     for row in rows:
-        view.add_row(*row)
+        view.add_row(*map(visible, row))
     console.print(title)
     console.print(view)
 
@@ -175,7 +195,8 @@ def show_figures(metrics: dict[str, Any]) -> None:
     ]
     title = f"held out, {count(seen['num_pictures'], 'picture')}: MSE {seen['mse']:.5f}"
     title += f", PSNR {seen['psnr_db']:.2f} dB"
-    title += "" if seen["ssim"] is None else f", SSIM {seen['ssim']:.3f}"
+    for key, word in (("ssim", "SSIM"), ("ms_ssim", "MS-SSIM")):
+        title += "" if seen.get(key) is None else f", {word} {seen[key]:.3f}"
     if "held_out_bits_per_dim" in priors:
         title += f", codes {priors['held_out_bits_per_dim']:.3f} bits per dimension"
     columns = ["level", "codes used", "perplexity", "MSE alone", "nats per code", "gap"]
@@ -196,19 +217,41 @@ def show_pixel_figures(metrics: dict[str, Any]) -> None:
 
 def show_quality(name: str, figures: dict[str, Any]) -> None:
     """The figures of samples and what they are compared with, taken with one network."""
+    head, *rows = distance_table(name, quality_sets(figures))
+    table(f"against {figures['num_pictures']:,} training pictures, as many each", head, rows)
+    console.print(about_quality(name, figures))
+
+
+def show_classification(figures: dict[str, Any]) -> None:
+    """The classification accuracy score: who learnt from what, asked about what; by class."""
+    trained = figures["trained_on"]
+    asked = list(next(iter(trained.values())))
     rows = [
-        [
-            title,
-            f"{seen['fid']:.2f}",
-            f"{1000 * seen['kid']:.2f} ± {1000 * seen['kid_deviation']:.2f}",
-            f"{seen['inception_score']:.2f}",
-            f"{seen['precision']:.3f}",
-            f"{seen['recall']:.3f}",
-        ]
-        for title, seen in quality_rows(figures)
+        [name, *(percent(found[title]["top1"]) for title in asked)]
+        for name, found in trained.items()
     ]
-    columns = ["set", f"FID-{name}", f"KID-{name} x 1000", f"IS-{name}", "precision", "recall"]
-    table(f"against {figures['num_pictures']:,} training pictures, as many each", columns, rows)
+    training = figures["training"]
+    title = (
+        f"ResNet-{training['depth']}, {training['steps']:,} steps of {training['batch']}, trained "
+        f"on {figures['num_pictures']:,} pictures each; Top-1 of held-out pictures"
+    )
+    table(title, ["trained on", *(f"asked about {name}" for name in asked)], rows)
+    by_class = [
+        [name, *(percent(found["real"]["by_class"][n]) for found in trained.values())]
+        for n, name in enumerate(figures["class_names"])
+    ]
+    table("by class, asked about real pictures", ["class", *trained], by_class)
+
+
+def show_detection(outside: str, figures: dict[str, Any]) -> None:
+    """How well each score tells held-out pictures from others."""
+    rows = [
+        [name, f"{seen['auroc']:.3f}", f"{seen['held_out']:.5g}", f"{seen['outside']:.5g}"]
+        for name, seen in figures["scores"].items()
+    ]
+    inside, others = figures["num_pictures"]
+    title = f"{inside:,} held-out pictures against {others:,} of {outside}"
+    table(title, ["score", "AUROC", "mean held out", "mean outside"], rows)
 
 
 def duration(seconds: float) -> str:

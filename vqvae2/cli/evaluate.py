@@ -1,35 +1,56 @@
 """`vqvae2 evaluate`: the figures of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, monitor, show_figures, show_quality
+from vqvae2.cli.display import (
+    console,
+    monitor,
+    show_classification,
+    show_detection,
+    show_figures,
+    show_quality,
+)
 from vqvae2.cli.parse import parse
 from vqvae2.cli.sample import at_least_one
-from vqvae2.metrics.features import open_extractor
+from vqvae2.data.images import picture_files
+from vqvae2.metrics.classification_score import ScoreTraining
+from vqvae2.training.classification import evaluate_classification
 from vqvae2.training.evaluate import evaluate
-from vqvae2.training.quality import SampleQuality, evaluate_samples
+from vqvae2.training.outside import evaluate_outside
+from vqvae2.training.quality import SampleQuality, evaluate_samples, extractor_of
 from vqvae2.training.run import RunFolder
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure a run: distortion, codes in use, likelihood, and with --samples how good those are.
+    """Measure a run: distortion, codes in use, likelihood, and if asked how good its samples are.
 
     Arguments:
         run: A run folder.
         limit: Held-out pictures, at most; evenly spread over the classes.
         samples: Also draw so many samples and compare them with as many training pictures: FID,
-            KID, inception score, precision and recall.
-        extractor: The network that compares: path or URL of a TorchScript file, or hub:NAME; the
-            Inception network of the published figures by default, which is fetched once.
+            KID, inception score, precision and recall; at most as many as are held out.
+        extractor: The network that compares: path or URL of a TorchScript file, hub:NAME, or own
+            for a classifier trained on the run's pictures; the Inception network of the published
+            figures by default, which is fetched once.
         extractor_name: What figures call it; the file's name by default.
-        keep: Kept fractions of samples (classifier rejection by the extractor), for instance
-            1 0.5 0.2 0.1 0.05; each is measured over --samples pictures, from more draws.
+        keep: Kept fractions of samples (classifier rejection), for instance 1 0.5 0.2 0.1 0.05;
+            each is measured over --samples pictures, from more draws.
+        judge: The classifier that chooses them, named as the extractor is; the extractor itself
+            by default, which then measures what it has chosen.
+        temperatures: Also measure --samples pictures drawn with these temperatures for all levels.
+        cas: Also train classifiers on so many real pictures, reconstructions and samples, and ask
+            each about the held-out pictures: the classification accuracy score. With --samples,
+            on each kept fraction of those too.
+        score: How those classifiers are trained.
+        outside: A folder of pictures of another kind: how well does the likelihood tell them from
+            the held-out ones?
+        outside_limit: Pictures of each kind, at most.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
@@ -39,22 +60,71 @@ class Options:
     extractor: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
     extractor_name: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
     keep: tuple[float, ...] = (1.0,)
+    judge: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
+    temperatures: tuple[float, ...] = ()
+    cas: int = 0
+    score: ScoreTraining = field(default_factory=ScoreTraining)
+    outside: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    outside_limit: int = 2000
     device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     options = parse(Options, "evaluate", arguments)
-    at_least_one("limit", options.limit)
     folder, device = RunFolder(options.run), resolve(options.device)
-    extractor, wanted = None, SampleQuality(max(1, options.samples), options.keep)
-    if options.samples or options.extractor:
-        at_least_one("samples", options.samples)
-        # Before anything is measured: it may be missing.
-        extractor = open_extractor(options.extractor, options.extractor_name, device)
+    check(options, folder)
+    extractor = judge = None
+    # Before anything is measured: they may be missing.
+    if options.samples:
+        extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
+        # One network for both is loaded, or trained, once.
+        if options.judge and options.judge != options.extractor:
+            judge = extractor_of(options.judge, "", folder, device)
     show_figures(evaluate(folder, options.limit, device))
-    if extractor is not None:
-        with monitor() as view:
-            figures = evaluate_samples(folder, extractor, wanted, device, view.pictures)
-        show_quality(extractor.name, figures)
+    with monitor() as view:
+        if extractor is not None:
+            score = options.score if options.cas else None
+            wanted = SampleQuality(options.samples, options.keep, options.temperatures, score)
+            found = evaluate_samples(folder, extractor, wanted, device, view.pictures, judge)
+            show_quality(extractor.name, found)
+            if found["num_pictures"] < options.samples:
+                console.print("No split has more; `vqvae2 compare` takes any number of samples.")
+        if options.cas:
+            show_classification(
+                evaluate_classification(folder, options.cas, options.score, device, view.pictures)
+            )
+        if options.outside:
+            other, count = Path(options.outside), options.outside_limit
+            found = evaluate_outside(folder, other, count, device, view.pictures)
+            show_detection(options.outside, found)
     console.print(f"all figures in {options.run / 'metrics.json'}")
+
+
+def check(options: Options, folder: RunFolder) -> None:
+    """Raises ValueError for what would only fail after long work, or do nothing."""
+    at_least_one("limit", options.limit)
+    at_least_one("outside-limit", options.outside_limit)
+    for name in ("samples", "cas"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"--{name} is a number of pictures, got {getattr(options, name)}.")
+    SampleQuality(max(1, options.samples), options.keep, options.temperatures)
+    for_samples = ("extractor", "extractor_name", "keep", "temperatures", "judge")
+    given = [name for name in for_samples if getattr(options, name) != getattr(Options, name)]
+    if given and not options.samples:
+        raise ValueError(f"--{given[0].replace('_', '-')} needs --samples, the number to draw.")
+    if options.score != ScoreTraining() and not options.cas:
+        raise ValueError("--score needs --cas, the number of pictures to learn from.")
+    if options.judge and min(options.keep) == 1:
+        raise ValueError("--judge chooses kept fractions: give some below 1 with --keep.")
+    if options.cas and len(folder.read_data().get("class_names", [])) < 2:
+        raise ValueError("--cas needs pictures of at least 2 classes; this run has none.")
+    if options.outside:
+        picture_files(options.outside)
+    run = folder.read()
+    missing = [level for level in range(len(run.priors)) if not folder.done(f"prior{level}")]
+    if (options.samples or options.cas or options.outside) and (missing or not run.priors):
+        raise ValueError(
+            f"Samples and likelihoods need the priors of all levels; run `vqvae2 train --run "
+            f"{folder.path}` first."
+        )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from vqvae2.cli.visible import visible
 from vqvae2.configuration import suggestion
 
 COMMANDS = {
@@ -18,6 +19,7 @@ COMMANDS = {
     "sample": "new pictures, by class and seed",
     "redraw": "a part of your pictures drawn anew, or all of it in other detail",
     "evaluate": "the figures of a run, into metrics.json",
+    "compare": "runs or folders of pictures side by side",
     "report": "everything about a run in one HTML file",
     "doctor": "whether a run is healthy, in words",
     "presets": "the complete configurations by name",
@@ -79,10 +81,25 @@ def guarded(command: Callable[[], None]) -> int:
             return complain(
                 "Out of memory; use a smaller --batch, or train with --stage2.0.accumulate 2."
             )
-        if not mendable or os.environ.get("VQVAE2_TRACEBACK"):
+        if os.environ.get("VQVAE2_TRACEBACK"):
+            raise
+        if lost_rank(error):
+            return complain(
+                "Lost touch with another process of this run; it has ended or cannot be reached "
+                f"({sentence(error)[:120]}). The last checkpoint is kept: start all of them again "
+                "with the same command."
+            )
+        if not mendable:
             raise
         return complain(sentence(error))
     return 0
+
+
+def lost_rank(error: Exception) -> bool:
+    """Whether a collective failed because another of several processes is gone."""
+    words = ("closed by peer", "reset by peer", "Broken pipe", "remote process", "Timed out")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and isinstance(error, RuntimeError) and any(w in str(error) for w in words)
 
 
 def sentence(error: Exception) -> str:
@@ -96,5 +113,5 @@ def sentence(error: Exception) -> str:
 
 def complain(message: str, code: int = 2) -> int:
     """Prints one line to the error stream."""
-    print(f"vqvae2: {message}", file=sys.stderr)
+    print(f"vqvae2: {visible(message)}", file=sys.stderr)
     return code

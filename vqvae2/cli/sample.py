@@ -16,10 +16,10 @@ from vqvae2.cli.parse import parse
 from vqvae2.configuration import to_dict
 from vqvae2.data.order import spread
 from vqvae2.likelihood import Draw
-from vqvae2.metrics.features import open_extractor
 from vqvae2.metrics.rejection import best_of
 from vqvae2.pipeline import Pipeline, Samples
 from vqvae2.sheets import save_png, sheet, to_pil
+from vqvae2.training.quality import extractor_of
 from vqvae2.training.run import RunFolder
 
 CLASSES_ON_A_SHEET, PICTURES_A_ROW = 20, 16
@@ -39,7 +39,8 @@ class Options:
         top_p: Draw from the codes that together have this probability; likewise.
         keep: Part of the samples that is kept, those that --judge finds most like their class; so
             many more are drawn (classifier rejection).
-        judge: Path or URL of a TorchScript classifier of the same classes, or hub:NAME.
+        judge: Path or URL of a TorchScript classifier of the same classes, hub:NAME, or own for
+            one trained on the run's pictures.
         out: Where to; RUN/samples by default, ./samples for a pipeline that is no run.
         batch: Pictures at a time; bounds memory, changes no picture.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
@@ -87,7 +88,9 @@ def main(arguments: list[str]) -> None:
         if len(rows[label]) < PICTURES_A_ROW:
             rows[label].append(image.cpu())
 
-    judge = open_extractor(options.judge, device=device) if options.keep < 1 else None
+    judge = None
+    if options.keep < 1:
+        judge = extractor_of(options.judge, "", RunFolder(Path(options.run)), device)
     with monitor() as view:
         drawn = pipeline.sample_batches(labels, seeds, draws=draws, batch=options.batch)
         parts = watched(drawn, len(labels), view)

@@ -83,14 +83,9 @@ class CodeData:
         return codes, self.labels[indices]
 
 
-@torch.no_grad()
-def extract(autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str) -> Iterator[int]:
-    """Encodes `pictures` into shards `folder`/`split`-00000.parquet, ...; yields pictures done.
-
-    Shards that are there already and come from the same autoencoder and pictures are kept.
-    """
-    device, batch = next(autoencoder.parameters()).device, at_once(pictures.size)
-    info = CodesInfo(
+def describe(autoencoder: VQVAE, pictures: Pictures) -> CodesInfo:
+    """What the shards of pictures will say of themselves."""
+    return CodesInfo(
         autoencoder=fingerprint(autoencoder),
         pictures=pictures.fingerprint(),
         num_codes=autoencoder.config.num_codes,
@@ -98,24 +93,48 @@ def extract(autoencoder: VQVAE, pictures: Pictures, folder: Path, split: str) ->
         num_pictures=len(pictures),
     )
 
+
+@torch.no_grad()
+def extract_shard(
+    autoencoder: VQVAE, pictures: Pictures, info: CodesInfo, path: Path, number: int
+) -> Iterator[int]:
+    """Encodes the pictures of one shard into `path`; yields how many of them are done.
+
+    A shard that is there already and comes from the same autoencoder and pictures is kept.
+    """
+    device, batch = next(autoencoder.parameters()).device, at_once(pictures.size)
+
     def encode(indices: range) -> list[Tensor]:
         images = pictures.batch(list(indices)).to(device).float() / 255
         return [codes.cpu() for codes in autoencoder.encode(images)]
 
-    firsts = range(0, len(pictures), PICTURES_A_SHARD)
-    for number, first in enumerate(firsts):
-        path = shard_path(folder, split, number)
-        last = min(first + PICTURES_A_SHARD, len(pictures))
-        if not is_shard_of(path, info):
-            parts = []
-            for begin in range(first, last, batch):
-                parts.append(encode(range(begin, min(begin + batch, last))))
-                yield min(begin + batch, last)
-            levels = [torch.cat(maps).numpy() for maps in zip(*parts, strict=True)]
-            write_shard(path, info, levels, pictures.labels[first:last].numpy())
-        yield last
+    own = shard_range(number, len(pictures))
+    if not is_shard_of(path, info):
+        parts = []
+        for begin in own[::batch]:
+            parts.append(encode(range(begin, min(begin + batch, own.stop))))
+            yield min(begin + batch, own.stop) - own.start
+        levels = [torch.cat(maps).numpy() for maps in zip(*parts, strict=True)]
+        write_shard(path, info, levels, pictures.labels[own.start : own.stop].numpy())
+    yield len(own)
+
+
+def shard_range(number: int, num_pictures: int) -> range:
+    """Which pictures of a split a shard holds."""
+    first = number * PICTURES_A_SHARD
+    return range(first, min(first + PICTURES_A_SHARD, num_pictures))
+
+
+def shards_of(num_pictures: int) -> int:
+    """How many shards a split has."""
+    return -(-num_pictures // PICTURES_A_SHARD)
+
+
+def remove_other_shards(folder: Path, split: str, num_pictures: int) -> None:
+    """Removes what an earlier extraction of more pictures left behind."""
+    own = {shard_path(folder, split, number) for number in range(shards_of(num_pictures))}
     for path in folder.glob(f"{split}-*.parquet"):
-        if path not in {shard_path(folder, split, number) for number in range(len(firsts))}:
+        if path not in own:
             path.unlink()
 
 

@@ -22,6 +22,11 @@ from vqvae2.data.sources import open_source, synthetic_rows
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
 DECODED_AT_ONCE = 512  # pictures between two reports of progress
 
 
@@ -246,13 +251,24 @@ def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], bool]:
     if not train.class_names:
         held_out = held_out.without_labels()
     total = len(train.names) + len(held_out.names)
-    return (train, held_out), total * 3 * config.size**2 <= config.memory_gib * 2**30
+    return (train, held_out), fits(total, config.size, config.memory_gib)
 
 
-def load_folder(path: str | Path, size: int, *, progress: Progress | None = None) -> Pictures:
-    """Loads every picture in and below a folder into memory, as one split without labels."""
+def load_folder(
+    path: str | Path, size: int, *, memory_gib: float = 4.0, progress: Progress | None = None
+) -> Pictures:
+    """Opens every picture in and below a folder as one split without labels.
+
+    They are decoded now and kept in memory up to `memory_gib`, else on access.
+    """
     rows = folder_rows(Path(path), list_pictures(Path(path)), size)
-    return Pictures(rows, size=size, in_memory=True, progress=progress)
+    in_memory = fits(len(rows.names), size, memory_gib)
+    return Pictures(rows, size=size, in_memory=in_memory, progress=progress)
+
+
+def fits(count: int, size: int, memory_gib: float) -> bool:
+    """Whether so many decoded pictures fit into so much memory."""
+    return count * 3 * size**2 <= memory_gib * 2**30
 
 
 def picture_files(path: str | Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 A plain residual network (He et al. 2015) of a quarter million weights, Adam, one falling learning
 rate. Its verdicts are named after it and compared with nothing but themselves.
+
+Legend: `B` pictures, `K` classes.
 """
 
 from collections.abc import Iterator
@@ -13,9 +15,11 @@ from torch import Tensor, nn
 
 from vqvae2.data.images import Pictures
 from vqvae2.data.order import batch_indices, spread
+from vqvae2.metrics.features import Extractor, checked
 from vqvae2.nn.residual import ResidualBlock
 from vqvae2.randomness import generator
 from vqvae2.sheets import to_float
+from vqvae2.weights import fingerprint
 
 
 class Classifier(nn.Sequential):
@@ -54,6 +58,23 @@ def train_classifier(
         optimizer.step()
     model.eval()
     return model
+
+
+def as_extractor(model: Classifier, name: str, device: str = "cpu") -> Extractor:
+    """A trained classifier as metrics use one: features are what its last layer is given."""
+    *layers, last = model.to(device)
+    body = nn.Sequential(*layers)
+
+    def pooled(images: Tensor) -> Tensor:
+        features: Tensor = body(to_float(images.to(device)))
+        return features
+
+    return Extractor(
+        name=name,
+        digest=fingerprint(model),
+        features=lambda images: checked(pooled(images), images, name),
+        probabilities=lambda images: checked(last(pooled(images)).softmax(dim=1), images, name),
+    )
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""Distortion of reconstructions: MSE, PSNR and SSIM, on the [0, 1] scale, and what levels carry.
+"""Distortion of reconstructions: MSE, PSNR, SSIM and MS-SSIM on the [0, 1] scale, level by level.
 
 PSNR is that of the mean squared error over the whole set; SSIM is the mean over pictures of
-torchmetrics' (Wang et al. 2004, an 11 x 11 Gaussian window).
+torchmetrics' (Wang et al. 2004, an 11 x 11 Gaussian window), MS-SSIM the same over five scales
+(Wang et al. 2003), which needs pictures of 176 pixels a side.
 """
 
 import math
@@ -15,6 +16,7 @@ from vqvae2.autoencoder import VQVAE
 from vqvae2.metrics.usage import CodeUsage
 
 SSIM_WINDOW = 11
+MS_SSIM_SIDE = 176  # after four halvings the window must fit into the picture
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Distortion:
         num_pictures: in the set.
         mse: mean squared error, pictures in [0, 1].
         ssim: structural similarity; nan when pictures are smaller than its window.
+        ms_ssim: multi-scale structural similarity; nan below `MS_SSIM_SIDE`.
         variance: of the set's pixels, for errors relative to it.
         mse_alone: when the decoder is shown one level alone, coarsest first.
         mse_without: when one level is blanked.
@@ -34,6 +37,7 @@ class Distortion:
     num_pictures: int
     mse: float
     ssim: float
+    ms_ssim: float
     variance: float
     mse_alone: list[float]
     mse_without: list[float]
@@ -42,7 +46,7 @@ class Distortion:
     @property
     def psnr(self) -> float:
         """In decibels."""
-        return -10 * math.log10(max(self.mse, 1e-12))
+        return decibels(self.mse)
 
 
 @torch.no_grad()
@@ -54,7 +58,8 @@ def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distort
         shown += [[other for other in levels if other != level] for level in levels]
     usage = [CodeUsage.of(autoencoder.config.num_codes) for _ in levels]
     errors = torch.zeros(len(shown), dtype=torch.float64)
-    ssim, count, moments = 0.0, 0, torch.zeros(2, dtype=torch.float64)
+    alike, count = torch.zeros(2, dtype=torch.float64), 0
+    moments = torch.zeros(2, dtype=torch.float64)
     for images in batches:
         codes = autoencoder.encode(images)
         for counter, code in zip(usage, codes, strict=True):
@@ -63,7 +68,7 @@ def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distort
             restored = autoencoder.decode(codes, some).clamp(0, 1)
             errors[place] += mean_error(images, restored) * len(images)
             if some is None:
-                ssim += similarity(restored, images) * len(images)
+                alike += similarities(restored, images) * len(images)
         values = images.cpu().double()
         moments += torch.stack([values.mean(), values.square().mean()]) * len(images)
         count += len(images)
@@ -73,7 +78,8 @@ def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distort
     return Distortion(
         num_pictures=count,
         mse=float(errors[0]),
-        ssim=ssim / count,
+        ssim=float(alike[0] / count),
+        ms_ssim=float(alike[1] / count),
         variance=float(moments[1] - moments[0] ** 2),
         mse_alone=errors[1 : 1 + len(levels)].tolist(),
         mse_without=errors[1 + len(levels) :].tolist(),
@@ -86,15 +92,58 @@ def mean_error(images: Tensor, other: Tensor) -> Tensor:
     return (images - other).cpu().double().square().mean()
 
 
-def similarity(images: Tensor, other: Tensor) -> float:
-    """Mean SSIM of pictures (B, C, H, W) in [0, 1]; nan if they are smaller than its window."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
+def similarities(images: Tensor, other: Tensor) -> Tensor:
+    """Mean SSIM and MS-SSIM of pictures (B, C, H, W) in [0, 1], (2,) float64 on the CPU.
 
-    if min(images.shape[2:]) < SSIM_WINDOW:
-        return math.nan
-    return float(
-        torch.as_tensor(structural_similarity_index_measure(images, other, data_range=1.0))
+    nan where the pictures are too small.
+    """
+    from torchmetrics.functional.image import (
+        multiscale_structural_similarity_index_measure,
+        structural_similarity_index_measure,
     )
+
+    side, found = min(images.shape[2:]), torch.full((2,), math.nan, dtype=torch.float64)
+    if side >= SSIM_WINDOW:
+        found[0] = torch.as_tensor(
+            structural_similarity_index_measure(images, other, data_range=1.0)
+        )
+    if side >= MS_SSIM_SIDE:
+        found[1] = multiscale_structural_similarity_index_measure(images, other, data_range=1.0)
+    return found
+
+
+@torch.no_grad()
+def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
+    """MSE, PSNR, SSIM and MS-SSIM over batches of two times (B, C, H, W) in [0, 1], as numbers."""
+    error, alike, count = 0.0, torch.zeros(2, dtype=torch.float64), 0
+    for images, others in pairs:
+        if images.shape != others.shape:
+            raise ValueError(
+                f"Pairs must have one size, got {tuple(images.shape)} and {tuple(others.shape)}."
+            )
+        error += float(mean_error(images, others)) * len(images)
+        alike += similarities(others, images) * len(images)
+        count += len(images)
+    if not count:
+        raise ValueError("Expected at least one pair of pictures to measure, got none.")
+    ssim, ms_ssim = (alike / count).tolist()
+    return {
+        "num_pictures": count,
+        "mse": error / count,
+        "psnr_db": decibels(error / count),
+        "ssim": number(ssim),
+        "ms_ssim": number(ms_ssim),
+    }
+
+
+def decibels(mse: float) -> float:
+    """PSNR of a mean squared error, pictures in [0, 1]."""
+    return -10 * math.log10(max(mse, 1e-12))
+
+
+def number(value: float) -> float | None:
+    """The value, None where there is no such number."""
+    return None if math.isnan(value) else value
 
 
 def figures(distortion: Distortion) -> dict[str, float | list[float] | None]:
@@ -104,7 +153,8 @@ def figures(distortion: Distortion) -> dict[str, float | list[float] | None]:
         "mse": distortion.mse,
         "mse_over_variance": distortion.mse / distortion.variance if distortion.variance else None,
         "psnr_db": distortion.psnr,
-        "ssim": None if math.isnan(distortion.ssim) else distortion.ssim,
+        "ssim": number(distortion.ssim),
+        "ms_ssim": number(distortion.ms_ssim),
         "mse_level_alone": distortion.mse_alone,
         "mse_level_blanked": distortion.mse_without,
         "codes_used": [float(usage.used) for usage in distortion.usage],

@@ -130,7 +130,7 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
 
     return Extractor(
         name=name,
-        digest=fingerprint(network),
+        digest=f"{fingerprint(network)}-{text_digest(processor.to_json_string())}",
         features=lambda images: checked(call(images)[0], images, name),
         probabilities=lambda images: checked(call(images)[1], images, name),
     )
@@ -163,8 +163,7 @@ def stream(extract: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> It
 def fetch(url: str, sha256: str = "") -> Path:
     """A file of the web, kept in the cache; one line if it cannot be had or is another."""
     # Files of one name from two places are two files.
-    place = hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = cache_folder() / "networks" / place / url.rsplit("/", 1)[-1]
+    path = cache_folder() / "networks" / text_digest(url) / url.rsplit("/", 1)[-1]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
@@ -189,6 +188,11 @@ def file_digest(path: Path) -> str:
     """The sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """A short digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:

@@ -3,17 +3,27 @@
 Legend: `B N` pictures, `D` features, `K` classes.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vqvae2.metrics.features import Extractor
+from vqvae2.configuration import write_bytes
+from vqvae2.metrics.features import Extractor, cache_folder
 from vqvae2.metrics.fid import frechet_distance
-from vqvae2.metrics.inception_score import inception_score
-from vqvae2.metrics.kid import kernel_distance
-from vqvae2.metrics.precision_recall import precision_recall
+from vqvae2.metrics.inception_score import SPLITS, inception_score
+from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
+from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
+
+FEATURES = "vqvae2-features 1"
+"""Format and version of the files in the cache."""
+
+NEEDED = max(SPLITS, NEIGHBOURS + 1)
+"""Pictures in a set without which one of the figures is not defined."""
 
 
 @dataclass(frozen=True)
@@ -23,33 +33,92 @@ class Seen:
     Arguments:
         features: (N, D) float32.
         probabilities: (N, K) float32.
+        shape: (C, H, W) of the pictures.
     """
 
     features: Tensor
     probabilities: Tensor
+    shape: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.features)
 
     def some(self, indices: Tensor) -> "Seen":
         """What it saw in some of them."""
-        return Seen(self.features[indices], self.probabilities[indices])
+        return Seen(self.features[indices], self.probabilities[indices], self.shape)
 
 
 @torch.no_grad()
 def look(extractor: Extractor, batches: Iterable[Tensor]) -> Seen:
     """Shows a network pictures (B, 3, H, W) uint8, a batch at a time."""
-    features, probabilities = [], []
+    features, probabilities, shapes = [], [], set()
     for images in batches:
+        shapes.add(tuple(images.shape[1:]))
+        if images.ndim != 4 or images.shape[1] != 3 or len(shapes) > 1:
+            raise ValueError(
+                f"Expected pictures (B, 3, H, W) of one size, got {sorted(shapes)}; bring them to "
+                "one size and three channels."
+            )
         features.append(extractor.features(images).float().cpu())
         probabilities.append(extractor.probabilities(images).float().cpu())
     if not features:
         raise ValueError("Expected at least one picture to look at, got none.")
-    return Seen(torch.cat(features), torch.cat(probabilities))
+    return Seen(torch.cat(features), torch.cat(probabilities), shapes.pop())
 
 
-def distances_between(real: Seen, other: Seen) -> dict[str, float]:
-    """FID, KID, precision and recall of `other` against `real`, and its inception score."""
+def look_once(extractor: Extractor, batches: Callable[[], Iterable[Tensor]]) -> Seen:
+    """`look`, kept in the cache: the same network looks at the same pixels once.
+
+    Arguments:
+        batches: gives the same pictures each time; they are read once to know them, and once more
+            if the network has not seen them.
+    """
+    known = hashlib.sha256(f"{FEATURES} {extractor.digest}\n".encode())
+    for images in batches():
+        known.update(f"{tuple(images.shape)}".encode())
+        known.update(images.contiguous().numpy().tobytes())
+    path = cache_folder() / "features" / f"{known.hexdigest()[:32]}.safetensors"
+    seen = read_seen(path)
+    if seen is None:
+        seen = look(extractor, batches())
+        with suppress(OSError):  # a cache that cannot be written only costs time
+            write_seen(path, seen)
+    return seen
+
+
+def write_seen(path: Path, seen: Seen) -> None:
+    """Writes what a network saw."""
+    from safetensors.torch import save
+
+    shape = torch.tensor(seen.shape)
+    tensors = {"features": seen.features, "probabilities": seen.probabilities, "shape": shape}
+    write_bytes(path, save(tensors, {"format": FEATURES}))
+
+
+def read_seen(path: Path) -> Seen | None:
+    """What `write_seen` wrote; None if there is nothing whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        kept = load_file(path)
+        return Seen(kept["features"], kept["probabilities"], tuple(kept["shape"].tolist()))
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def distances_between(real: Seen, other: Seen) -> dict[str, float | None]:
+    """FID, KID, precision and recall of `other` against `real`, and its inception score.
+
+    KID has no deviation where its subsets are the whole sets. Raises ValueError for pictures of
+    two sizes and for fewer than `NEEDED` of them.
+    """
+    require_enough(min(len(real), len(other)))
+    if real.shape != other.shape:
+        raise ValueError(
+            f"Pictures of two sizes cannot be compared, (C, H, W) {real.shape} and {other.shape}; "
+            "a network sees the size before anything else. Bring them to one."
+        )
     kid, kid_deviation = kernel_distance(real.features, other.features)
     precision, recall = precision_recall(real.features, other.features)
     score, score_deviation = inception_score(other.probabilities)
@@ -57,9 +126,18 @@ def distances_between(real: Seen, other: Seen) -> dict[str, float]:
         "num_pictures": len(other),
         "fid": frechet_distance([real.features], [other.features]),
         "kid": kid,
-        "kid_deviation": kid_deviation,
+        "kid_deviation": kid_deviation if min(len(real), len(other)) > SUBSET_SIZE else None,
         "precision": precision,
         "recall": recall,
         "inception_score": score,
         "inception_score_deviation": score_deviation,
     }
+
+
+def require_enough(count: int) -> None:
+    """Raises ValueError for sets too small for every figure."""
+    if count < NEEDED:
+        raise ValueError(
+            f"Comparing sets of pictures needs at least {NEEDED} in each, got {count}; more make "
+            "the figures mean something."
+        )

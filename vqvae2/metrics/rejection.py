@@ -7,7 +7,6 @@ Legend: `N` samples, `K` outputs of the classifier.
 """
 
 import heapq
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -67,30 +66,31 @@ def intended(probabilities: Tensor, labels: Tensor, num_classes: int, name: str)
         labels: (N,) int64.
         name: of the classifier, for the message.
     """
-    outputs = probabilities.shape[1]
-    if outputs not in (num_classes, num_classes + 1):
-        raise ValueError(
-            f"The network {name} tells {outputs} classes apart, the model has {num_classes}: it "
-            "cannot judge these samples; give a network of the same classes."
-        )
-    first = outputs - num_classes
+    first = first_class(probabilities.shape[1], num_classes, name)
     return probabilities.gather(1, labels[:, None] + first)[:, 0]
 
 
-def keep_best(scores: Tensor, labels: Tensor, fraction: float) -> Tensor:
-    """Indices of the best `fraction` of each class's samples, in their own order; at least one.
+def first_class(outputs: int, num_classes: int, name: str) -> int:
+    """Which output of a network is the first class, 0 or 1; ValueError if it knows others."""
+    if outputs not in (num_classes, num_classes + 1):
+        raise ValueError(
+            f"The network {name} tells {outputs} classes apart, the model has {num_classes}: it "
+            "cannot judge these samples; give a network of the same classes, or own."
+        )
+    return outputs - num_classes
+
+
+def keep_best(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Indices of the best samples of each class, in their own order.
 
     Arguments:
         scores: (N,), the higher the better; equal scores keep the earlier sample.
         labels: (N,) int64.
-        fraction: in (0, 1].
+        counts: (K,), how many of each class are kept, at most as many as there are.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"The kept fraction must be in (0, 1], got {fraction:g}.")
     kept = []
-    for label in labels.unique():
+    for label, count in enumerate(counts.tolist()):
         members = (labels == label).nonzero()[:, 0]
-        count = max(1, math.floor(fraction * len(members) + 1e-9))
-        best = scores[members].sort(descending=True, stable=True).indices[:count]
-        kept.append(members[best])
+        order = scores[members].sort(descending=True, stable=True).indices
+        kept.append(members[order[:count]])
     return torch.cat(kept).sort().values

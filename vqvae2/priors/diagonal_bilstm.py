@@ -91,14 +91,16 @@ class DiagonalBiLSTMLayer(Layer):
         height, width = x.shape[2:]
         rightward, leftward = self.inputs(x, context).chunk(2, dim=1)
         gates = skew(torch.stack([rightward, leftward.flip(-1)], dim=1))
+        # One gradient for all diagonals: indexing would make one as large as the map for each.
+        diagonals = gates.movedim(-1, 0).contiguous().unbind(0)
         hidden = x.new_zeros(len(x), 2 * self.state, height)
         cell = x.new_zeros(2 * len(x), self.state, height)
         rows, states = torch.arange(height, device=x.device), []
-        for diagonal in range(height + width - 1):
-            added = self.states(F.pad(hidden, (1, 0))).view_as(gates[..., 0])
-            new, cell = advance((gates[..., diagonal] + added).flatten(0, 1), cell)
+        for number, diagonal in enumerate(diagonals):
+            added = self.states(F.pad(hidden, (1, 0))).view_as(diagonal)
+            new, cell = advance((diagonal + added).flatten(0, 1), cell)
             # A row that has not begun has no state, whatever the row above says.
-            begun = (rows <= diagonal).to(x.dtype)
+            begun = (rows <= number).to(x.dtype)
             hidden, cell = (new * begun).view_as(hidden), cell * begun
             states.append(hidden)
         both = unskew(torch.stack(states, dim=-1), width)

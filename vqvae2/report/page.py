@@ -25,15 +25,21 @@ from vqvae2.report.words import (
     LOSSLESS_SIDE,
     MEANINGS,
     Row,
+    about_quality,
+    distance_table,
     figure,
     flatten,
+    percent,
     picture,
+    quality_sets,
     row,
     safe,
     say,
+    stored,
 )
-from vqvae2.sheets import code_map, to_float
+from vqvae2.sheets import code_map, heat, to_float
 from vqvae2.training.config import Run
+from vqvae2.training.evaluate import KEPT, fingerprints
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
@@ -44,6 +50,8 @@ A_CLASS = 8  # samples a row
 WITHOUT_CLASSES = 32  # samples of a run without classes
 CODES_DRAWN = 20_000  # samples are fewer where they would need more codes than these
 NAMES_SHOWN = 500  # of skipped pictures
+BALANCE = {"precision": "precision", "recall": "recall", "accuracy_score": "CAS"}
+SURPRISES = 64  # held-out pictures whose likelihood is looked at
 
 
 class NotYet(ValueError):
@@ -293,9 +301,123 @@ class Page:
             "draws": [say(draw) for draw in pipeline.config.draws],
         }
 
+    def quality(self) -> dict[str, Any]:
+        """Distances of samples to pictures by each network; who learns from samples; outsiders."""
+        parts = {name: self.metrics_of(name) for name in KEPT}
+        if not any(parts.values()):
+            raise NotYet(
+                f"Samples were not measured yet: {self.command('evaluate --samples 10000')}."
+            )
+        score = parts["classification_score"]
+        shown = spread(len(score.get("class_names", [])), CLASSES).tolist()
+        networks = parts["quality"].items()
+        return {
+            "networks": [self.quality_by(name, figures) for name, figures in networks],
+            "score": score
+            and {
+                "depth": score["training"]["depth"],
+                "num_pictures": score["num_pictures"],
+                "classes": [score["class_names"][n] for n in shown],
+                "rows": {
+                    name: [
+                        *(percent(found["real"]["by_class"][n]) for n in shown),
+                        *(percent(asked["top1"]) for asked in found.values()),
+                    ]
+                    for name, found in score["trained_on"].items()
+                },
+            },
+            "detection": parts["detection"],
+            "stale": self.stale_samples(parts),
+        }
+
+    def metrics_of(self, part: str) -> dict[str, Any]:
+        """A part of metrics.json, {} if it was not measured."""
+        found: dict[str, Any] = self.folder.read_metrics().get(part, {})
+        return found
+
+    def stale_samples(self, parts: dict[str, dict[str, Any]]) -> str:
+        """A sentence if any of it was measured on other weights."""
+        now = fingerprints(self.pipeline)
+        measured = [*parts["quality"].values(), *parts["detection"].values()]
+        measured += [parts["classification_score"]] if parts["classification_score"] else []
+        if all(part["provenance"]["models"] == now for part in measured):
+            return ""
+        again = self.command("evaluate --samples 10000")
+        return (
+            "Models were trained since these figures were taken; --samples, --cas and --outside "
+            f"take them anew: {again}."
+        )
+
+    def quality_by(self, name: str, figures: dict[str, Any]) -> dict[str, Any]:
+        """The table, the curves and the nearest training pictures by one network."""
+        swept, cooled = figures["samples_by_kept_fraction"], figures["samples_by_temperature"]
+        fractions, curves = [float(fraction) for fraction in swept], []
+        if len(swept) > 1:
+            for key, title in (("fid", f"FID-{name}"), ("inception_score", f"IS-{name}")):
+                values = [seen[key] for seen in swept.values()]
+                curves.append((title, plots.sweep_plot(fractions, {title: values}, title)))
+            balance = {
+                title: [seen[key] for seen in swept.values()]
+                for key, title in BALANCE.items()
+                if all(key in seen for seen in swept.values())
+            }
+            curves.append(("Quality and diversity", plots.sweep_plot(fractions, balance, "share")))
+        if len(swept) + len(cooled) > 1:
+            rejection = [(seen["recall"], seen["precision"]) for seen in swept.values()]
+            cooling = [(seen["recall"], seen["precision"]) for seen in cooled.values()]
+            plot = plots.tradeoff_plot(
+                {"rejection": (list(swept), rejection), "temperature": (list(cooled), cooling)}
+            )
+            curves.append(("Rejection against temperature", plot))
+        near = self.folder.neighbours(name)
+        head, *rows = distance_table(name, quality_sets(figures))
+        return {
+            "name": name,
+            "num_pictures": figures["num_pictures"],
+            "head": head,
+            "rows": rows,
+            "about": about_quality(name, figures),
+            "curves": [{"title": title, "plot": safe(plot)} for title, plot in curves],
+            "neighbours": stored(near, "samples and their nearest") if near.is_file() else None,
+        }
+
+    def surprise(self) -> dict[str, Any]:
+        """Where the codes of held-out pictures are improbable: their mean, and some pictures."""
+        pipeline = self.pipeline
+        if len(pipeline.priors) != self.num_levels:
+            raise NotYet(f"Not all priors are trained: {self.command('train --run')}.")
+        indices = spread(len(self.held_out), SURPRISES)
+        parts = []
+        for part in indices.split(PER_LEVEL):
+            images = to_float(self.held_out.batch(part))
+            found = pipeline.log_prob(images, self.held_out.labels[part])
+            # A prior on pixels says each colour apart: a place is as surprising as all of them.
+            parts.append([-(n.sum(-1) if n.ndim == 4 else n).double().cpu() for n in found])
+        nats = [torch.cat(maps) for maps in zip(*parts, strict=True)]
+        whole = torch.stack([maps.flatten(1).sum(1) for maps in nats]).sum(0)
+        count = min(PER_LEVEL, len(indices))
+        shown = whole.argsort()[torch.linspace(0, len(indices) - 1, count).long()]
+        tops = [float(maps.max()) for maps in nats]
+        rows = [row("picture", to_float(self.held_out.batch(indices[shown])))]
+        for level, (maps, top) in enumerate(zip(nats, tops, strict=True)):
+            rows.append(row(f"level {level}", heat(maps[shown] / top), level))
+        means = [
+            row(f"level {level}, mean", heat(maps.mean(0, keepdim=True) / top), level)
+            for level, (maps, top) in enumerate(zip(nats, tops, strict=True))
+        ]
+        return {
+            "rows": rows,
+            "means": means,
+            "bits": [f"{value:,.0f} bits" for value in (whole[shown] / log(2)).tolist()],
+            "tops": [f"{top:.1f}" for top in tops],
+            "count": len(indices),
+        }
+
     def figures(self) -> dict[str, Any]:
         """All of metrics.json: provenance, then a table a group."""
-        flat = list(flatten(self.metrics))
+        # What samples were found to be has a section of its own.
+        own = {name: part for name, part in self.metrics.items() if name not in KEPT}
+        flat = list(flatten(own))
         provenance = {name[1]: value for name, value in flat if name[0] == "provenance"}
         others = [(name, value) for name, value in flat if name[0] != "provenance"]
         groups = [

@@ -9,13 +9,20 @@ Legend: `K` codes.
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from vqvae2.metrics.usage import CodeUsage
 
@@ -106,6 +113,54 @@ def prior_plot(train: Sequence[Look], held_out: Sequence[Look], level: int, num_
     return svg(figure)
 
 
+def sweep_plot(
+    fractions: Sequence[float], figures: Mapping[str, Sequence[float]], height: str
+) -> str:
+    """Figures by the kept fraction of samples, a line each; `height` names the axis."""
+    figure, axes = canvas("kept fraction of samples", height)
+    for number, (name, values) in enumerate(figures.items()):
+        axes.plot(
+            fractions, values, label=name, color=level_colour(number), marker="o", markersize=4,
+            linewidth=1.7,
+        )  # fmt: skip
+    axes.set_ylim(0, 1.12 * max(max(values) for values in figures.values()))
+    share_axis(axes, fractions)
+    if len(figures) > 1:
+        legend(axes, "best")
+    return svg(figure)
+
+
+def tradeoff_plot(ways: Mapping[str, tuple[Sequence[str], Sequence[tuple[float, float]]]]) -> str:
+    """Precision against recall, a line for each way to give up one for the other.
+
+    Arguments:
+        ways: a name, the setting of each point, and (recall, precision) of each.
+    """
+    figure, axes = canvas("recall: how much of the pictures is covered", "precision")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for number, (name, (settings, points)) in enumerate(ways.items()):
+        if not points:
+            continue
+        recall, precision = zip(*points, strict=True)
+        colour = level_colour(number)
+        axes.plot(recall, precision, label=name, color=colour, marker="o", markersize=4)
+        for setting, point in zip(settings, points, strict=True):
+            axes.annotate(setting, point, (4, 3), textcoords="offset points", color=INK, size=7.5)
+    axes.margins(0.12)
+    legend(axes, "best")
+    return svg(figure)
+
+
+def share_axis(axes: Axes, fractions: Sequence[float]) -> None:
+    """All samples on the left, the best few on the right, each halving a step."""
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(FixedLocator(list(fractions)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def level_colour(level: int) -> str:
     """The same colour for a level everywhere in the report."""
     return LEVELS[level % len(LEVELS)]
@@ -117,8 +172,9 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
         figure = Figure(figsize=SIZE)
         axes = figure.add_subplot()
         figure.subplots_adjust(**MARGINS)
-        axes.set_xlabel(x, color=INK)
-        axes.set_ylabel(y, color=INK)
+        # Names of networks are users' words, no formulas.
+        axes.set_xlabel(x, color=INK, parse_math=False)
+        axes.set_ylabel(y, color=INK, parse_math=False)
         axes.tick_params(colors=INK, length=0, pad=4, which="both")
     axes.patch.set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)

@@ -44,6 +44,8 @@ def write_report(folder: RunFolder, device: str = "cpu") -> Path:
         "codebooks": ("Codes in use", page.codebooks),
         "training": ("Training", page.training),
         "samples": ("Samples", page.samples),
+        "quality": ("How good the samples are", page.quality),
+        "surprise": ("What surprises the priors", page.surprise),
         "figures": ("All figures", page.figures),
         "health": ("Health", lambda: diagnose(folder)),
         "data": ("Data", page.data),

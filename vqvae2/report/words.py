@@ -2,8 +2,9 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +20,7 @@ MEANINGS = {
     "reconstruction.mse_over_variance": "MSE / variance of the pixels",
     "reconstruction.psnr_db": "peak signal-to-noise ratio of that MSE, dB",
     "reconstruction.ssim": "structural similarity, 1 is identical",
+    "reconstruction.ms_ssim": "the same over five scales, for pictures of 176 pixels and more",
     "reconstruction.mse_level_alone": "MSE when the decoder sees one level alone",
     "reconstruction.mse_level_blanked": "MSE when one level is blanked",
     "reconstruction.codes_used": "codes that occur",
@@ -61,7 +63,9 @@ def flatten(values: Mapping[str, Any], *above: str) -> list[tuple[tuple[str, ...
 
 
 def figure(value: Any, digits: int = 4) -> str:
-    """A value as people read it: 0.004812, 22.3, 12,345."""
+    """A value as people read it: 0.004812, 22.3, 12,345; a dash where there is none."""
+    if value is None:
+        return "\N{EN DASH}"
     if isinstance(value, list):
         return ", ".join(figure(item, digits) for item in value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -99,8 +103,72 @@ def picture(image: Tensor, text: str) -> Picture:
     return Picture(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", text)
 
 
+def stored(path: Path, text: str) -> Picture:
+    """A PNG file as a data URI."""
+    return Picture(f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", text)
+
+
 def safe(svg: str) -> Any:
-    """Marks one of our own plots as safe: no text of a user is in it."""
+    """Marks one of our own plots as safe: matplotlib escapes what text of users is in it."""
     from markupsafe import Markup
 
     return Markup(svg)
+
+
+def distance_table(name: str, sets: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Distances of sets by one network: the head, then a row a set; without empty columns.
+
+    Arguments:
+        name: of the network; its distances carry it.
+        sets: the figures of each set under its title.
+    """
+    forms: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "fid": (f"FID-{name}", "{:.2f}".format),
+        "kid": (f"KID-{name} x 1000", lambda value: f"{1000 * value:.2f}"),
+        "kid_deviation": ("±", lambda value: f"{1000 * value:.2f}"),
+        "inception_score": (f"IS-{name}", "{:.2f}".format),
+        "precision": ("precision", "{:.3f}".format),
+        "recall": ("recall", "{:.3f}".format),
+        "fid_against_reconstructions": (f"FID*-{name}", "{:.2f}".format),
+        "recognised": ("recognised", percent),
+        "accuracy_score": ("CAS", percent),
+    }
+    shown = [key for key in forms if any(seen.get(key) is not None for seen in sets.values())]
+    rows = [
+        [title, *("" if seen.get(key) is None else forms[key][1](seen[key]) for key in shown)]
+        for title, seen in sets.items()
+    ]
+    return [["set", *(forms[key][0] for key in shown)], *rows]
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it."""
+    return "\N{EN DASH}" if share is None else f"{100 * share:.1f} %"
+
+
+def quality_sets(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The sets of a network's figures in the order of a table, by their titles."""
+    kept = {
+        "samples" if fraction == "1" else f"best {100 * float(fraction):g} % of samples": found
+        for fraction, found in figures["samples_by_kept_fraction"].items()
+    }
+    others = {
+        f"samples at temperature {temperature}": found
+        for temperature, found in figures["samples_by_temperature"].items()
+    }
+    pictures = {
+        "held-out pictures": figures["held_out"],
+        "reconstructions": figures["reconstructions"],
+    }
+    return {**pictures, **kept, **others}
+
+
+def about_quality(name: str, figures: Mapping[str, Any]) -> str:
+    """A sentence about what the table of a network's figures does not say."""
+    own = figures["reconstructions"]["fid_against_originals"]
+    said = (
+        f"FID* is the distance to reconstructions instead of pictures; reconstructions are at "
+        f"FID-{name} {own:.2f} from their own originals."
+    )
+    rejected = any(fraction != "1" for fraction in figures["samples_by_kept_fraction"])
+    return f"{said} Fractions are chosen by {figures['judge']['name']}." if rejected else said

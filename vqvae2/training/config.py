@@ -22,6 +22,8 @@ class TrainConfig:
         warmup_steps: steps over which it rises from 0.
         cooldown: last part of the steps, over which it falls to 0.
         clip_norm: gradients are scaled down to this norm.
+        skip_not_finite: so many steps of a stage may have a gradient that is no number; they are
+            left out, for which every step waits for its gradient. 0 stops at the first.
         average_decay: of the moving average of the weights that is kept, measured and saved.
         validate_every: steps between looks at held-out examples.
         validation_examples: held-out examples a look, at most.
@@ -36,6 +38,7 @@ class TrainConfig:
     warmup_steps: int = 50
     cooldown: float = 0.3
     clip_norm: float = 1.0
+    skip_not_finite: int = 0
     average_decay: float = 0.98
     validate_every: int = 500
     validation_examples: int = 1000
@@ -49,6 +52,8 @@ class TrainConfig:
             if getattr(self, field_name) < 1:
                 value = getattr(self, field_name)
                 raise ValueError(f"{name}.{field_name} must be at least 1, got {value}.")
+        if self.skip_not_finite < 0:
+            raise ValueError(f"{name}.skip_not_finite counts steps, got {self.skip_not_finite}.")
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"{name}.cooldown is a part of the steps, got {self.cooldown}.")
 

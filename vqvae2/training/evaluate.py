@@ -5,6 +5,7 @@
 
 import platform
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from vqvae2.training.config import Run
 from vqvae2.training.run import RunFolder
 from vqvae2.weights import fingerprint
 
+KEPT = ("quality", "classification_score", "detection")
+"""Parts of metrics.json that are measured elsewhere in this folder."""
+
 TRAIN_PICTURES = 5000
 """Training pictures over which the train-validation gap is taken, at most."""
 
@@ -30,19 +34,19 @@ TRAIN_PICTURES = 5000
 def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dict[str, Any]:
     """Measures the models of a run on at most `limit` held-out pictures; writes metrics.json.
 
-    What was measured of its samples (`vqvae2.training.quality`) stays there.
+    What other measurements left there (`KEPT`) stays.
     """
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
     held_out = open_held_out(run.data)
     chosen = spread(len(held_out), limit)
-    metrics: dict[str, Any] = {"provenance": provenance(run, held_out, len(chosen))}
+    metrics: dict[str, Any] = {"provenance": provenance(run, pipeline, held_out, len(chosen))}
     if isinstance(pipeline.autoencoder, VQVAE):
         measured = measure_distortion(pipeline.autoencoder, batches(held_out, chosen, device))
         metrics["reconstruction"] = figures(measured)
     if pipeline.priors:
         metrics["priors"] = evaluate_priors(folder, run, pipeline, limit)
-    if quality := folder.read_metrics().get("quality"):
-        metrics["quality"] = quality
+    known = folder.read_metrics()
+    metrics |= {name: known[name] for name in KEPT if name in known}
     folder.write_metrics(metrics)
     return metrics
 
@@ -85,7 +89,7 @@ def splits(folder: RunFolder, run: Run, pipeline: Pipeline) -> tuple[Codes, Code
     return train, read_codes(folder.codes, "held_out", known)
 
 
-def provenance(run: Run, held_out: Pictures, count: int) -> dict[str, Any]:
+def provenance(run: Run, pipeline: Pipeline, held_out: Pictures, count: int) -> dict[str, Any]:
     """What a figure must stand beside."""
     return {
         "preset": run.preset,
@@ -94,8 +98,22 @@ def provenance(run: Run, held_out: Pictures, count: int) -> dict[str, Any]:
         "held_out_pictures": count,
         "pictures_fingerprint": held_out.fingerprint(),
         "seed": run.seed,
+        "models": fingerprints(pipeline),
+        **versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a figure was taken with, and when."""
+    return {
         "vqvae2": vqvae2.__version__,
         "torch": torch.__version__,
+        **{name: version(name) for name in ("torchmetrics", "pillow")},
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def fingerprints(pipeline: Pipeline) -> list[str]:
+    """Those of the autoencoder and of each prior: figures are of these weights and no others."""
+    return [fingerprint(model) for model in (pipeline.autoencoder, *pipeline.priors)]

@@ -6,8 +6,10 @@ What is done is seen from what is there, so repeating the call goes on where it 
 told to the caller as events; nothing is printed.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,17 @@ from torch import nn
 
 from vqvae2.autoencoder import VQVAE, VQVAEConfig
 from vqvae2.configuration import to_dict, write_json
-from vqvae2.data.codes import Codes, extract, read_codes
-from vqvae2.data.images import PictureData
+from vqvae2.data.codes import (
+    Codes,
+    describe,
+    extract_shard,
+    read_codes,
+    remove_other_shards,
+    shard_path,
+    shard_range,
+    shards_of,
+)
+from vqvae2.data.images import PictureData, Pictures
 from vqvae2.data.order import spread
 from vqvae2.data.pixels import PixelData
 from vqvae2.metrics.distortion import figures as distortion_figures
@@ -67,6 +78,10 @@ class Job:
 
     def train(self, stages: Callable[[str], bool] = lambda stage: True) -> Iterator[Event]:
         """Does all stages that are not done and that `stages` names."""
+        with self.folder.lock() if self.accelerator.is_main_process else nullcontext():
+            yield from self._stages(stages)
+
+    def _stages(self, stages: Callable[[str], bool]) -> Iterator[Event]:
         self.begin()
         if stages("stage1") and not self.folder.done("stage1"):
             yield from self._stage1()
@@ -149,21 +164,31 @@ class Job:
         if isinstance(autoencoder, Pixels):
             return
         autoencoder.to(self.accelerator.device)
-        stop = False
-        if self.accelerator.is_main_process:
-            for split, pictures in [("train", self.data.train), ("held_out", self.data.held_out)]:
-                start = time.monotonic()
-                for done in extract(autoencoder, pictures, self.folder.codes, split):
+        for split, pictures in [("train", self.data.train), ("held_out", self.data.held_out)]:
+            yield from self._extract(autoencoder, pictures, split)
+        self.accelerator.wait_for_everyone()
+
+    def _extract(self, autoencoder: VQVAE, pictures: Pictures, split: str) -> Iterator[Event]:
+        """Ranks take a shard each, and look around for a stop after each."""
+        info, folder = describe(autoencoder, pictures), self.folder.codes
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        start, total, shards = time.monotonic(), len(pictures), shards_of(len(pictures))
+        for first in range(0, shards, world):
+            before, stop = shard_range(first, total).start, False
+            together = min(world, shards - first)  # the others are as far, or nearly
+            if (number := first + rank) < shards:
+                path = shard_path(folder, split, number)
+                for own in extract_shard(autoencoder, pictures, info, path, number):
+                    done = min(before + own * together, total)
                     rate = done / max(1e-9, time.monotonic() - start)
-                    yield Event("codes", done, len(pictures), split=split, rate=rate)
+                    yield Event("codes", done, total, split=split, rate=rate)
                     stop = self.should_stop()
                     if stop:
                         break
-                if stop:
-                    break
-        if on_any_rank(stop, self.accelerator):
-            raise Stopped
-        self.accelerator.wait_for_everyone()
+            if on_any_rank(stop, self.accelerator):
+                raise Stopped
+        if self.accelerator.is_main_process:
+            remove_other_shards(folder, split, total)
 
     def _prior(self, level: int) -> Iterator[Event]:
         self._require("stage1")
@@ -229,13 +254,21 @@ def new_accelerator(run: Run, folder: RunFolder, tracker: str | None = None) -> 
     precision = "bf16" if run.precision == "bfloat16" else "no"
     if run.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         precision = "bf16"
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
+        # Without this, processes on a machine without a GPU would not know of one another.
+        cpu=world > 1 and not torch.accelerator.is_available(),
         mixed_precision=precision,
         log_with=tracker,
         project_dir=str(folder.path),
         # Buffers are codebooks: every rank moves them itself, nobody broadcasts them.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.num_processes != world:
+        raise ValueError(
+            f"{world} processes were started, but {accelerator.num_processes} train together; "
+            "start them with `torchrun` or `accelerate launch`."
+        )
     accelerator.init_trackers("vqvae2")
     return accelerator
 

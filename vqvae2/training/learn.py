@@ -3,6 +3,7 @@
 The loop itself is `vqvae2.training.loop`; here is what a run folder keeps of it.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vqvae2.configuration import write_bytes
 from vqvae2.sheets import save_png
 from vqvae2.training import checkpoint
 from vqvae2.training.config import TrainConfig
-from vqvae2.training.loop import State, Task, new_state, train
+from vqvae2.training.loop import Progress, State, Task, new_state, train
 from vqvae2.training.run import Log, RunFolder
 
 if TYPE_CHECKING:
@@ -154,6 +156,14 @@ class Keeper:
         named = {f"{self.learning.stage}/{split}/{n}": v for n, v in figures.items()}
         self.accelerator.log(named, self.learning.steps_before + step)
 
+    def list_examples(self, step: int) -> str:
+        """Keeps the names of the examples that led this rank to `step`; says where they are."""
+        names = self.learning.task.names(step - 1)
+        name = f"{self.learning.stage}.step-{step}.rank-{self.accelerator.process_index}.txt"
+        path = self.log.path.with_name(name)
+        write_bytes(path, "".join(f"{name}\n" for name in names).encode())
+        return f"examples {', '.join(names[:3])}, ...: all {len(names)} in {path}"
+
     def draw(self, state: State) -> None:
         """Keeps a picture of how the averaged weights are doing."""
         if self.accelerator.is_main_process:
@@ -174,16 +184,19 @@ def learn(
     keeper = Keeper(folder, learning, accelerator)
     state, texts = keeper.resume()
     yield from (Event(stage, text=text) for text in texts)
-    clock = Clock(config.batch)
+    clock, watch = Clock(config.batch), Watch(learning, keeper.list_examples)
     for progress in train(learning.task, state, accelerator):
         clock.steps += 1
         stop = on_any_rank(should_stop(), accelerator)
         due = Due(config, state.step, stop)
+        watch.look(progress, now=due.figures)
         figures: dict[str, float] = {}
-        if due.figures:
+        if progress.skipped:
+            text = f"step {state.step} was left out: its gradient is no number"
+            yield Event(stage, text=f"{stage}: {text} ({keeper.list_examples(state.step)})")
+        elif due.figures:
             figures = over_ranks(progress.figures, accelerator)
-            require_finite(figures, stage, state.step)
-        if due.log:
+        if due.log and figures:
             keeper.write(state.step, "train", figures, clock.rate())
         yield Event(stage, state.step, config.steps, figures, rate=clock.rate())
         clock.pause()
@@ -205,6 +218,62 @@ def learn(
     learning.task.module.load_state_dict(weights)
     learning.task.module.eval()
     accelerator.free_memory()
+
+
+class Watch:
+    """Stops a run whose loss is no number, before anything of it is saved.
+
+    A step's figures start for the host when it ends and are read after the next was given to the
+    device, which so always has something to do; at once where something is about to be kept.
+
+    Arguments:
+        learning: the stage.
+        list_examples: keeps the names of a step's examples, says where.
+    """
+
+    def __init__(self, learning: Learning, list_examples: Callable[[int], str]) -> None:
+        self.learning, self.list_examples = learning, list_examples
+        self.coming: Coming | None = None
+
+    def look(self, progress: Progress, now: bool) -> None:
+        """Reads the step before, and with `now` this one; raises FloatingPointError."""
+        if self.coming is not None:
+            self.require_finite(self.coming)
+        self.coming = None if progress.skipped else Coming(progress)
+        if now and self.coming is not None:
+            self.require_finite(self.coming)
+            self.coming = None
+
+    def require_finite(self, coming: "Coming") -> None:
+        """Reads a step's figures."""
+        values = coming.values()
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise FloatingPointError(
+                f"{self.learning.stage} has {', '.join(broken)} = {values[broken[0]]} at step "
+                f"{coming.step} ({self.list_examples(coming.step)}); the last checkpoint is kept. "
+                "Try a smaller learning rate in another run, or go on with skip_not_finite, "
+                "which leaves a few steps out."
+            )
+
+
+class Coming:
+    """A step's figures on their way to the host."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.step, self.names = progress.step, list(progress.figures)
+        stacked = torch.stack([value.float() for value in progress.figures.values()])
+        self.numbers = stacked.to("cpu", non_blocking=True)
+        self.arrived = None
+        if stacked.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def values(self) -> dict[str, float]:
+        """The figures; waits for their step alone."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return dict(zip(self.names, self.numbers.tolist(), strict=True))
 
 
 class Due:
@@ -254,13 +323,3 @@ def over_ranks(figures: Mapping[str, Tensor], accelerator: Any) -> dict[str, flo
     if accelerator.num_processes > 1:
         values = accelerator.reduce(values, "mean")
     return dict(zip(figures, values.tolist(), strict=True))
-
-
-def require_finite(figures: Mapping[str, float], stage: str, step: int) -> None:
-    """Stops a run whose loss is no number before it is saved."""
-    broken = [name for name, value in figures.items() if value - value != 0]
-    if broken:
-        raise FloatingPointError(
-            f"{stage} has {', '.join(broken)} = {figures[broken[0]]} at step {step}; the last "
-            "checkpoint is kept. Try a smaller learning rate."
-        )

@@ -55,6 +55,9 @@ class Task(Protocol):
     def after_step(self, parts: list[Any], step: int) -> None:
         """Called with what each part's `Loss.learnt` held, after the optimizer's step."""
 
+    def names(self, step: int) -> list[str]:
+        """What this rank's examples of `step` are called in messages."""
+
 
 @dataclass
 class State:
@@ -96,10 +99,12 @@ class Progress:
     Arguments:
         step: steps done.
         figures: scalars of the step, still on the device: reading one waits for it.
+        skipped: whether its gradient was no number and it was left out.
     """
 
     step: int
     figures: dict[str, Tensor]
+    skipped: bool = False
 
 
 def new_state(task: Task) -> State:
@@ -136,6 +141,11 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
                     accelerator.backward(loss.value / len(parts))
                 losses.append(loss)
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            if may_skip(state, config, norm):
+                state.optimizer.zero_grad()
+                state.step += 1
+                yield Progress(state.step, {}, skipped=True)
+                continue
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(config, state.step)
             state.optimizer.step()
@@ -145,6 +155,15 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
             state.step += 1
             figures = mean_figures([loss.figures for loss in losses])
             yield Progress(state.step, {**figures, "gradient_norm": norm.detach()})
+
+
+def may_skip(state: State, config: TrainConfig, norm: Tensor) -> bool:
+    """Whether a step is to be left out: its gradient is no number, and some may be."""
+    skipped = state.notes.get("skipped", 0)
+    if skipped >= config.skip_not_finite or bool(torch.isfinite(norm)):
+        return False
+    state.notes["skipped"] = skipped + 1
+    return True
 
 
 def distributed(module: nn.Module, accelerator: Any) -> nn.Module:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PREVIEWED = 10
-"""Held-out pictures in a preview."""
+"""Held-out pictures, or samples, in a preview."""
 
 
 @torch.no_grad()
@@ -53,3 +53,13 @@ def preview_draws(
     ]
     names = ["held-out codes", f"level {level} drawn"]
     return sheet(rows, names, scale=max(1, 64 // rows[0].shape[2]))
+
+
+def preview_neighbours(
+    samples: Tensor, near: Sequence[Tensor], names: Sequence[str] = ()
+) -> "Image":
+    """Samples (B, C, S, S) in [0, 1], each before its nearest pictures (n, C, S, S)."""
+    rows = [
+        torch.cat([sample[None], others]) for sample, others in zip(samples, near, strict=True)
+    ]
+    return sheet(rows, names, ["drawn", "nearest"], scale=max(1, 64 // samples.shape[2]))

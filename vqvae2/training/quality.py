@@ -1,33 +1,48 @@
-"""How good a run's samples are, by the paper's instruments (Sec. 4.2, 4.3).
+"""How good a run's samples are, by the paper's instruments (Sec. 3.3, 4.2, 4.3).
 
 Everything is measured against the same number of training pictures, through one network: held-out
 pictures (what could be reached), their reconstructions (what the codes allow), and samples, all of
-them and the best fractions by classifier rejection. Every set has the same number of pictures, so
-smaller fractions are chosen from more draws.
+them and the best fractions by classifier rejection. Every set has the same number of pictures, and
+samples have the classes of the training pictures; smaller fractions are chosen from more draws.
+
+Legend: `N` pictures, `K` classes.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import PictureData, Pictures, open_pictures
-from vqvae2.data.order import at_once, spread
-from vqvae2.metrics.features import Extractor
+from vqvae2.configuration import to_dict
+from vqvae2.data.images import PictureData, Pictures, Progress, open_pictures, quiet
+from vqvae2.data.order import spread
+from vqvae2.likelihood import Draw
+from vqvae2.metrics.classification_score import ScoreTraining, require_classes
+from vqvae2.metrics.classifier import as_extractor, train_classifier
+from vqvae2.metrics.features import Extractor, open_extractor
 from vqvae2.metrics.fid import frechet_distance
-from vqvae2.metrics.quality import Seen, distances_between, look
-from vqvae2.metrics.rejection import intended, keep_best
+from vqvae2.metrics.neighbours import nearest
+from vqvae2.metrics.quality import Seen, distances_between, look, look_once, require_enough
+from vqvae2.metrics.rejection import first_class, intended, keep_best
 from vqvae2.pipeline import Pipeline
-from vqvae2.sheets import to_float, to_uint8
+from vqvae2.sheets import save_png, to_float
+from vqvae2.training.classification import drawn_set, scores_of
+from vqvae2.training.evaluate import provenance
+from vqvae2.training.previews import PREVIEWED, preview_neighbours
 from vqvae2.training.run import RunFolder
+from vqvae2.training.streams import drawn, restored, seeds_within, shown
 
-Progress = Callable[[str, int, int], None]
+OWN = "own"
+"""An extractor that is trained on the run's pictures, where no published network fits."""
 
-FRACTIONS = (1.0, 0.5, 0.2, 0.1, 0.05)
-"""Kept fractions of a whole sweep."""
+OWN_STEPS = 1500
+
+NEIGHBOURS = 6  # training pictures beside a sample
+SEARCHED = 50_000  # training pictures among which neighbours are looked for, at most
 
 
 @dataclass(frozen=True)
@@ -36,20 +51,47 @@ class SampleQuality:
 
     Arguments:
         count: pictures in every set, at most as many as the smaller split has.
-        fractions: kept fractions of samples, in (0, 1]; below 1 the extractor must know the
-            classes.
-        batch: samples drawn at a time.
+        fractions: kept fractions of samples, in (0, 1]; below 1 the judge must know the classes.
+        temperatures: samples are also drawn with these for all levels and measured whole: the
+            other way to trade diversity for quality.
+        score: how classifiers are trained on the kept samples and asked about all held-out
+            pictures, which is the classification accuracy score of each fraction; None does not.
     """
 
     count: int = 10_000
     fractions: tuple[float, ...] = (1.0,)
-    batch: int = 256
+    temperatures: tuple[float, ...] = ()
+    score: ScoreTraining | None = None
 
     def __post_init__(self) -> None:
-        """Refuses fractions that are none."""
+        """Refuses fractions and temperatures that are none."""
         wrong = [fraction for fraction in self.fractions if not 0 < fraction <= 1]
         if wrong or not self.fractions:
             raise ValueError(f"Kept fractions must be in (0, 1], got {wrong or 'none'}.")
+        for temperature in self.temperatures:
+            Draw(temperature=temperature)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Samples, what the extractor saw in them, and how sure the judge is of their classes.
+
+    Arguments:
+        labels: (N,) int64.
+        seeds: (N,) int64; 0, 1, ... within each class.
+        seen: by the extractor.
+        scores: (N,), the judge's probability of each sample's own class; (0,) without a judge.
+    """
+
+    labels: Tensor
+    seeds: Tensor
+    seen: Seen
+    scores: Tensor
+
+    def some(self, indices: Tensor) -> "Judged":
+        """Some of them."""
+        scores = self.scores[indices] if len(self.scores) else self.scores
+        return Judged(self.labels[indices], self.seeds[indices], self.seen.some(indices), scores)
 
 
 def evaluate_samples(
@@ -57,16 +99,57 @@ def evaluate_samples(
     extractor: Extractor,
     wanted: SampleQuality,
     device: str = "cpu",
-    progress: Progress = lambda text, done, total: None,
+    progress: Progress = quiet,
+    judge: Extractor | None = None,
 ) -> dict[str, Any]:
-    """Measures the samples of a run; keeps the figures in metrics.json, beside other networks'."""
+    """Measures the samples of a run; keeps the figures in metrics.json, beside other networks'.
+
+    Samples beside their nearest training pictures go to quality/NAME-neighbours.png. Raises
+    ValueError where another network's figures have this one's name.
+
+    Arguments:
+        judge: chooses the kept fractions; the extractor itself by default.
+    """
+    run = folder.read()
     pipeline = Pipeline.load(folder.path).to(device)
-    data = open_pictures(folder.read().data, progress=progress)
-    figures = measure_quality(pipeline, data, extractor, wanted, progress)
-    metrics = folder.read_metrics()
-    metrics["quality"] = {**metrics.get("quality", {}), extractor.name: figures}
-    folder.write_metrics(metrics)
+    known = folder.read_metrics().get("quality", {}).get(extractor.name)
+    if known is not None and known.get("digest") != extractor.digest:
+        raise ValueError(
+            f"{folder.path} has figures of another network named {extractor.name}; give this one "
+            "another name with --extractor-name."
+        )
+    data = open_pictures(run.data, progress=progress)
+    figures, kept = measure_quality(pipeline, data, extractor, wanted, progress, judge)
+    figures["provenance"] = provenance(run, pipeline, data.held_out, figures["num_pictures"])
+    write_quality(folder, extractor.name, figures)
+    save_neighbours(folder, pipeline, data, extractor, next(iter(kept.values())), progress)
+    if wanted.score is not None:
+        figures["score_training"] = dataclasses.asdict(wanted.score)
+        for fraction, samples in kept.items():
+            share = kept_score(pipeline, data, samples, wanted.score, fraction, progress)
+            figures["samples_by_kept_fraction"][fraction]["accuracy_score"] = share
+            write_quality(folder, extractor.name, figures)
     return figures
+
+
+def write_quality(folder: RunFolder, name: str, figures: dict[str, Any]) -> None:
+    """Puts a network's figures into metrics.json."""
+    metrics = folder.read_metrics()
+    folder.write_metrics({**metrics, "quality": {**metrics.get("quality", {}), name: figures}})
+
+
+def extractor_of(where: str, name: str, folder: RunFolder, device: str = "cpu") -> Extractor:
+    """`open_extractor`, or for "own" a classifier trained on the run's pictures."""
+    if where != OWN:
+        return open_extractor(where, name, device)
+    pictures = open_pictures(folder.read().data).train
+    classes = len(pictures.class_names)
+    if classes < 2:
+        raise ValueError(
+            f"A classifier of one's own needs pictures of at least 2 classes, got {classes}; "
+            "give the path of a network instead."
+        )
+    return as_extractor(train_classifier(pictures, classes, OWN_STEPS), name or OWN, device)
 
 
 def measure_quality(
@@ -74,102 +157,173 @@ def measure_quality(
     data: PictureData,
     extractor: Extractor,
     wanted: SampleQuality,
-    progress: Progress = lambda text, done, total: None,
-) -> dict[str, Any]:
-    """All figures of a pipeline's samples, as metrics.json keeps them under the network's name."""
-    classes = max(1, len(data.class_names))
-    count = min(wanted.count, len(data.train), len(data.held_out)) // classes * classes
-    if count < classes * 4:
-        raise ValueError(
-            f"Measuring samples needs at least 4 pictures a class in each split, got {count} for "
-            f"{classes} classes."
-        )
-    real = look(extractor, shown(data.train, count, "training pictures", progress))
-    held_out = look(extractor, shown(data.held_out, count, "held-out pictures", progress))
-    restored = look(extractor, reconstructed(pipeline, data.held_out, count, progress))
-    labels, drawn = draw(pipeline, extractor, classes, count, wanted, progress)
-    samples: dict[str, Any] = {}
-    for fraction in sorted(wanted.fractions, reverse=True):
-        kept = drawn.some(best(drawn, labels, classes, count, fraction, extractor.name))
-        samples[f"{fraction:g}"] = {
-            **distances_between(real, kept),
-            "fid_against_reconstructions": frechet_distance([restored.features], [kept.features]),
+    progress: Progress = quiet,
+    judge: Extractor | None = None,
+) -> tuple[dict[str, Any], dict[str, Judged]]:
+    """All figures of a pipeline's samples, as metrics.json keeps them under the network's name.
+
+    Returns them with the samples of each kept fraction, the largest first. Raises ValueError for
+    too few pictures, and for a judge of other classes, before anything is drawn.
+    """
+    classes, judge = max(1, len(data.class_names)), judge or extractor
+    count = min(wanted.count, len(data.train), len(data.held_out))
+    require_enough(count)
+    chosen = spread(len(data.train), count)
+    counts = data.train.labels[chosen].bincount(minlength=classes)
+    if min(wanted.fractions) < 1:
+        probabilities = judge.probabilities(data.train.batch(chosen[:1]))
+        first_class(probabilities.shape[1], classes, judge.name)
+    if wanted.score is not None:
+        require_classes(counts)
+    real = look_at(extractor, data.train, chosen, "training pictures", progress)
+    asked = spread(len(data.held_out), count)
+    truth = data.held_out.labels[asked]
+    held_out = look_at(extractor, data.held_out, asked, "held-out pictures", progress)
+    originals = shown(data.held_out, asked, "reconstructions", progress)
+    decoded = look(extractor, restored(pipeline, originals))
+
+    def figures(samples: Judged) -> dict[str, Any]:
+        return {
+            **distances_between(real, samples.seen),
+            "fid_against_reconstructions": frechet_distance(
+                [decoded.features], [samples.seen.features]
+            ),
+            **recognised(samples.seen, samples.labels, classes),
         }
-        progress("comparing", len(samples), len(wanted.fractions))
-    return {
-        "sha256": extractor.digest,
+
+    every = draw(pipeline, extractor, counts, min(wanted.fractions), judge, progress)
+    kept = {
+        f"{fraction:g}": best(every, counts, fraction)
+        for fraction in sorted(wanted.fractions, reverse=True)
+    }
+    found: dict[str, Any] = {
+        **conditions(pipeline, extractor, judge),
         "num_pictures": count,
-        "held_out": distances_between(real, held_out),
-        "reconstructions": distances_between(real, restored),
-        "samples_by_kept_fraction": samples,
+        "num_features": real.features.shape[1],
+        "held_out": {**distances_between(real, held_out), **recognised(held_out, truth, classes)},
+        "reconstructions": {
+            **distances_between(real, decoded),
+            "fid_against_originals": frechet_distance([held_out.features], [decoded.features]),
+            **recognised(decoded, truth, classes),
+        },
+        "samples_by_kept_fraction": {},
+        "samples_by_temperature": {},
+    }
+    for fraction, samples in kept.items():
+        found["samples_by_kept_fraction"][fraction] = figures(samples)
+        progress("comparing", len(found["samples_by_kept_fraction"]), len(kept))
+    for temperature in wanted.temperatures:
+        draws = [replace(draw, temperature=temperature) for draw in pipeline.config.draws]
+        samples = draw(pipeline, extractor, counts, 1, judge, progress, draws)
+        found["samples_by_temperature"][f"{temperature:g}"] = figures(samples)
+    return found, kept
+
+
+def conditions(pipeline: Pipeline, extractor: Extractor, judge: Extractor) -> dict[str, Any]:
+    """What every set of a measurement has in common."""
+    side = pipeline.config.image_size
+    return {
+        "digest": extractor.digest,
+        "judge": {"name": judge.name, "digest": judge.digest},
+        "preprocessing": f"{side}x{side}, uint8 RGB as the run sees pictures; reconstructions and "
+        "samples rounded to uint8",
+        "draws": to_dict(pipeline.config.draws),
+        "seeds": "0, 1, ... within each class",
     }
 
 
-def shown(pictures: Pictures, count: int, name: str, progress: Progress) -> Iterator[Tensor]:
-    """Pictures uint8, evenly spread over a split, in batches."""
-    done = 0
-    for indices in spread(len(pictures), count).split(at_once(pictures.size)):
-        yield pictures.batch(indices)
-        done += len(indices)
-        progress(name, done, count)
-
-
-def reconstructed(
-    pipeline: Pipeline, pictures: Pictures, count: int, progress: Progress
-) -> Iterator[Tensor]:
-    """The same pictures after the way through the codes, rounded to uint8 as files are."""
-    for images in shown(pictures, count, "reconstructions", progress):
-        yield to_uint8(pipeline.reconstruct(to_float(images)))
+def look_at(
+    extractor: Extractor, pictures: Pictures, indices: Tensor, name: str, progress: Progress
+) -> Seen:
+    """What a network sees in some pictures of a split; kept in the cache."""
+    return look_once(extractor, lambda: shown(pictures, indices, name, progress))
 
 
 def draw(
     pipeline: Pipeline,
     extractor: Extractor,
-    classes: int,
-    count: int,
-    wanted: SampleQuality,
-    progress: Progress,
-) -> tuple[Tensor, Seen]:
-    """As many samples a class as the smallest fraction needs: their labels, and what was seen.
-
-    In turn over the classes, seeds 0, 1, ... of each: the first so many are a fair set themselves.
-    """
-    each = math.ceil(count / classes / min(wanted.fractions) - 1e-9)
-    labels = torch.arange(classes).repeat(each)
-    seeds = torch.arange(each).repeat_interleave(classes).tolist()
-
-    def pictures() -> Iterator[Tensor]:
-        done = 0
-        for part in pipeline.sample_batches(labels, seeds, batch=wanted.batch):
-            yield to_uint8(part.images)
-            done += len(part.images)
-            progress("samples", done, len(labels))
-
-    return labels, look(extractor, pictures())
-
-
-def best(
-    drawn: Seen, labels: Tensor, classes: int, count: int, fraction: float, name: str
-) -> Tensor:
-    """Which samples are kept of the first `count` / `fraction` draws."""
-    first = math.ceil(count / classes / fraction - 1e-9) * classes
+    counts: Tensor,
+    fraction: float,
+    judge: Extractor,
+    progress: Progress = quiet,
+    draws: Sequence[Draw] | None = None,
+) -> Judged:
+    """As many samples of each class as `fraction` needs to keep `counts` (K,) of them."""
+    labels = torch.arange(len(counts)).repeat_interleave(needed(counts, fraction))
+    seeds, scores = seeds_within(labels), torch.empty(0)
+    batches = drawn(pipeline, labels, seeds, "samples", progress, draws)
     if fraction == 1:
-        return torch.arange(first)
-    scores = intended(drawn.probabilities[:first], labels[:first], classes, name)
-    kept = keep_best(scores, labels[:first], fraction)
-    # Rounding up the draws may have left one too many of a class.
-    places = [kept[labels[kept] == label][: count // classes] for label in range(classes)]
-    return torch.cat(places).sort().values
+        return Judged(labels, seeds, look(extractor, batches), scores)
+    found: list[Tensor] = []
+
+    def judged(images: Tensor) -> Tensor:
+        """The other network looks at a batch while it is there."""
+        found.append(judge.probabilities(images).cpu())
+        return images
+
+    own = judge is extractor
+    seen = look(extractor, batches if own else map(judged, batches))
+    probabilities = seen.probabilities if own else torch.cat(found)
+    return Judged(labels, seeds, seen, intended(probabilities, labels, len(counts), judge.name))
 
 
-def quality_rows(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The sets of a network's figures in the order of a table, each with its name."""
-    samples: Sequence[tuple[str, dict[str, Any]]] = [
-        ("samples" if fraction == "1" else f"best {100 * float(fraction):g} % of samples", found)
-        for fraction, found in figures["samples_by_kept_fraction"].items()
-    ]
-    return [
-        ("held-out pictures", figures["held_out"]),
-        ("reconstructions", figures["reconstructions"]),
-        *samples,
-    ]
+def needed(counts: Tensor, fraction: float) -> Tensor:
+    """Draws of each class of which `fraction` are `counts` (K,)."""
+    return torch.tensor([math.ceil(count / fraction - 1e-9) for count in counts.tolist()])
+
+
+def best(samples: Judged, counts: Tensor, fraction: float) -> Judged:
+    """The best `counts` (K,) of as many draws of each class as `fraction` needs."""
+    early = (samples.seeds < needed(counts, fraction)[samples.labels]).nonzero()[:, 0]
+    if fraction == 1:
+        return samples.some(early)
+    return samples.some(early[keep_best(samples.scores[early], samples.labels[early], counts)])
+
+
+def recognised(seen: Seen, labels: Tensor, classes: int) -> dict[str, float]:
+    """How often the network finds a picture's class the likeliest; {} if it knows others."""
+    extra = seen.probabilities.shape[1] - classes
+    if classes < 2 or extra not in (0, 1):
+        return {}
+    found = seen.probabilities[:, extra:].argmax(dim=1)
+    return {"recognised": float((found == labels).double().mean())}
+
+
+def kept_score(
+    pipeline: Pipeline,
+    data: PictureData,
+    samples: Judged,
+    training: ScoreTraining,
+    fraction: str,
+    progress: Progress,
+) -> float:
+    """Classification accuracy score of some samples, which are drawn again from their seeds."""
+    pictures = drawn_set(pipeline, samples.labels, samples.seeds, progress)
+    classes, device = len(data.class_names), str(pipeline.device)
+    name = f"kept fraction {fraction}"
+    found = scores_of(pictures, {"real": data.held_out}, classes, training, device, name, progress)
+    return float(found["real"]["top1"])
+
+
+def save_neighbours(
+    folder: RunFolder,
+    pipeline: Pipeline,
+    data: PictureData,
+    extractor: Extractor,
+    samples: Judged,
+    progress: Progress,
+) -> None:
+    """Writes samples of different classes beside their nearest training pictures."""
+    searched = spread(len(data.train), SEARCHED)
+    seen = look_at(extractor, data.train, searched, "pictures to search", progress)
+    firsts = [int((samples.labels == label).nonzero()[0]) for label in samples.labels.unique()]
+    if len(firsts) == 1:
+        firsts = list(range(len(samples.labels)))
+    chosen = torch.tensor(firsts[:PREVIEWED])
+    labels = samples.labels[chosen]
+    again = pipeline.sample(labels, samples.seeds[chosen].tolist()).images.cpu()
+    places, _ = nearest(samples.seen.features[chosen], seen.features, NEIGHBOURS)
+    near = [to_float(data.train.batch(searched[row])) for row in places]
+    names = [data.class_names[label] for label in labels] if data.class_names else []
+    picture = preview_neighbours(again, near, names)
+    save_png(folder.neighbours(extractor.name), picture)

@@ -7,20 +7,23 @@
     checkpoints/STAGE/             full states, the last two, and the best weights
     model/                         the pipeline, in the hub's layout
     codes/                         the code data set, Parquet shards
-    previews/ samples/             pictures
+    previews/ samples/ quality/    pictures
     metrics.json report.html       what `evaluate` and `report` write
 
 STAGE is `stage1`, `prior0`, `prior1`, ...
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vqvae2.configuration import (
     UNFINISHED,
+    OtherVersion,
     differences,
     from_dict,
     read_json,
@@ -62,6 +65,8 @@ class RunFolder:
     def _may_change(self, name: str) -> bool:
         """Whether a field of the config can change without changing what was begun."""
         first, _, rest = name.partition(".")
+        if name.endswith(".skip_not_finite"):
+            return True  # it changes nothing of what was learnt
         if first in ("priors", "stage2"):
             return not self.begun(f"prior{rest.split('.')[0]}")
         return first == "draws" or name in ("data.source", "data.memory_gib")
@@ -75,6 +80,30 @@ class RunFolder:
                     f"{before[name]} before, {facts[name]} now; {before.get('train')} and "
                     f"{facts['train']} to train on); bring them back or use another --run."
                 )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder alone: two trainings would write into one another's files.
+
+        The system lets go when the process ends, however it ends.
+        """
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+        except ImportError:  # not of this kind of system
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.path} is being trained by another process; wait for it, stop it, or "
+                    "use another --run."
+                ) from None
+            except OSError:
+                pass  # some shared file systems have no locks
+            yield
 
     def sweep(self) -> None:
         """Removes what a kill in the middle of a write left behind."""
@@ -117,6 +146,11 @@ class RunFolder:
         """The picture of a stage at a step."""
         return self.path / "previews" / f"{stage}-{step:07d}.png"
 
+    def neighbours(self, extractor: str) -> Path:
+        """The picture of samples beside their nearest training pictures."""
+        name = re.sub(r"[^\w.-]+", "-", extractor)
+        return self.path / "quality" / f"{name}-neighbours.png"
+
     def log(self, stage: str) -> "Log":
         """A stage's log."""
         return Log(self.path / "log" / f"{stage}.jsonl")
@@ -128,12 +162,15 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes metrics.json."""
-        write_json(self.path / "metrics.json", "vqvae2-metrics", 1, metrics)
+        write_json(self.path / "metrics.json", "vqvae2-metrics", 2, metrics)
 
     def read_metrics(self) -> dict[str, Any]:
-        """What `evaluate` wrote, {} if it did not run yet."""
+        """What `evaluate` wrote, {} if it did not run yet or wrote another version."""
         path = self.path / "metrics.json"
-        return read_json(path, "vqvae2-metrics", 1) if path.is_file() else {}
+        try:
+            return read_json(path, "vqvae2-metrics", 2)
+        except (FileNotFoundError, OtherVersion):
+            return {}
 
 
 @dataclass(frozen=True)

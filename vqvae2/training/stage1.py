@@ -45,12 +45,18 @@ class Stage1:
         self.rank, self.world = rank, world
         require_batch(len(pictures), self.config, world)
 
+    def indices(self, step: int) -> Tensor:
+        """Which pictures this rank takes at `step`, (B,)."""
+        count, batch = len(self.pictures), self.config.batch
+        return batch_indices(count, batch, self.seed, step, self.rank, self.world)
+
+    def names(self, step: int) -> list[str]:
+        """What those pictures are called."""
+        return [self.pictures.name(index) for index in self.indices(step).tolist()]
+
     def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
         """Parts of (pictures (B, 3, S, S) uint8, levels kept (B, levels) bool)."""
-        config = self.config
-        indices = batch_indices(
-            len(self.pictures), config.batch, self.seed, step, self.rank, self.world
-        )
+        config, indices = self.config, self.indices(step)
         keep = self.kept_levels(step).chunk(self.world)[self.rank]
         images = self.pictures.batch(indices)
         return list(

@@ -59,14 +59,19 @@ class Stage2:
         self.rank, self.world = rank, world
         require_batch(len(codes), config, world)
 
+    def indices(self, step: int) -> Tensor:
+        """Which examples this rank takes at `step`, (B,)."""
+        count, batch = len(self.codes), self.config.batch
+        return batch_indices(count, batch, self.seed, step, self.rank, self.world)
+
+    def names(self, step: int) -> list[str]:
+        """Their numbers in the data set of codes."""
+        return [f"number {index}" for index in self.indices(step).tolist()]
+
     def batch(self, step: int) -> list[tuple[list[Tensor], Tensor]]:
         """Parts of (codes (B, H, W) up to this level, labels (B,))."""
-        config = self.config
-        indices = batch_indices(
-            len(self.codes), config.batch, self.seed, step, self.rank, self.world
-        )
         parts = []
-        for part in indices.chunk(config.accumulate):
+        for part in self.indices(step).chunk(self.config.accumulate):
             codes, labels = self.codes.batch(part)
             parts.append((codes[: self.level + 1], labels))
         return parts

@@ -1,0 +1,296 @@
+"""Speed of training: pictures a second, and the share of the machine's own matrix products.
+
+    python benchmarks/training.py
+
+The loop is the real one (`vqvae2.training.loop`) on the built-in pictures. Model FLOPs are those
+of convolutions and matrix products, forward and backward, as torch counts them; the peak is the
+best rate of large matrix products in the same process, before and after. Beside it the plain form:
+the same network, contiguous NCHW, Adam that is not fused, no loop around it. Each line is a
+process of its own, whose peak memory is shown. Prints tables and writes JSON.
+"""
+
+import json
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import tyro
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+
+from vqvae2.autoencoder import VQVAE
+from vqvae2.cli.display import console, table
+from vqvae2.codebook import Codebook, CodebookConfig
+from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.presets import find_preset
+from vqvae2.priors import Prior
+from vqvae2.training.config import TrainConfig
+from vqvae2.training.job import seed_weights
+from vqvae2.training.loop import new_state, train
+from vqvae2.training.stage1 import Stage1
+from vqvae2.training.stage2 import Stage2
+
+SIDES = {32: ("cifar10", 32), 64: ("images64", 16), 128: ("images128", 8), 256: ("images128", 2)}
+"""The preset and the batch for each side of the pictures."""
+
+VECTORS, CODES, SIZE = 262_144, 512, 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure training.
+
+    Arguments:
+        sides: Of pictures for the autoencoder: 32, 64, 128, 256.
+        seconds: Of training, for each.
+        parts: autoencoder, prior, quantiser, gpu.
+        out: JSON file.
+    """
+
+    sides: tuple[int, ...] = (32, 64, 256)
+    seconds: float = 10.0
+    parts: tuple[str, ...] = ("autoencoder", "prior", "quantiser", "gpu")
+    out: Path = Path("build/training.json")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line.
+
+    Arguments:
+        what: "autoencoder" or "prior".
+        side: of the pictures.
+        form: "ours" or "plain"; on a GPU also "bf16", "compiled" and both.
+        seconds: of training.
+        device: where.
+        batch: examples a step; 0 is the usual one.
+    """
+
+    what: str
+    side: int
+    form: str
+    seconds: float
+    device: str = "cpu"
+    batch: int = 0
+
+
+class CodeNoise:
+    """Codes at random, for speed alone."""
+
+    def __init__(self, grids: list[tuple[int, int]], num_codes: int, count: int) -> None:
+        self.levels = [torch.randint(num_codes, (count, *grid)) for grid in grids]
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, indices: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Some of them; labels are 0."""
+        return [level[indices] for level in self.levels], torch.zeros_like(indices)
+
+
+def measure(case: Case) -> dict[str, float]:
+    """Examples a second, FLOPs a second over the peak, peak memory in MiB."""
+    steps, batch = ours(case) if case.form != "plain" else plain(case)
+    # Counted without compiling, which the counter would keep from happening.
+    counted, _ = ours(replace(case, form="ours"))
+    next(counted)
+    with FlopCounterMode(display=False) as counter:
+        next(counted)
+    flops = counter.get_total_flops()
+    del counted
+    for _ in range(3):  # the first steps are slower
+        next(steps)
+    peak, done, begun = matrix_rate(case.device), 0, clock(case.device)
+    while (spent := clock(case.device) - begun) < case.seconds:
+        next(steps)
+        done += 1
+    peak = max(peak, matrix_rate(case.device))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if case.device == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    return {
+        "batch": batch,
+        "examples_a_second": done * batch / spent,
+        "gflops_an_example": flops / batch / 1e9,
+        "gflops_a_second": flops * done / spent / 1e9,
+        "peak_gflops_a_second": peak / 1e9,
+        "share_of_peak": flops * done / spent / peak,
+        "memory_mib": memory,
+    }
+
+
+def ours(case: Case) -> tuple[Iterator[Any], int]:
+    """The real loop, a step at a time."""
+    precision = "bf16" if "bf16" in case.form else "no"
+    accelerator = Accelerator(cpu=case.device == "cpu", mixed_precision=precision)
+    task = stage1(case) if case.what == "autoencoder" else stage2(case)
+    if "compiled" in case.form:
+        task.module.compile()
+    return train(task, new_state(task), accelerator), task.config.batch
+
+
+def stage1(case: Case) -> Stage1:
+    name, batch = SIDES.get(case.side, ("ffhq1024", 1))
+    batch = case.batch or batch
+    run = find_preset(name)()
+    data = DataConfig(size=case.side, synthetic_pictures=4 * batch, held_out_fraction=0.25)
+    seed_weights(0, "stage1")
+    model = VQVAE(run.autoencoder).to(case.device, memory_format=torch.channels_last)
+    config = replace(run.stage1.train, steps=1 << 30, batch=batch, accumulate=1)
+    stage = replace(run.stage1, train=config, continuous_steps=0)
+    return Stage1(model, open_pictures(data).train, stage, seed=0)
+
+
+def stage2(case: Case) -> Stage2:
+    run = find_preset("images64")()
+    batch = case.batch or 16
+    prior = Prior(run.priors[1], run.domain(1)).to(case.device)
+    codes = CodeNoise(run.grids(), run.autoencoder.num_codes, 4 * batch)
+    return Stage2(prior, 1, codes, TrainConfig(steps=1 << 30, batch=batch), seed=0)
+
+
+def plain(case: Case) -> tuple[Iterator[Any], int]:
+    """The same autoencoder as most people write its training."""
+    task = stage1(case)
+    model = task.module.to(memory_format=torch.contiguous_format).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False, fused=False)
+    images = task.pictures.batch(torch.arange(task.config.batch)).to(case.device).float() / 255
+    noise = torch.Generator().manual_seed(0)
+
+    def steps() -> Iterator[None]:
+        while True:
+            optimizer.zero_grad()
+            result = model(images.contiguous())
+            result.loss.backward()
+            optimizer.step()
+            model.update_codebooks(result.levels, noise)
+            yield
+
+    return steps(), task.config.batch
+
+
+def matrix_rate(device: str) -> float:
+    """Floating point operations a second of large matrix products, the best of several."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    best = 0.0
+    for side in (1024, 2048) if device == "cpu" else (4096, 8192):
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        a @ b
+        for _ in range(6):
+            begun = clock(device)
+            a @ b
+            best = max(best, 2 * side**3 / (clock(device) - begun))
+    return best
+
+
+def clock(device: str) -> float:
+    """Seconds, when all work of the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def search(form: str) -> dict[str, float]:
+    """Seconds of quantising and summing, and MiB beyond input and output."""
+    torch.manual_seed(0)
+    x = torch.randn(VECTORS // 4096, SIZE, 64, 64)
+    codebook = Codebook(CodebookConfig(num_codes=CODES, code_size=SIZE)).eval()
+    noise = torch.Generator().manual_seed(0)
+
+    def common() -> None:
+        """Distances of all to all, and one-hot rows times the vectors, in both directions."""
+        rows = x.movedim(1, -1).reshape(-1, SIZE)
+        squares = rows.square().sum(1, keepdim=True) + codebook.vectors.square().sum(1)
+        one_hot = F.one_hot((squares - 2 * rows @ codebook.vectors.T).argmin(1), CODES).float()
+        (one_hot @ codebook.vectors).view(-1, 64, 64, SIZE).movedim(-1, 1).contiguous()
+        one_hot.sum(0), one_hot.T @ rows
+
+    def own() -> None:
+        codebook.update(codebook(x), noise)
+
+    step: Callable[[], None] = common if form == "common" else own
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with torch.no_grad():
+        step()
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        took = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            step()
+            took.append(time.perf_counter() - begun)
+    # The vectors and the codes are what was asked for.
+    results = (x.numel() * 4 + VECTORS * 8) / 2**20
+    return {"seconds": min(took), "temporaries_mib": (after - before) / 1024 - results}
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def show(cases: list[Case]) -> dict[str, Any]:
+    found, rows = {}, []
+    for case in cases:
+        seen = apart(measure, case)
+        found[f"{case.what} {case.side} {case.form} {case.device}"] = seen
+        rows.append(
+            [case.what, str(case.side), case.form, f"{seen['batch']:.0f}",
+             f"{seen['examples_a_second']:,.1f}", f"{seen['gflops_an_example']:.2f}",
+             f"{seen['gflops_a_second']:,.0f} / {seen['peak_gflops_a_second']:,.0f}",
+             f"{seen['share_of_peak']:.2f}", f"{seen['memory_mib']:,.0f}"]
+        )  # fmt: skip
+    columns = ["what", "side", "form", "batch", "a second", "GFLOP each", "GFLOP/s / peak",
+               "share", "MiB"]  # fmt: skip
+    table("training", columns, rows)
+    return found
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    found: dict[str, Any] = {}
+    cases = [
+        Case("autoencoder", side, form, options.seconds)
+        for side in options.sides
+        for form in ("ours", "plain")
+        if "autoencoder" in options.parts
+    ]
+    if "prior" in options.parts:
+        cases.append(Case("prior", 64, "ours", options.seconds))
+    if cases:
+        found |= show(cases)
+    if "quantiser" in options.parts:
+        forms = {form: apart(search, form) for form in ("ours", "common")}
+        found["quantiser"] = forms
+        rows = [
+            [form, f"{1000 * seen['seconds']:.0f}", f"{seen['temporaries_mib']:.0f}"]
+            for form, seen in forms.items()
+        ]
+        table(f"quantiser, {VECTORS:,} x {CODES} x {SIZE}", ["form", "ms", "MiB beside"], rows)
+    if "gpu" in options.parts:
+        forms_gpu = ("ours", "bf16", "compiled", "bf16 compiled")
+        on_gpu = [
+            Case("autoencoder", side, form, options.seconds, "cuda", batch)
+            for side, batch in ((64, 512), (128, 128), (256, 64), (1024, 4))
+            for form in forms_gpu
+        ]
+        if torch.cuda.is_available():
+            found |= show(on_gpu)
+        else:
+            console.print(
+                "No GPU: there, the same table for pictures of 64, 128, 256 and 1024 (three "
+                "levels) in float32, bfloat16, compiled and both."
+            )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Files of strangers: what they must not be able to do (docs/security.md)."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import pictures, save_hub_classifier
+from test_sources import config
+
+from vqvae2.cli.display import console
+from vqvae2.cli.main import run
+from vqvae2.cli.sample import file_name
+from vqvae2.data.images import open_pictures
+from vqvae2.metrics.features import open_extractor
+from vqvae2.pipeline import Pipeline, PipelineConfig
+from vqvae2.sheets import png, to_pil
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
+
+
+def test_every_test_that_the_document_names_is_there():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    named = {word.strip("`,") for word in DOCUMENT.read_text().split() if "`test_" in word}
+    assert len(named) >= 8
+    for name in named:
+        assert f"def {name}(" in tests, name
+
+
+def test_a_model_of_the_hub_cannot_run_code(tmp_path):
+    """A config that asks for a class of its own, with code beside it that would leave a mark."""
+    save_hub_classifier(tmp_path / "net", "vit")
+    path, mark = tmp_path / "net" / "config.json", tmp_path / "mark"
+    told = json.loads(path.read_text())
+    told["model_type"] = "stranger"
+    told["auto_map"] = {
+        "AutoConfig": "code.StrangerConfig",
+        "AutoModelForImageClassification": "code.StrangerModel",
+    }
+    path.write_text(json.dumps(told))
+    (tmp_path / "net" / "code.py").write_text(f"open({str(mark)!r}, 'w').write('ran')\n")
+    with pytest.raises(ValueError, match="The hub gave no image classifier"):
+        open_extractor(f"hub:{tmp_path / 'net'}")
+    assert not mark.exists()
+
+
+def test_a_pipeline_fetches_weights_and_configs_alone(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    asked = {}
+
+    def fetch(name, **options):
+        asked.update(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(ValueError, match="is missing"):
+        Pipeline.from_pretrained("someone/model")
+    assert asked["allow_patterns"] == ["*.json", "*.safetensors"]
+
+
+def test_an_archive_writes_nothing_outside(tmp_path):
+    inside = tmp_path / "deep" / "data"
+    inside.mkdir(parents=True)
+    with tarfile.open(inside / "train.tar", "w") as archive:
+        for number, image in enumerate(pictures(6)):
+            for name in (f"../../escaped-{number}", f"/tmp/vqvae2-escaped-{number}"):
+                data = png(to_pil(image))
+                member = tarfile.TarInfo(f"{name}.png")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    data = open_pictures(config(inside / "train.tar", held_out_fraction=0.3))
+    assert len(data.train) + len(data.held_out) == 12
+    assert not list(tmp_path.rglob("*escaped*"))
+    assert not list(Path("/tmp").glob("vqvae2-escaped*"))
+
+
+def test_a_class_name_cannot_lead_out_of_the_folder():
+    names = ("../../x", "/etc/passwd", "a\0b", "", "cat")
+    pipeline = Pipeline(torch.nn.Identity(), PipelineConfig(image_size=8, class_names=names))
+    for label in range(len(names)):
+        name = file_name(pipeline, label)
+        assert name
+        assert Path(name).name == name
+        assert not set(name) & set("/\\\0.")
+
+
+def test_names_cannot_steer_the_terminal(capsys, tmp_path):
+    console.print("class \x1b[2J\x1b]0;title\x07 and \x9b31m", "\x08\x7f two\nlines\tkept")
+    said = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\x08", "\x7f"} & set(said)
+    assert "two\nlines" in said
+    assert run(["evaluate", str(tmp_path / "\x1b[31mno")]) == 2
+    assert "\x1b" not in capsys.readouterr().err
