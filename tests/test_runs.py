@@ -427,7 +427,8 @@ def test_a_loss_that_is_no_number_stops_before_it_is_saved(tmp_path):
     wild = replace(
         TRAIN, learning_rate=1e30, warmup_steps=0, clip_norm=1e30, log_every=7, save_every=3
     )
-    with pytest.raises(FloatingPointError, match=r"at step \d \(examples .* all 8 in .*\); the last"):
+    examples = r"at step \d \(examples .* all 8 in .*\); the last"
+    with pytest.raises(FloatingPointError, match=examples):
         train(tmp_path, replace(run, stage1=replace(run.stage1, train=wild)))
     assert checkpoint.steps_in(tmp_path / "checkpoints" / "stage1") == []
 
