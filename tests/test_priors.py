@@ -355,11 +355,31 @@ def test_every_parameter_receives_a_gradient(name, context):
     assert silent == []
 
 
-def test_attention_with_hardly_any_dropout_is_attention():
+@pytest.mark.parametrize("rows", [4, 5, 256], ids=lambda rows: f"{rows} rows at a time")
+def test_attention_with_hardly_any_dropout_is_attention(rows):
     torch.manual_seed(0)
     attention = CausalAttention(8, 2, dropout=1e-12).double()
-    x = torch.randn(2, 8, 3, 4).double()
-    torch.testing.assert_close(attention.train()(x), attention.eval()(x))
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64, requires_grad=True)
+    with mock.patch("vqvae2.nn.attention.QUERIES_AT_ONCE", rows):
+        dropped = attention.train()(x)
+    whole = attention.eval()(x)
+    torch.testing.assert_close(dropped, whole)
+    weights = torch.randn_like(whole)
+    gradients = [torch.autograd.grad((out * weights).sum(), x)[0] for out in (dropped, whole)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_attention_with_dropout_keeps_no_map_of_all_pairs_for_its_gradient():
+    attention, x = CausalAttention(8, 2, dropout=0.1), torch.randn(1, 8, 32, 32)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        attention(x)
+    assert max(kept) <= 3 * 8 * 1024
 
 
 def test_attention_logits_are_dropped_in_training_only():

@@ -13,8 +13,12 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vqvae2.nn.causal import Place
+
+QUERIES_AT_ONCE = 256
+"""Rows of logits that dropout holds at a time."""
 
 
 @dataclass
@@ -74,9 +78,24 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) 
     """
     if not dropout:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-    # Logits must exist to be dropped, N x N of them.
+    # Logits must exist to be dropped, but N x N of them never do: some rows at a time, against the
+    # keys that they see, and once more for the gradient.
+    count = queries.shape[2]
+    if count <= QUERIES_AT_ONCE:
+        return attend_rows(queries, keys, values, dropout)
+    rows = []
+    for first in range(0, count, QUERIES_AT_ONCE):
+        end = min(first + QUERIES_AT_ONCE, count)
+        part = queries[:, :, first:end], keys[:, :, :end], values[:, :, :end]
+        rows.append(checkpoint(attend_rows, *part, dropout, use_reentrant=False))
+    return torch.cat(rows, dim=2)
+
+
+def attend_rows(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Tensor:
+    """Attention of the last M of N positions, (B, heads, M, size), with dropout of its logits."""
     logits = queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5
-    future = logits.new_ones(logits.shape[2:], dtype=torch.bool).triu(1)
+    before = keys.shape[2] - queries.shape[2]
+    future = logits.new_ones(logits.shape[2:], dtype=torch.bool).triu(1 + before)
     logits = F.dropout(logits, dropout).masked_fill(future, float("-inf"))
     return logits.softmax(dim=3) @ values
 
