@@ -16,7 +16,7 @@ from vqvae2.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, read_json, to_dict, write_bytes
 from vqvae2.data.codes import describe, extract_shard, read_codes, shard_path, shards_of
 from vqvae2.data.images import DataConfig, open_pictures
-from vqvae2.data.order import batch_indices, spread
+from vqvae2.data.order import Shuffle, batch_indices, spread
 from vqvae2.likelihood import Draw
 from vqvae2.pipeline import Pipeline
 from vqvae2.presets import PRESETS
@@ -131,9 +131,9 @@ def test_order_and_noise_are_functions_of_seed_and_step():
 
 
 def test_ranks_share_the_joint_batch_and_every_epoch_sees_every_example_once():
-    whole = torch.cat([batch_indices(30, 8, 3, step) for step in range(15)])
+    whole = torch.cat([batch_indices(Shuffle(30), 8, 3, step) for step in range(15)])
     parts = [
-        torch.cat([batch_indices(30, 8, 3, step, rank, 2) for rank in range(2)])
+        torch.cat([batch_indices(Shuffle(30), 8, 3, step, rank, 2) for rank in range(2)])
         for step in range(15)
     ]
     assert torch.equal(whole, torch.cat(parts))
@@ -451,7 +451,7 @@ def test_a_step_that_is_no_number_stops_at_once_and_names_its_examples(tmp_path,
     rare = replace(TRAIN, log_every=100, save_every=100, validate_every=100)
     with pytest.raises(FloatingPointError, match="gradient_norm = nan at step 5") as raised:
         train(tmp_path, replace(run, stage1=replace(run.stage1, train=rare)))
-    indices = batch_indices(len(task_names), rare.batch, run.seed, 4)
+    indices = batch_indices(Shuffle(len(task_names)), rare.batch, run.seed, 4)
     assert task_names[int(indices[0])] in str(raised.value)
 
 

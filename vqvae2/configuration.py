@@ -167,3 +167,9 @@ def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
             f"{path} must hold {name} version {version}, got {found[0]} version {found[1]}."
         )
     return document
+
+
+def cache_folder() -> Path:
+    """Where fetched networks and features are kept: VQVAE2_CACHE, or a folder of the user's."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("VQVAE2_CACHE") or f"{base}/vqvae2")

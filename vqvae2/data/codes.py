@@ -23,7 +23,7 @@ from torch import Tensor
 from vqvae2.autoencoder import VQVAE
 from vqvae2.configuration import from_dict, to_dict, write_bytes
 from vqvae2.data.images import Pictures
-from vqvae2.data.order import at_once
+from vqvae2.data.order import Order, Shuffle, at_once
 from vqvae2.weights import fingerprint
 
 FORMAT, VERSION = "vqvae2-codes", 1
@@ -35,6 +35,10 @@ class Codes(Protocol):
 
     def __len__(self) -> int:
         """N."""
+
+    @property
+    def order(self) -> Order:
+        """The order in which an epoch takes them."""
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """Values (B, H, W, ...) int64 a level, coarsest first, and labels (B,)."""
@@ -75,6 +79,11 @@ class CodeData:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def order(self) -> Order:
+        """The order in which an epoch takes them."""
+        return Shuffle(len(self))
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """Codes (B, H, W) int64 a level, and labels (B,)."""

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from vqvae2.data.decode import UnreadablePicture
 from vqvae2.data.folders import folder_rows, list_pictures
+from vqvae2.data.order import Order, Shuffle
 from vqvae2.data.rows import Rows
 from vqvae2.data.sources import open_source, synthetic_rows
+from vqvae2.data.streamed import Streaming, open_streamed
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
@@ -37,12 +39,16 @@ class DataConfig:
     Arguments:
         source: A folder, Parquet file(s), WebDataset .tar shard(s) (a file, a folder of them or a
             glob), the name of a hub data set ("owner/name" or "owner/name:config"), or
-            "synthetic" for the built-in set.
+            "synthetic" for the built-in set. Shards elsewhere, "s3://..." or "https://...", are
+            streamed.
         size: Side of the square pictures, pixels.
         held_out_fraction: Share held out when the source brings no validation or test split.
         synthetic_pictures: Size of the built-in set, both splits together.
         seed: Of the held-out split and of the built-in set.
         memory_gib: Decoded pictures are kept in memory up to this size, else decoded on access.
+        stream: Read shards where they lie, some at a time, instead of converting them all first:
+            for more pictures than a disk or an hour can take.
+        window: Streamed pictures that are shuffled together; twice as many are held, encoded.
     """
 
     source: str = "synthetic"
@@ -51,6 +57,13 @@ class DataConfig:
     synthetic_pictures: int = 12_000
     seed: int = 0
     memory_gib: float = 4.0
+    stream: bool = False
+    window: int = 16_384
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether pictures are read where they lie."""
+        return self.stream or "://" in self.source
 
 
 TITLES = ("training pictures", "held-out pictures")
@@ -108,6 +121,16 @@ class Pictures:
         return len(self.names)
 
     @property
+    def order(self) -> Order:
+        """The order in which an epoch takes them."""
+        return self._rows.stream.order if self._rows.stream else Shuffle(len(self))
+
+    def expect(self, indices: Tensor) -> None:
+        """Tells what will be asked for, so that it can be on its way."""
+        if self._pixels is None and self._rows.stream is not None:
+            self._rows.stream.expect(indices.tolist())
+
+    @property
     def skipped(self) -> list[str]:
         """The names of the unreadable pictures found so far."""
         return list(self.reasons)
@@ -135,7 +158,8 @@ class Pictures:
         """
         rows = self._found
         digest = hashlib.sha256(f"vqvae2-pictures 1 {self.size} {rows.facts}\n".encode())
-        digest.update(json.dumps([self.class_names, rows.names, rows.lengths]).encode())
+        names = [] if rows.stream else rows.names
+        digest.update(json.dumps([self.class_names, names, rows.lengths]).encode())
         digest.update(rows.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -171,7 +195,8 @@ class Pictures:
 
     def _replacement(self, index: int) -> Tensor:
         """Returns the next readable picture of the same class, else the next of any class."""
-        others = (torch.arange(1, len(self)) + index) % len(self)
+        block = self._rows.stream.around(index) if self._rows.stream else range(len(self))
+        others = (torch.arange(1, len(block)) + index - block.start) % len(block) + block.start
         same = self.labels[others] == self.labels[index]
         for other in torch.cat([others[same], others[~same]]).tolist():
             picture = self._decode([other])[0]
@@ -220,24 +245,27 @@ def open_pictures(config: DataConfig, *, progress: Progress | None = None) -> Pi
     """
     splits, in_memory = _split(config)
     train, held_out = (
-        Pictures(rows, size=config.size, in_memory=in_memory, title=title, progress=progress)
-        for rows, title in zip(splits, TITLES, strict=True)
+        Pictures(rows, size=config.size, in_memory=kept, title=title, progress=progress)
+        for rows, title, kept in zip(splits, TITLES, in_memory, strict=True)
     )
     return PictureData(train=train, held_out=held_out, class_names=train.class_names)
 
 
 def open_held_out(config: DataConfig, *, progress: Progress | None = None) -> Pictures:
     """Opens the held-out split of `open_pictures` alone: the same pictures, less to decode."""
-    (_, rows), in_memory = _split(config)
+    (_, rows), (_, in_memory) = _split(config)
     return Pictures(
         rows, size=config.size, in_memory=in_memory, title=TITLES[1], progress=progress
     )
 
 
-def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], bool]:
-    """Returns what to train on and what to hold out, and whether both fit into memory."""
+def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], tuple[bool, bool]]:
+    """Returns what to train on and what to hold out, and which of them memory holds, decoded."""
     _check(config)
-    if config.source == "synthetic":
+    if config.is_streamed:
+        how = Streaming(config.size, config.window, config.held_out_fraction, config.seed)
+        train, held_out = open_streamed(config.source, how)
+    elif config.source == "synthetic":
         train, held_out = synthetic_rows(config.synthetic_pictures, config.size, config.seed), None
     else:
         train, held_out = open_source(config.source, config.size)
@@ -251,7 +279,9 @@ def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], bool]:
     if not train.class_names:
         held_out = held_out.without_labels()
     total = len(train.names) + len(held_out.names)
-    return (train, held_out), fits(total, config.size, config.memory_gib)
+    both = fits(total, config.size, config.memory_gib)
+    held = fits(len(held_out.names), config.size, config.memory_gib)
+    return (train, held_out), (False, held) if config.is_streamed else (both, both)
 
 
 def load_folder(
@@ -284,6 +314,8 @@ def _check(config: DataConfig) -> None:
             f"held_out_fraction must lie between 0 and 1, got {config.held_out_fraction}; "
             "0.1 holds out every tenth picture."
         )
+    if config.window < 1:
+        raise ValueError(f"window must be at least 1 picture, got {config.window}.")
     if not config.source:
         raise ValueError("source is empty; name a folder, a hub data set or 'synthetic'.")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vqvae2.configuration import write_bytes
-from vqvae2.metrics.features import Extractor, cache_folder
+from vqvae2.configuration import cache_folder, write_bytes
+from vqvae2.metrics.features import Extractor
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.inception_score import SPLITS, inception_score
 from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance

@@ -19,6 +19,9 @@ from vqvae2.sheets import to_float
 from vqvae2.training.config import Stage1Config, TrainConfig
 from vqvae2.training.loop import Loss
 
+STEPS_AHEAD = 32
+"""Where pictures are streamed, the blocks of so many steps later are on their way."""
+
 
 class Stage1:
     """The task of training `module` on `pictures`.
@@ -47,8 +50,8 @@ class Stage1:
 
     def indices(self, step: int) -> Tensor:
         """Which pictures this rank takes at `step`, (B,)."""
-        count, batch = len(self.pictures), self.config.batch
-        return batch_indices(count, batch, self.seed, step, self.rank, self.world)
+        order, batch = self.pictures.order, self.config.batch
+        return batch_indices(order, batch, self.seed, step, self.rank, self.world)
 
     def names(self, step: int) -> list[str]:
         """What those pictures are called."""
@@ -59,6 +62,8 @@ class Stage1:
         config, indices = self.config, self.indices(step)
         keep = self.kept_levels(step).chunk(self.world)[self.rank]
         images = self.pictures.batch(indices)
+        # After the batch: blocks in use are let go last.
+        self.pictures.expect(self.indices(step + STEPS_AHEAD))
         return list(
             zip(images.chunk(config.accumulate), keep.chunk(config.accumulate), strict=True)
         )

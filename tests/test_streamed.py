@@ -1,0 +1,277 @@
+"""Shards read where they lie, some blocks at a time."""
+
+import json
+import tarfile
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from noise_pictures import config, encoded, everything, noise
+from PIL import Image
+from test_runs import outcome, small_run, train
+
+from vqvae2.data import streamed
+from vqvae2.data.images import DataConfig, Pictures, open_pictures
+from vqvae2.data.order import BlockShuffle, batch_indices
+from vqvae2.data.synthetic import render
+from vqvae2.training.learn import Stopped
+
+streaming = partial(config, stream=True, window=8)
+
+
+def parquet(path: Path, seeds, labels=None, rows_a_group: int = 4) -> Path:
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as ImageFeature
+
+    files = [encoded(Image.fromarray(noise(16, seed))) for seed in seeds]
+    features = Features({"image": ImageFeature()})
+    columns = {"image": [{"bytes": file, "path": None} for file in files]}
+    if labels is not None:
+        columns["label"] = labels
+        features["label"] = ClassLabel(names=["cat", "dog", "emu"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Dataset.from_dict(columns, features=features).to_parquet(path, batch_size=rows_a_group)
+    return path
+
+
+def tar(path: Path, seeds, label=lambda seed: ("cls", str(seed % 3))) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for seed in seeds:
+            files = {"png": encoded(Image.fromarray(noise(16, seed))), "txt": b"a caption"}
+            if label is not None:
+                ending, text = label(seed)
+                files[ending] = text.encode()
+            for ending, data in files.items():
+                # A long name takes records of its own before the file's.
+                entry = tarfile.TarInfo(f"{'long/' * 30}{seed:03d}.{ending}")
+                entry.size = len(data)
+                archive.addfile(entry, BytesIO(data))
+    return path
+
+
+def expected(seeds) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(noise(16, seed)).permute(2, 0, 1) for seed in seeds])
+
+
+def seeds_of(pictures: Pictures, among: range) -> list[int]:
+    known = {seed: expected([seed])[0] for seed in among}
+    return [
+        next(seed for seed, picture in known.items() if torch.equal(found, picture))
+        for found in everything(pictures)
+    ]
+
+
+# The order
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    window=st.integers(1, 9),
+    seed=st.integers(0, 3),
+)
+def test_an_epoch_takes_every_example_once_and_opens_few_blocks_at_a_time(counts, window, seed):
+    order = BlockShuffle(tuple(counts), window)
+    examples = order.at(torch.arange(len(order)), seed, epoch=1)
+    assert examples.sort().values.tolist() == list(range(sum(counts)))
+    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    blocks = owners[examples].tolist()
+    for place in range(len(blocks)):
+        # A block is open from its first example to its last.
+        still = set(blocks[: place + 1]) & set(blocks[place:])
+        assert len(still) <= window
+
+
+def test_ranks_share_the_batches_of_blocks_too():
+    order = BlockShuffle((3, 5, 2, 7), 2)
+    joint = torch.cat([batch_indices(order, 4, 0, step) for step in range(9)])
+    assert joint[:17].sort().values.tolist() == list(range(17))
+    parts = [
+        torch.cat([batch_indices(order, 4, 0, step, rank, 2) for rank in range(2)])
+        for step in range(9)
+    ]
+    assert torch.equal(joint, torch.cat(parts))
+    assert not torch.equal(joint[:17], torch.cat([joint[17:34]]))
+
+
+# Shards
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_streamed_shards_hold_what_converted_ones_hold(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(streamed, "SAMPLES_A_BLOCK", 3)
+    for name, seeds in [
+        ("train-0", range(7)),
+        ("train-1", range(7, 12)),
+        ("val-0", range(12, 16)),
+    ]:
+        path = tmp_path / f"{name}.{kind}"
+        if kind == "tar":
+            tar(path, seeds)
+        else:
+            parquet(path, seeds, [seed % 3 for seed in seeds])
+    data = open_pictures(streaming(tmp_path))
+    assert torch.equal(everything(data.train), expected(range(12)))
+    assert torch.equal(everything(data.held_out), expected(range(12, 16)))
+    assert data.class_names == (("cat", "dog", "emu") if kind == "parquet" else ("0", "1", "2"))
+    assert data.train.labels.tolist() == [seed % 3 for seed in range(12)]
+    assert data.held_out.labels.tolist() == [seed % 3 for seed in range(12, 16)]
+    assert data.train.name(8) == f"train-1.{kind}#1"
+    assert len(data.train.order.counts) > 3
+
+
+def test_shards_far_away_are_streamed(tmp_path):
+    far = fsspec.filesystem("memory")
+    for name, seeds in [("train-0", range(5)), ("test-0", range(5, 9))]:
+        far.pipe(f"/bucket/{name}.tar", tar(tmp_path / f"{name}.tar", seeds).read_bytes())
+    for source in ("memory://bucket/*.tar", "memory://bucket"):
+        data = open_pictures(config(source))
+        assert torch.equal(everything(data.train), expected(range(5)))
+        assert torch.equal(everything(data.held_out), expected(range(5, 9)))
+
+
+def test_without_a_held_out_shard_whole_blocks_are_held_out_by_their_names(tmp_path):
+    path = parquet(tmp_path / "a.parquet", range(40), rows_a_group=4)
+    data = open_pictures(streaming(path, held_out_fraction=0.2))
+    held_out = seeds_of(data.held_out, range(40))
+    assert len(held_out) == 8
+    assert sorted(held_out + seeds_of(data.train, range(40))) == list(range(40))
+    assert all(first % 4 == 0 for first in held_out[::4])
+    other = open_pictures(streaming(path, held_out_fraction=0.2, seed=5))
+    assert seeds_of(other.held_out, range(40)) != held_out
+
+
+def test_no_more_than_two_windows_are_held(tmp_path, monkeypatch):
+    parquet(tmp_path / "train.parquet", range(48), rows_a_group=4)
+    parquet(tmp_path / "val.parquet", range(48, 52))
+    read = []
+    whole = streamed.read_rows
+    monkeypatch.setattr(streamed, "read_rows", lambda block: read.append(block) or whole(block))
+    data = open_pictures(streaming(tmp_path, window=8))
+    stream = data.train._rows.stream
+    read.clear()
+    for step in range(12):
+        indices = batch_indices(data.train.order, 4, 0, step)
+        data.train.batch(indices)
+        data.train.expect(batch_indices(data.train.order, 4, 0, step + 2))
+        assert len(stream._held) <= 4
+    # In order of an epoch every block is read once.
+    assert len(read) <= 12 + 4
+
+
+def test_a_tar_is_walked_through_once(tmp_path, monkeypatch):
+    tar(tmp_path / "train.tar", range(5))
+    tar(tmp_path / "val.tar", range(5, 8))
+    first = open_pictures(streaming(tmp_path))
+    monkeypatch.setattr(streamed, "walk_tar", None)
+    again = open_pictures(streaming(tmp_path))
+    assert torch.equal(everything(again.train), everything(first.train))
+    assert again.train.labels.tolist() == first.train.labels.tolist()
+
+
+def test_labels_of_a_tar_may_lie_in_json_or_be_left_out(tmp_path):
+    tar(tmp_path / "train.tar", range(4), as_json)
+    tar(tmp_path / "val.tar", range(4, 6), as_json)
+    data = open_pictures(streaming(tmp_path))
+    assert data.class_names == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 1, 0, 1]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    tar(plain / "train.tar", range(4), None)
+    tar(plain / "val.tar", range(4, 6), None)
+    assert open_pictures(streaming(plain)).class_names == ()
+
+
+def as_json(seed: int) -> tuple[str, str]:
+    return "json", json.dumps({"label": ["cat", "dog"][seed % 2]})
+
+
+def test_a_damaged_block_is_replaced_and_named(tmp_path):
+    path = parquet(tmp_path / "train.parquet", range(12), rows_a_group=4)
+    parquet(tmp_path / "val.parquet", range(12, 14))
+    import pyarrow.parquet as reader
+
+    group = reader.ParquetFile(path).metadata.row_group(1).column(0)
+    with path.open("r+b") as file:
+        file.seek(group.dictionary_page_offset or group.data_page_offset)
+        file.write(b"\xff" * group.total_compressed_size)
+    data = open_pictures(streaming(tmp_path))
+    with pytest.raises(ValueError, match="could be read"):
+        data.train.batch([5])
+    assert torch.equal(data.train.batch([1, 9]), expected([1, 9]))
+    assert data.train.skipped == [f"train.parquet#{n}" for n in (5, 6, 7, 4)]
+    assert "block cannot be read" in data.train.reasons["train.parquet#5"]
+
+
+def test_a_shard_that_goes_out_of_reach_ends_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "PAUSE", 0.0)
+    path = parquet(tmp_path / "train.parquet", range(12), rows_a_group=4)
+    parquet(tmp_path / "val.parquet", range(12, 14))
+    data = open_pictures(streaming(tmp_path))
+    path.rename(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"train.parquet is out of reach .* repeat the command"):
+        data.train.batch([11])
+    (tmp_path / "gone").rename(path)
+    assert torch.equal(data.train.batch([11]), expected([11]))
+
+
+def test_what_cannot_be_streamed_is_told_in_one_line(tmp_path):
+    single = parquet(tmp_path / "single" / "a.parquet", range(3))
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(b"no archive" * 100)
+    mixed = tmp_path / "mixed"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("no shard")
+    parquet(mixed / "train.parquet", range(3))
+    tar(mixed / "val.tar", range(3))
+    parquet(tmp_path / "none.parquet", range(8), [0, -1, 1, 2] * 2)
+    for source, message in [
+        (single, "holds a single block of 3 pictures"),
+        (broken, r"broken\.tar cannot be read as a shard"),
+        (mixed, r"one kind at a time; .* gives \.parquet and \.tar"),
+        (tmp_path / "mixe", r"no folder or file .*; did you mean .*mixed"),
+        (tmp_path / "empty", r"gives neither"),
+        (tmp_path / "none.parquet", r"2 of 8 pictures of .* have no label"),
+        ("nowhere://a/b.tar", "cannot be reached"),
+    ]:
+        with pytest.raises(ValueError, match=message) as caught:
+            open_pictures(streaming(source))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="window must be at least 1"):
+        open_pictures(streaming(single, window=0))
+
+
+# Training
+
+
+def shards_of_synthetic(folder: Path) -> Path:
+    folder.mkdir()
+    for name, first in [("train-0", 0), ("train-1", 40), ("val", 80)]:
+        rendered = render(torch.arange(first, first + 40), 16, seed=0)
+        with tarfile.open(folder / f"{name}.tar", "w") as archive:
+            for number, image in enumerate(rendered.images):
+                picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+                label = str(number % 12).encode()
+                for ending, data in [("png", encoded(picture)), ("cls", label)]:
+                    entry = tarfile.TarInfo(f"{number:03d}.{ending}")
+                    entry.size = len(data)
+                    archive.addfile(entry, BytesIO(data))
+    return folder
+
+
+def test_a_streamed_run_stopped_in_the_middle_of_a_shard_ends_bit_equal(tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "SAMPLES_A_BLOCK", 10)
+    source = str(shards_of_synthetic(tmp_path / "shards"))
+    data = DataConfig(source=source, size=16, stream=True, window=20)
+    run = replace(small_run(), data=data)
+    whole = outcome(train(tmp_path / "whole", run))
+    with pytest.raises(Stopped):
+        train(tmp_path / "parts", run, stop_after=5)
+    parts = outcome(train(tmp_path / "parts", run))
+    assert parts == whole
