@@ -4,8 +4,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "vqvae2"
 
 ORDER = [
-    "configuration", "randomness", "nn.residual", "nn.causal", "nn.attention", "likelihood",
-    "codebook", "autoencoder", "priors.domain", "priors.network", "priors.conditioning",
+    "configuration", "randomness", "ranks", "nn.residual", "nn.causal", "nn.attention",
+    "likelihood", "codebook", "autoencoder", "priors.domain", "priors.network",
+    "priors.conditioning",
     "priors.values", "priors.heads", "priors.stack", "priors.pixelcnn", "priors.gated_pixelcnn",
     "priors.row_lstm", "priors.diagonal_bilstm", "priors.pixelcnnpp", "priors.pixelsnail",
     "priors.transformer", "priors.prior", "priors", "graphs", "sampling", "pixels", "weights",

@@ -1,17 +1,23 @@
 """Two processes against one, over gloo, with the same joint batch."""
 
 import os
+import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from test_runs import small_run
+from conftest import save_network
+from PIL import ImageChops
+from test_runs import small_run, train
 from torch.nn.utils import parameters_to_vector
 
+from vqvae2.cli.main import run as run_command
 from vqvae2.codebook import Codebook, CodebookConfig
+from vqvae2.data.decode import decode_full
 from vqvae2.data.images import open_pictures
 from vqvae2.pipeline import Pipeline
 from vqvae2.training.job import Job, new_accelerator
@@ -93,3 +99,66 @@ def test_two_ranks_train_what_one_rank_trains(tmp_path):
     for a, b in zip((one.autoencoder, *one.priors), (two.autoencoder, *two.priors), strict=True):
         a, b = (parameters_to_vector(module.parameters()) for module in (a, b))
         assert (a - b).norm() < 1e-2 * a.norm()
+
+
+def command_on(rank: int, world: int, port: int, commands: list[list[str]]) -> None:
+    """Command lines, as one of `world` processes."""
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+    for command in commands:
+        assert run_command(command) == 0
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def test_two_ranks_draw_and_measure_what_one_rank_does(tmp_path):
+    run = small_run()
+    many = replace(run.data, synthetic_pictures=140, held_out_fraction=0.4)
+    train(tmp_path / "one", replace(run, data=many))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    network = tmp_path / "network.pt"
+    save_network(network, 12)
+    for world, name in [(1, "one"), (2, "two")]:
+        run = str(tmp_path / name)
+        score = ["--score.depth", "8", "--score.steps", "2", "--score.batch", "8"]
+        commands = [
+            ["sample", run, "--count", "3", "--classes", "0", "1", "2", "--device", "cpu"],
+            ["sample", run, "--count", "3", "--classes", "4", "5", "--keep", "0.5",
+             "--judge", str(network), "--out", f"{run}/best", "--device", "cpu"],
+            ["evaluate", run, "--samples", "48", "--keep", "1", "0.5", "--cas", "70", *score,
+             "--extractor", str(network), "--outside", f"{run}/samples", "--device", "cpu"],
+        ]  # fmt: skip
+        multiprocessing.spawn(command_on, (world, free_port(), commands), nprocs=world)
+    one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
+    for pattern, count in [("samples/*.png", 9), ("best/*.png", 6), ("*-sheet.png", 2)]:
+        pictures = {path.name: path for path in one.path.glob(pattern)}
+        assert len(pictures) == count
+        assert {path.name for path in two.path.glob(pattern)} == set(pictures)
+        for name, path in pictures.items():
+            pairs = (decode_full(p) for p in (path, two.path / path.relative_to(one.path)))
+            assert ImageChops.difference(*pairs).getbbox() is None, name
+    assert_alike(one.read_metrics(), two.read_metrics())
+
+
+def assert_alike(one: object, two: object, where: str = "") -> None:
+    """Equal but for rounding; folders may differ."""
+    if isinstance(one, dict):
+        names = [{name.replace("/two", "/one") for name in part} for part in (one, two)]
+        assert names[0] == names[1], where
+        for (name, value), other in zip(sorted(one.items()), sorted_values(two), strict=True):
+            assert_alike(value, other, f"{where}.{name}")
+    elif isinstance(one, list):
+        for place, (value, other) in enumerate(zip(one, two, strict=True)):
+            assert_alike(value, other, f"{where}[{place}]")
+    elif isinstance(one, float):
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-7), where
+    else:
+        assert one == two, where
+
+
+def sorted_values(values: dict[str, object]) -> list[object]:
+    return [value for _, value in sorted(values.items())]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.configuration import write_bytes
+from vqvae2.data.decode import decode_full, to_uint8_rgb
 from vqvae2.data.images import Pictures
 from vqvae2.data.order import at_once
 
@@ -47,6 +48,11 @@ def to_pil(image: Tensor) -> "Image":
 
     pixels = image if image.dtype == torch.uint8 else to_uint8(image)
     return Image.fromarray(pixels.cpu().expand(3, -1, -1).movedim(0, -1).contiguous().numpy())
+
+
+def read_png(path: Path) -> Tensor:
+    """A picture that `save_png` wrote, (3, H, W) in [0, 1]."""
+    return to_uint8_rgb(decode_full(path)).float() / 255
 
 
 def code_map(codes: Tensor, num_codes: int) -> Tensor:

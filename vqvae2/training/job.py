@@ -45,6 +45,7 @@ from vqvae2.pipeline import (
 from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator
+from vqvae2.ranks import Ranks
 from vqvae2.sheets import batches
 from vqvae2.training.config import Run
 from vqvae2.training.learn import Event, Learning, Stopped, learn, on_any_rank
@@ -75,6 +76,12 @@ class Job:
     data: PictureData
     accelerator: Any
     should_stop: Callable[[], bool] = lambda: False
+
+    @property
+    def ranks(self) -> Ranks:
+        """Those that train, as they share other work."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return Ranks(rank, world, str(self.accelerator.device))
 
     def train(self, stages: Callable[[str], bool] = lambda stage: True) -> Iterator[Event]:
         """Does all stages that are not done and that `stages` names."""
@@ -143,8 +150,8 @@ class Job:
 
         def measure(module: nn.Module) -> dict[str, float]:
             assert isinstance(module, VQVAE)
-            chosen = spread(len(held_out), task.config.validation_examples)
-            seen = measure_distortion(module, batches(held_out, chosen, device))
+            chosen = self.ranks.share(spread(len(held_out), task.config.validation_examples))
+            seen = measure_distortion(module, batches(held_out, chosen, device), self.ranks)
             return flat(distortion_figures(seen))
 
         def draw(module: nn.Module) -> "Image":
@@ -213,7 +220,7 @@ class Job:
 
         def measure(module: nn.Module) -> dict[str, float]:
             limit, batch = task.config.validation_examples, part_of(task)
-            nats = nats_per_code(prior_of(module), level, held_out, limit, batch)
+            nats = nats_per_code(prior_of(module), level, held_out, limit, batch, self.ranks)
             return {"nats_per_code": nats}
 
         def draw(module: nn.Module) -> "Image":
