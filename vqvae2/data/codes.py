@@ -24,6 +24,7 @@ from vqvae2.autoencoder import VQVAE
 from vqvae2.configuration import from_dict, to_dict, write_bytes
 from vqvae2.data.images import Pictures
 from vqvae2.data.order import Order, Shuffle, at_once
+from vqvae2.data.views import Views
 from vqvae2.weights import fingerprint
 
 FORMAT, VERSION = "vqvae2-codes", 1
@@ -92,7 +93,7 @@ class CodeData:
         return codes, self.labels[indices]
 
 
-def describe(autoencoder: VQVAE, pictures: Pictures) -> CodesInfo:
+def describe(autoencoder: VQVAE, pictures: Pictures | Views) -> CodesInfo:
     """What the shards of pictures will say of themselves."""
     return CodesInfo(
         autoencoder=fingerprint(autoencoder),
@@ -105,7 +106,7 @@ def describe(autoencoder: VQVAE, pictures: Pictures) -> CodesInfo:
 
 @torch.no_grad()
 def extract_shard(
-    autoencoder: VQVAE, pictures: Pictures, info: CodesInfo, path: Path, number: int
+    autoencoder: VQVAE, pictures: Pictures | Views, info: CodesInfo, path: Path, number: int
 ) -> Iterator[int]:
     """Encodes the pictures of one shard into `path`; yields how many of them are done.
 

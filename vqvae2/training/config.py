@@ -5,6 +5,7 @@ from typing import Literal
 
 from vqvae2.autoencoder import VQVAEConfig
 from vqvae2.data.images import DataConfig
+from vqvae2.data.views import ViewsConfig
 from vqvae2.likelihood import Draw
 from vqvae2.pixels import PixelsConfig
 from vqvae2.priors import Domain, PriorConfig
@@ -92,6 +93,7 @@ class Run:
         data: the pictures.
         autoencoder: the model of stage 1; `PixelsConfig` for a prior on the pictures themselves.
         stage1: how it is trained; None for pixels, where there is nothing to learn.
+        views: which views of a training picture become codes.
         priors: the models of stage 2, one a level, coarsest first.
         stage2: how they are trained, one a prior.
         draws: how each level is drawn, one a prior.
@@ -104,6 +106,7 @@ class Run:
     data: DataConfig
     autoencoder: VQVAEConfig | PixelsConfig
     stage1: Stage1Config | None
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     priors: tuple[PriorConfig, ...] = ()
     stage2: tuple[TrainConfig, ...] = ()
     draws: tuple[Draw, ...] = field(default_factory=tuple)
@@ -123,6 +126,9 @@ class Run:
             raise ValueError("A run has a stage 1 exactly if its autoencoder is to be learnt.")
         if self.stage1 is not None:
             self.stage1.train.check("stage1.train")
+        self.views.check()
+        if self.on_pixels and self.views.count > 1:
+            raise ValueError("Views become codes, and a run on pixels has none.")
         for level, train in enumerate(self.stage2):
             train.check(f"stage2.{level}")
         self.grids()

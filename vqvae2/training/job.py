@@ -31,6 +31,7 @@ from vqvae2.data.codes import (
 from vqvae2.data.images import PictureData, Pictures
 from vqvae2.data.order import spread
 from vqvae2.data.pixels import PixelData
+from vqvae2.data.views import Views
 from vqvae2.metrics.distortion import figures as distortion_figures
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import nats_per_code
@@ -82,6 +83,11 @@ class Job:
         """Those that train, as they share other work."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         return Ranks(rank, world, str(self.accelerator.device))
+
+    @property
+    def views(self) -> Views:
+        """The training pictures as they become codes."""
+        return Views(self.data.train, self.run.views, self.run.seed)
 
     def train(self, stages: Callable[[str], bool] = lambda stage: True) -> Iterator[Event]:
         """Does all stages that are not done and that `stages` names."""
@@ -171,11 +177,15 @@ class Job:
         if isinstance(autoencoder, Pixels):
             return
         autoencoder.to(self.accelerator.device)
-        for split, pictures in [("train", self.data.train), ("held_out", self.data.held_out)]:
+        splits: list[tuple[str, Pictures | Views]]
+        splits = [("train", self.views), ("held_out", self.data.held_out)]
+        for split, pictures in splits:
             yield from self._extract(autoencoder, pictures, split)
         self.accelerator.wait_for_everyone()
 
-    def _extract(self, autoencoder: VQVAE, pictures: Pictures, split: str) -> Iterator[Event]:
+    def _extract(
+        self, autoencoder: VQVAE, pictures: Pictures | Views, split: str
+    ) -> Iterator[Event]:
         """Ranks take a shard each, and look around for a stop after each."""
         info, folder = describe(autoencoder, pictures), self.folder.codes
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -240,6 +250,11 @@ class Job:
         if self.run.on_pixels:
             return PixelData(self.data.train), PixelData(self.data.held_out)
         train = read_codes(self.folder.codes, "train", known, num_levels)
+        if train.info.pictures != self.views.fingerprint():
+            raise ValueError(
+                f"The codes in {self.folder.codes} are of other views of the pictures; make them "
+                "again with `--stage codes`."
+            )
         return train, read_codes(self.folder.codes, "held_out", known)
 
     def _require(self, stage: str) -> None:

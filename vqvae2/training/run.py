@@ -67,6 +67,8 @@ class RunFolder:
         first, _, rest = name.partition(".")
         if name.endswith(".skip_not_finite"):
             return True  # it changes nothing of what was learnt
+        if first == "views":
+            return not any(self.begun(f"prior{level}") for level in range(len(self.read().priors)))
         if first in ("priors", "stage2"):
             return not self.begun(f"prior{rest.split('.')[0]}")
         return first == "draws" or name in ("data.source", "data.memory_gib")
