@@ -33,6 +33,9 @@ runs/demo/metrics.json: | $(VENV)/.installed
 faults: $(VENV)/.installed  ## kills, cut files, full disks: what becomes of a run
 	$(BIN)/python benchmarks/faults.py
 
+fuzz: $(VENV)/.installed  ## changed files of every kind: what readers do with them
+	$(BIN)/python benchmarks/fuzz.py
+
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -41,4 +44,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: help demo test check format bench faults clean
+.PHONY: help demo test check format bench faults fuzz clean

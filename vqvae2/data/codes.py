@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.configuration import from_dict, to_dict, write_bytes
+from vqvae2.data.decode import one_line
 from vqvae2.data.images import Pictures
 from vqvae2.data.order import Order, Shuffle, at_once
 from vqvae2.data.views import Views
@@ -188,12 +189,16 @@ def read_shard(path: Path, grids: Sequence[tuple[int, int]]) -> CodeData:
         table = parquet.read_table(
             path, columns=[*names, "label"], page_checksum_verification=True
         )
-    except (arrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:100]
+        info = read_info(path)
+        levels = [column(table, n).reshape(-1, *g) for n, g in zip(names, grids, strict=True)]
+        if any(level.size and level.max() >= info.num_codes for level in levels):
+            raise ValueError(f"a code is not below {info.num_codes}")
+        return CodeData(info, levels, torch.from_numpy(table["label"].to_numpy().copy()))
+    # What Arrow says, and what comes of columns of other types.
+    except (arrow.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
+        reason = one_line(error)[:100]
         message = f"{path} is damaged ({reason}); repeat `vqvae2 train` to extract it again."
         raise ValueError(message) from None
-    levels = [column(table, n).reshape(-1, *g) for n, g in zip(names, grids, strict=True)]
-    return CodeData(read_info(path), levels, torch.from_numpy(table["label"].to_numpy().copy()))
 
 
 def write_shard(
@@ -226,9 +231,11 @@ def read_info(path: Path) -> CodesInfo:
 
     try:
         header = json.loads((parquet.read_schema(path).metadata or {})[b"vqvae2"])
-    except (arrow.ArrowInvalid, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a shard of codes ({error}); remove it.") from None
-    if (header.pop("format"), header.pop("version")) != (FORMAT, VERSION):
+        found = header.pop("format"), header.pop("version")
+    except (arrow.ArrowException, KeyError, ValueError, OSError, AttributeError) as error:
+        reason = one_line(error)[:100]
+        raise ValueError(f"{path} is not a shard of codes ({reason}); remove it.") from None
+    if found != (FORMAT, VERSION):
         raise ValueError(f"{path} must hold {FORMAT} version {VERSION}; extract the codes again.")
     return from_dict(CodesInfo, header, str(path))
 

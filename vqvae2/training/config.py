@@ -1,14 +1,17 @@
 """What a run is: one frozen value, resolved before it starts and saved with it."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from vqvae2.autoencoder import VQVAEConfig
 from vqvae2.data.images import DataConfig
 from vqvae2.data.views import ViewsConfig
 from vqvae2.likelihood import Draw
+from vqvae2.pipeline import new_autoencoder
 from vqvae2.pixels import PixelsConfig
-from vqvae2.priors import Domain, PriorConfig
+from vqvae2.priors import Domain, Prior, PriorConfig
+from vqvae2.weights import sketch_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,10 @@ class Run:
         for level, train in enumerate(self.stage2):
             train.check(f"stage2.{level}")
         self.grids()
+        sketch_of(lambda: new_autoencoder(self.autoencoder), self.autoencoder, "autoencoder")
+        for level, config in enumerate(self.priors):
+            domain = self.domain(level)
+            sketch_of(partial(Prior, config, domain), config, f"priors.{level}")
 
     @property
     def on_pixels(self) -> bool:

@@ -109,9 +109,6 @@ class Job:
         self.run.check()
         for train in self.run.trainings().values():
             require_batch(len(self.data.train), train, self.accelerator.num_processes)
-        with torch.device("meta"):
-            for level, config in enumerate(self.run.priors):
-                Prior(config, self.run.domain(level))
         if self.accelerator.is_main_process:
             self.folder.sweep()
             self.folder.create(self.run, self._facts())
