@@ -18,7 +18,7 @@ ORDER = [
     "metrics.detection", "metrics.distortion", "metrics.likelihood", "metrics.classifier",
     "metrics.classification_score",
     "metrics.agreement", "metrics.probe", "training.config", "training.run",
-    "training.checkpoint", "training.loop", "training.stage1", "training.stage2",
+    "training.checkpoint", "training.loop", "training.speed", "training.stage1", "training.stage2",
     "training.previews", "training.learn", "training.job", "training.evaluate", "training.streams",
     "training.classification", "training.quality", "training.outside", "training.compare",
     "presets", "doctor", "report.plots", "report.words", "report.page", "report.report",

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from vqvae2.data.decode import decode_full
 from vqvae2.data.images import open_pictures
 from vqvae2.pipeline import Pipeline
 from vqvae2.training.job import Job, new_accelerator
+from vqvae2.training.learn import Stopped
 from vqvae2.training.run import RunFolder
 
 
@@ -67,7 +69,7 @@ def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
         torch.testing.assert_close(first[name], alone[name])
 
 
-def train_on(rank: int, world: int, port: int, folder: str) -> None:
+def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False) -> None:
     """A whole small run; with `world` 2 as one of two ranks."""
     torch.set_num_threads(1)
     if world > 1:
@@ -78,11 +80,17 @@ def train_on(rank: int, world: int, port: int, folder: str) -> None:
     run = small_run()
     # Dropout is each rank's own noise; without it the ranks do what one does.
     run = replace(run, priors=tuple(replace(config, dropout=0.0) for config in run.priors))
-    target = RunFolder(Path(folder))
-    job = Job(target, run, open_pictures(run.data), new_accelerator(run, target))
-    seen = {}
-    for event in job.train():
-        seen[event.stage] = event.done
+    if shard:
+        stage2 = tuple(replace(train, shard_optimizer=True) for train in run.stage2)
+        run = replace(run, stage2=stage2)
+    target, seen = RunFolder(Path(folder)), {}
+    asked = iter(range(1000))
+    # Half-way through the last prior everyone stops, and goes on.
+    for stops in (lambda: shard and next(asked) == 26, lambda: False):
+        job = Job(target, run, open_pictures(run.data), new_accelerator(run, target), stops)
+        with suppress(Stopped):
+            for event in job.train():
+                seen[event.stage] = event.done
     torch.save(seen, Path(folder) / f"seen-{rank}.pt")
     if world > 1:
         dist.destroy_process_group()
@@ -91,6 +99,11 @@ def train_on(rank: int, world: int, port: int, folder: str) -> None:
 def test_two_ranks_train_what_one_rank_trains(tmp_path):
     multiprocessing.spawn(train_on, (2, free_port(), str(tmp_path / "two")), nprocs=2)
     multiprocessing.spawn(train_on, (1, 0, str(tmp_path / "one")), nprocs=1)
+    sharded = (2, free_port(), str(tmp_path / "sharded"), True)
+    multiprocessing.spawn(train_on, sharded, nprocs=2)
+    for path in (tmp_path / "two" / "model").rglob("*.safetensors"):
+        same = tmp_path / "sharded" / path.relative_to(tmp_path / "two")
+        assert path.read_bytes() == same.read_bytes(), path
     for rank in range(2):
         assert torch.load(tmp_path / "two" / f"seen-{rank}.pt")["prior1"] == 10
     one, two = (Pipeline.load(tmp_path / name) for name in ("one", "two"))

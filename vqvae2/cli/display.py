@@ -108,15 +108,16 @@ class Monitor:
             self._print(self._line(event))
         name = f"codes {event.split}" if event.stage == "codes" else event.stage
         if event.total:
-            self.step(name, event.done, event.total, event.rate)
+            self.step(name, event.done, event.total, event.rate, event.share)
 
     def pictures(self, text: str, done: int, total: int) -> None:
         """Progress of reading or drawing pictures, as `open_pictures` tells it."""
         self.step(text, done, total, 0.0)
 
-    def step(self, name: str, done: int, total: int, rate: float) -> None:
+    def step(self, name: str, done: int, total: int, rate: float, share: float = 0.0) -> None:
         """Moves the bar `name`."""
         speed, now = f"{rate:,.0f} pictures/s" if rate else "", time.monotonic()
+        speed += f", {share:.0%} of the peak" * (share > 0)
         if name not in self.done or done < self.done[name]:
             # The first time, or the same work on something else.
             self.since[name] = (now, done)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vqvae2.configuration import write_bytes
@@ -117,7 +118,16 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state by name; its settings come from the config."""
+    """An optimizer's state by name; its settings come from the config.
+
+    Where ranks keep a part each, the first has it all; every rank calls this.
+    """
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    if isinstance(optimizer, ZeroRedundancyOptimizer):
+        optimizer.consolidate_state_dict(to=0)
+        if dist.get_rank():
+            return {}
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{key}": value
@@ -135,7 +145,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         if kind == "optimizer":
             index, _, key = rest.partition(".")
             state.setdefault(int(index), {})[key] = like(tensor, parameters[int(index)])
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    groups, first = [], 0
+    for group in optimizer.param_groups:
+        numbers = list(range(first, first + len(group["params"])))
+        groups.append({**group, "params": numbers})
+        first += len(numbers)
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:

@@ -28,6 +28,11 @@ class TrainConfig:
         clip_norm: gradients are scaled down to this norm.
         skip_not_finite: so many steps of a stage may have a gradient that is no number; they are
             left out, for which every step waits for its gradient. 0 stops at the first.
+        compile: the model is compiled (`torch.compile`): minutes once, then faster steps on a GPU.
+        recompute: what layers hold for their gradient is computed again instead of kept: less
+            memory for about a third more time.
+        shard_optimizer: each rank keeps a part of Adam's state: 8 bytes a parameter over all
+            ranks instead of on each.
         average_decay: of the moving average of the weights that is kept, measured and saved.
         validate_every: steps between looks at held-out examples.
         validation_examples: held-out examples a look, at most.
@@ -43,6 +48,9 @@ class TrainConfig:
     cooldown: float = 0.3
     clip_norm: float = 1.0
     skip_not_finite: int = 0
+    compile: bool = False
+    recompute: bool = False
+    shard_optimizer: bool = False
     average_decay: float = 0.98
     validate_every: int = 500
     validation_examples: int = 1000

@@ -19,6 +19,7 @@ from vqvae2.training import checkpoint
 from vqvae2.training.config import TrainConfig
 from vqvae2.training.loop import Progress, State, Task, new_state, train
 from vqvae2.training.run import Log, RunFolder
+from vqvae2.training.speed import measure_speed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +39,7 @@ class Event:
         figures: of the training step or the held-out set, if any were taken.
         split: whose figures.
         rate: examples a second.
+        share: of the machine's rate of matrix products, that they reach.
         text: a sentence for the user.
     """
 
@@ -47,6 +49,7 @@ class Event:
     figures: Mapping[str, float] = field(default_factory=dict)
     split: str = "train"
     rate: float = 0.0
+    share: float = 0.0
     text: str = ""
 
 
@@ -116,8 +119,9 @@ class Keeper:
 
     def save(self, state: State) -> None:
         """Keeps the whole state."""
+        tensors = state.tensors()  # on every rank, which may each have a part
         if self.accelerator.is_main_process:
-            checkpoint.save(self.states, state.step, state.tensors(), state.notes)
+            checkpoint.save(self.states, state.step, tensors, state.notes)
 
     def keep_best(self, state: State, value: float) -> None:
         """Keeps the averaged weights if no earlier look at held-out examples was better."""
@@ -145,14 +149,20 @@ class Keeper:
             return average, f"{error}; using the weights of step {saved.step} instead."
 
     def write(
-        self, step: int, split: str, figures: Mapping[str, float], rate: float = 0.0
+        self,
+        step: int,
+        split: str,
+        figures: Mapping[str, float],
+        rate: float = 0.0,
+        share: float = 0.0,
     ) -> None:
         """Adds a line to the log and to the trackers."""
         if not self.accelerator.is_main_process:
             return
         self.log.write(step, split, figures)
         if rate:
-            self.log.write_timing(step, {"examples_per_second": rate})
+            timing = {"examples_per_second": rate, "share_of_peak": share}
+            self.log.write_timing(step, timing)
         named = {f"{self.learning.stage}/{split}/{n}": v for n, v in figures.items()}
         self.accelerator.log(named, self.learning.steps_before + step)
 
@@ -184,6 +194,7 @@ def learn(
     keeper = Keeper(folder, learning, accelerator)
     state, texts = keeper.resume()
     yield from (Event(stage, text=text) for text in texts)
+    speed = measure_speed(learning.task, state.step, accelerator)
     clock, watch = Clock(config.batch), Watch(learning, keeper.list_examples)
     for progress in train(learning.task, state, accelerator):
         clock.steps += 1
@@ -197,8 +208,9 @@ def learn(
         elif due.figures:
             figures = over_ranks(progress.figures, accelerator)
         if due.log and figures:
-            keeper.write(state.step, "train", figures, clock.rate())
-        yield Event(stage, state.step, config.steps, figures, rate=clock.rate())
+            keeper.write(state.step, "train", figures, clock.rate(), speed.share(clock.rate()))
+        rate = clock.rate()
+        yield Event(stage, state.step, config.steps, figures, rate=rate, share=speed.share(rate))
         clock.pause()
         if due.validate:
             held_out = learning.measure(state.average)

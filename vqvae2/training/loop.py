@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
+from vqvae2.codebook import is_distributed
 from vqvae2.training import checkpoint
 from vqvae2.training.config import TrainConfig
 
@@ -109,12 +112,19 @@ class Progress:
 
 def new_state(task: Task) -> State:
     """The state before the first step."""
-    module = task.module
-    optimizer = torch.optim.Adam(
-        module.parameters(), lr=task.config.learning_rate, fused=True, betas=(0.9, 0.999)
-    )
+    module, optimizer = task.module, new_optimizer(task.module, task.config)
     average = copy.deepcopy(module).requires_grad_(False).eval()
     return State(module, average, optimizer, 0, {})
+
+
+def new_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam; with `shard_optimizer` each of several ranks keeps a part of its state."""
+    parameters, rate, betas = module.parameters(), config.learning_rate, (0.9, 0.999)
+    if not (config.shard_optimizer and is_distributed()):
+        return torch.optim.Adam(parameters, lr=rate, fused=True, betas=betas)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=rate, fused=True, betas=betas)
 
 
 def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
@@ -123,7 +133,12 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
     Arguments:
         accelerator: an `accelerate.Accelerator`; its process count, device and precision are used.
     """
-    config, module = task.config, distributed(state.module, accelerator)
+    config = task.config
+    if config.recompute:
+        recompute_layers(state.module)
+    if config.compile:
+        state.module.compile()
+    module = distributed(state.module, accelerator)
     parameters = list(state.module.parameters())
     state.module.train()
     with ThreadPoolExecutor(1) as ahead:
@@ -164,6 +179,16 @@ def may_skip(state: State, config: TrainConfig, norm: Tensor) -> bool:
         return False
     state.notes["skipped"] = skipped + 1
     return True
+
+
+def recompute_layers(module: nn.Module) -> None:
+    """Makes the layers in the module's lists compute again what their gradients need."""
+    for child in module.children():
+        if not isinstance(child, nn.ModuleList):
+            recompute_layers(child)
+            continue
+        for layer in child:
+            layer.forward = partial(checkpoint_layer, layer.forward, use_reentrant=False)
 
 
 def distributed(module: nn.Module, accelerator: Any) -> nn.Module:

@@ -65,8 +65,8 @@ class RunFolder:
     def _may_change(self, name: str) -> bool:
         """Whether a field of the config can change without changing what was begun."""
         first, _, rest = name.partition(".")
-        if name.endswith(".skip_not_finite"):
-            return True  # it changes nothing of what was learnt
+        if name.endswith((".skip_not_finite", ".recompute", ".shard_optimizer")):
+            return True  # they change nothing of what was learnt
         if first == "views":
             return not any(self.begun(f"prior{level}") for level in range(len(self.read().priors)))
         if first in ("priors", "stage2"):
