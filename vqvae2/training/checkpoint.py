@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -122,10 +123,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
     Where ranks keep a part each, the first has it all; every rank calls this.
     """
-    from torch.distributed.optim import ZeroRedundancyOptimizer
-
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
-        optimizer.consolidate_state_dict(to=0)
+    if not isinstance(optimizer, torch.optim.Adam):
+        cast(Any, optimizer).consolidate_state_dict(to=0)  # a ZeroRedundancyOptimizer
         if dist.get_rank():
             return {}
     state = optimizer.state_dict()["state"]

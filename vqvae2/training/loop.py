@@ -122,7 +122,10 @@ def new_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     parameters, rate, betas = module.parameters(), config.learning_rate, (0.9, 0.999)
     if not (config.shard_optimizer and is_distributed()):
         return torch.optim.Adam(parameters, lr=rate, fused=True, betas=betas)
-    from torch.distributed.optim import ZeroRedundancyOptimizer
+    with warnings.catch_warnings():
+        # Importing it compiles scripts, which torch itself calls deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch.distributed.optim import ZeroRedundancyOptimizer
 
     return ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=rate, fused=True, betas=betas)
 
