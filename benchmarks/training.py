@@ -11,7 +11,6 @@ process of its own, whose peak memory is shown. Prints tables and writes JSON.
 
 import json
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator
-from torch.utils.flop_counter import FlopCounterMode
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.display import console, table
@@ -33,6 +31,7 @@ from vqvae2.priors import Prior
 from vqvae2.training.config import TrainConfig
 from vqvae2.training.job import seed_weights
 from vqvae2.training.loop import new_state, train
+from vqvae2.training.speed import matrix_rate, measure_speed
 from vqvae2.training.stage1 import Stage1
 from vqvae2.training.stage2 import Stage2
 
@@ -98,21 +97,20 @@ class CodeNoise:
 def measure(case: Case) -> dict[str, float]:
     """Examples a second, FLOPs a second over the peak, peak memory in MiB."""
     steps, batch = ours(case) if case.form != "plain" else plain(case)
-    # Counted without compiling, which the counter would keep from happening.
-    counted, _ = ours(replace(case, form="ours"))
-    next(counted)
-    with FlopCounterMode(display=False) as counter:
-        next(counted)
-    flops = counter.get_total_flops()
-    del counted
+    dtype = torch.bfloat16 if "bf16" in case.form else torch.float32
+    task = stage1(case) if case.what == "autoencoder" else stage2(case)
+    accelerator = Accelerator(cpu=case.device == "cpu")
+    flops = batch * measure_speed(task, 1, accelerator).flops
+    del task
     for _ in range(3):  # the first steps are slower
         next(steps)
-    peak, done, begun = matrix_rate(case.device), 0, clock(case.device)
+    matrix_rate.cache_clear()
+    peak, done, begun = matrix_rate(case.device, dtype), 0, clock(case.device)
     while (spent := clock(case.device) - begun) < case.seconds:
         next(steps)
         done += 1
-    peak = max(peak, matrix_rate(case.device))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    matrix_rate.cache_clear()
+    peak, memory = max(peak, matrix_rate(case.device, dtype)), peak_mib()
     if case.device == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
     return {
@@ -176,18 +174,10 @@ def plain(case: Case) -> tuple[Iterator[Any], int]:
     return steps(), task.config.batch
 
 
-def matrix_rate(device: str) -> float:
-    """Floating point operations a second of large matrix products, the best of several."""
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    best = 0.0
-    for side in (1024, 2048) if device == "cpu" else (4096, 8192):
-        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        a @ b
-        for _ in range(6):
-            begun = clock(device)
-            a @ b
-            best = max(best, 2 * side**3 / (clock(device) - begun))
-    return best
+def peak_mib() -> float:
+    """MiB of this process at its peak; unlike `ru_maxrss` without those of who started it."""
+    status = Path("/proc/self/status").read_text().split()
+    return float(status[status.index("VmHWM:") + 1]) / 1024
 
 
 def clock(device: str) -> float:
@@ -216,10 +206,10 @@ def search(form: str) -> dict[str, float]:
         codebook.update(codebook(x), noise)
 
     step: Callable[[], None] = common if form == "common" else own
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     with torch.no_grad():
         step()
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        after = peak_mib()
         took = []
         for _ in range(5):
             begun = time.perf_counter()
@@ -227,7 +217,7 @@ def search(form: str) -> dict[str, float]:
             took.append(time.perf_counter() - begun)
     # The vectors and the codes are what was asked for.
     results = (x.numel() * 4 + VECTORS * 8) / 2**20
-    return {"seconds": min(took), "temporaries_mib": (after - before) / 1024 - results}
+    return {"seconds": min(took), "temporaries_mib": after - before - results}
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
