@@ -14,7 +14,16 @@ from conftest import FACTORS, small_autoencoder, small_config
 
 from vqvae2.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, read_json, to_dict, write_bytes
-from vqvae2.data.codes import describe, extract_shard, read_codes, shard_path, shards_of
+from vqvae2.data.codes import (
+    CodeData,
+    ShardedCodes,
+    describe,
+    extract_shard,
+    open_codes,
+    read_codes,
+    shard_path,
+    shards_of,
+)
 from vqvae2.data.images import DataConfig, open_pictures
 from vqvae2.data.order import Shuffle, batch_indices, spread
 from vqvae2.likelihood import Draw
@@ -293,6 +302,34 @@ def test_a_shard_is_the_same_whoever_makes_it(tmp_path, monkeypatch):
         files.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert len(files[0]) == -(-len(pictures) // 8)
     assert files[0] == files[1]
+
+
+def test_codes_by_shards_are_those_in_memory(tmp_path, monkeypatch):
+    import vqvae2.data.codes as module
+
+    monkeypatch.setattr(module, "PICTURES_A_SHARD", 8)
+    monkeypatch.setattr(module, "SHARDS_OPEN", 2)
+    folder = train(tmp_path / "held", small_run())
+    known = fingerprint(Pipeline.load(folder.path).autoencoder)
+    held = open_codes(folder.codes, "train", known, 2)
+    monkeypatch.setattr(module, "HELD_BYTES", 0)
+    sharded = open_codes(folder.codes, "train", known, 2)
+    assert (type(held), type(sharded)) == (CodeData, ShardedCodes)
+    assert len(sharded) == len(held) > 5 * 8
+    chosen = torch.tensor([41, 0, 9, 9, 30])
+    (one, two), labels = sharded.batch(chosen)
+    (first, second), truth = held.batch(chosen)
+    assert all(torch.equal(a, b) for a, b in [(one, first), (two, second), (labels, truth)])
+    everything = sharded.order.at(torch.arange(len(sharded)), seed=0, epoch=0)
+    for part in everything.split(4):
+        sharded.batch(part)
+        assert sharded._read.cache_info().currsize <= 4
+    # Read in that order no shard is read twice.
+    assert sharded._read.cache_info().misses <= 6 + 5
+    with pytest.raises(Stopped):
+        train(tmp_path / "parts", small_run(), stop_after=17)
+    parts = train(tmp_path / "parts", small_run())
+    assert outcome(parts) == outcome(train(tmp_path / "whole", small_run()))
 
 
 def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 
 import vqvae2
 from vqvae2.autoencoder import VQVAE
-from vqvae2.data.codes import Codes, read_codes
+from vqvae2.data.codes import Codes, open_codes
 from vqvae2.data.images import Pictures, open_held_out, open_pictures
 from vqvae2.data.order import spread
 from vqvae2.data.pixels import PixelData
@@ -96,8 +96,8 @@ def splits(folder: RunFolder, run: Run, pipeline: Pipeline) -> tuple[Codes, Code
         data = open_pictures(run.data)
         return PixelData(data.train), PixelData(data.held_out)
     known = fingerprint(pipeline.autoencoder)
-    train = read_codes(folder.codes, "train", known)
-    return train, read_codes(folder.codes, "held_out", known)
+    train = open_codes(folder.codes, "train", known)
+    return train, open_codes(folder.codes, "held_out", known)
 
 
 def provenance(run: Run, pipeline: Pipeline, held_out: Pictures, count: int) -> dict[str, Any]:

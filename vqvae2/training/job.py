@@ -22,7 +22,7 @@ from vqvae2.data.codes import (
     Codes,
     describe,
     extract_shard,
-    read_codes,
+    open_codes,
     remove_other_shards,
     shard_path,
     shard_range,
@@ -246,13 +246,13 @@ class Job:
         """What a prior learns from and is measured on: codes, or the pictures themselves."""
         if self.run.on_pixels:
             return PixelData(self.data.train), PixelData(self.data.held_out)
-        train = read_codes(self.folder.codes, "train", known, num_levels)
+        train = open_codes(self.folder.codes, "train", known, num_levels)
         if train.info.pictures != self.views.fingerprint():
             raise ValueError(
                 f"The codes in {self.folder.codes} are of other views of the pictures; make them "
                 "again with `--stage codes`."
             )
-        return train, read_codes(self.folder.codes, "held_out", known)
+        return train, open_codes(self.folder.codes, "held_out", known)
 
     def _require(self, stage: str) -> None:
         if not self.folder.done(stage):
