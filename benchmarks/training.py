@@ -11,6 +11,8 @@ process of its own, whose peak memory is shown. Prints tables and writes JSON.
 
 import json
 import multiprocessing
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.display import console, table
 from vqvae2.codebook import Codebook, CodebookConfig
 from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.order import Shuffle
 from vqvae2.presets import find_preset
 from vqvae2.priors import Prior
 from vqvae2.training.config import TrainConfig
@@ -48,13 +51,13 @@ class Options:
     Arguments:
         sides: Of pictures for the autoencoder: 32, 64, 128, 256.
         seconds: Of training, for each.
-        parts: autoencoder, prior, quantiser, gpu.
+        parts: autoencoder, prior, quantiser, ranks, gpu.
         out: JSON file.
     """
 
     sides: tuple[int, ...] = (32, 64, 256)
     seconds: float = 10.0
-    parts: tuple[str, ...] = ("autoencoder", "prior", "quantiser", "gpu")
+    parts: tuple[str, ...] = ("autoencoder", "prior", "quantiser", "ranks", "gpu")
     out: Path = Path("build/training.json")
 
 
@@ -84,7 +87,7 @@ class CodeNoise:
 
     def __init__(self, grids: list[tuple[int, int]], num_codes: int, count: int) -> None:
         self.levels = [torch.randint(num_codes, (count, *grid)) for grid in grids]
-        self.count = count
+        self.count, self.order = count, Shuffle(count)
 
     def __len__(self) -> int:
         return self.count
@@ -220,6 +223,71 @@ def search(form: str) -> dict[str, float]:
     return {"seconds": min(took), "temporaries_mib": after - before - results}
 
 
+def pace(what: str, side: int, seconds: float, threads: int) -> float:
+    """Examples a second of the real loop, of all ranks together."""
+    torch.set_num_threads(threads)
+    accelerator = Accelerator(cpu=True)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    case = Case(what, side, "ours", seconds)
+    task: Stage1 | Stage2 = stage1(case) if what == "autoencoder" else stage2(case)
+    task.rank, task.world = rank, world
+    steps = train(task, new_state(task), accelerator)
+    for _ in range(3):
+        next(steps)
+    # As many steps on every rank: they wait for one another.
+    begun = time.perf_counter()
+    next(steps)
+    each = torch.tensor(time.perf_counter() - begun)
+    count = int(max(5.0, seconds / float(accelerator.reduce(each, "mean"))))
+    begun = time.perf_counter()
+    for _ in range(count):
+        next(steps)
+    return count * task.config.batch / (time.perf_counter() - begun)
+
+
+def one_of_two(rank: int, port: int, results: Any, case: tuple[str, int, float]) -> None:
+    """`pace` as one of two ranks, a thread each."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    results.put(pace(*case, threads=1))
+
+
+def ranks_pace(case: tuple[str, int, float]) -> float:
+    """Examples a second of two ranks on one joint batch."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    ranks = [
+        context.Process(target=one_of_two, args=(rank, port, results, case)) for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    paces = [results.get() for _ in ranks]
+    for process in ranks:
+        process.join()
+    return min(paces)
+
+
+def show_ranks(seconds: float) -> dict[str, Any]:
+    """Two ranks beside one process of one thread, and of two."""
+    found, rows = {}, []
+    for what, side in (("autoencoder", 64), ("prior", 64)):
+        one, two = (apart(pace, what, side, seconds, threads) for threads in (1, 2))
+        both = ranks_pace((what, side, seconds))
+        found[what] = {"one_thread": one, "two_threads": two, "two_ranks": both}
+        rows.append(
+            [what, f"{one:,.1f}", f"{two:,.1f}", f"{both:,.1f}", f"{both / one:.2f}",
+             f"{both / two:.2f}"]
+        )  # fmt: skip
+    columns = ["what", "1 thread", "2 threads", "2 ranks", "over 1 thread", "over 2"]
+    table("examples a second of the same joint batch", columns, rows)
+    return {"ranks": found}
+
+
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of a function in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -264,6 +332,8 @@ def main() -> None:
             for form, seen in forms.items()
         ]
         table(f"quantiser, {VECTORS:,} x {CODES} x {SIZE}", ["form", "ms", "MiB beside"], rows)
+    if "ranks" in options.parts:
+        found |= show_ranks(options.seconds)
     if "gpu" in options.parts:
         forms_gpu = ("ours", "bf16", "compiled", "bf16 compiled")
         on_gpu = [
