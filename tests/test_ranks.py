@@ -6,24 +6,34 @@ import socket
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from accelerate import Accelerator
 from conftest import save_network
 from PIL import ImageChops
 from test_runs import small_run, train
 from torch.nn.utils import parameters_to_vector
 
+from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.main import run as run_command
 from vqvae2.codebook import Codebook, CodebookConfig
+from vqvae2.data.codes import CodeData, CodesInfo
 from vqvae2.data.decode import decode_full
 from vqvae2.data.images import open_pictures
 from vqvae2.pipeline import Pipeline
-from vqvae2.training.job import Job, new_accelerator
-from vqvae2.training.learn import Stopped
+from vqvae2.priors import Prior
+from vqvae2.training.config import Stage1Config, TrainConfig
+from vqvae2.training.job import Job, new_accelerator, seed_weights
+from vqvae2.training.learn import Stopped, require_agreement
+from vqvae2.training.loop import new_state
+from vqvae2.training.loop import train as train_loop
 from vqvae2.training.run import RunFolder
+from vqvae2.training.stage1 import Stage1
+from vqvae2.training.stage2 import Stage2
 
 
 def free_port() -> int:
@@ -175,3 +185,72 @@ def assert_alike(one: object, two: object, where: str = "") -> None:
 
 def sorted_values(values: dict[str, object]) -> list[object]:
     return [value for _, value in sorted(values.items())]
+
+
+def disagree(rank: int, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    accelerator = Accelerator(cpu=True)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    for parameter in module.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    require_agreement(module, accelerator)
+    if rank:
+        module[1].bias.data[0] = 0.1000001
+    with pytest.raises(ValueError, match=r"come apart: 1.bias and 0 more tensors"):
+        require_agreement(module, accelerator)
+    dist.destroy_process_group()
+
+
+def test_ranks_that_have_come_apart_are_told():
+    multiprocessing.spawn(disagree, (free_port(),), nprocs=2)
+
+
+def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
+    """Both stages in float64 through the real loop; with `world` 2 as one of two ranks."""
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+    run = small_run()
+    pictures = open_pictures(run.data).train
+    steps = TrainConfig(steps=50, batch=8, warmup_steps=2)
+    ranks = {"rank": rank, "world": world}
+    seed_weights(0, "ranks")
+    autoencoder = VQVAE(run.autoencoder).double()
+    prior = Prior(replace(run.priors[1], dropout=0.0), run.domain(1)).double()
+    stage1 = Stage1Config(train=steps, continuous_steps=5, level_dropout=0.25)
+    with mock.patch("vqvae2.training.stage1.to_float", lambda images: images.double() / 255):
+        learnt = after(Stage1(autoencoder, pictures, stage1, seed=0, **ranks))
+    numbers = torch.Generator().manual_seed(0)
+    maps = [torch.randint(24, (40, *grid), generator=numbers).numpy() for grid in run.grids()]
+    info = CodesInfo(
+        autoencoder="", pictures="", num_codes=24, grids=tuple(run.grids()), num_pictures=40
+    )
+    codes = CodeData(info, maps, torch.arange(40) % 12)
+    learnt |= after(Stage2(prior, 1, codes, steps, seed=0, **ranks))
+    torch.save(learnt, Path(folder) / f"{world}-{rank}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def after(task: Stage1 | Stage2) -> dict[str, torch.Tensor]:
+    """All weights and codebooks after the task's steps."""
+    for _ in train_loop(task, new_state(task), Accelerator(cpu=True)):
+        pass
+    return {f"{type(task).__name__} {name}": v for name, v in task.module.state_dict().items()}
+
+
+def test_two_ranks_learn_the_same_weights_as_one_in_fifty_steps_of_both_stages(tmp_path):
+    multiprocessing.spawn(fifty_steps, (2, free_port(), str(tmp_path)), nprocs=2)
+    multiprocessing.spawn(fifty_steps, (1, 0, str(tmp_path)), nprocs=1)
+    first, second, alone = (torch.load(tmp_path / f"{n}.pt") for n in ("2-0", "2-1", "1-0"))
+    assert {name.split()[0] for name in alone} == {"Stage1", "Stage2"}
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert (first[name] - value).norm() <= 1e-5 * value.norm(), name

@@ -118,7 +118,8 @@ class Keeper:
         return state, texts
 
     def save(self, state: State) -> None:
-        """Keeps the whole state."""
+        """Keeps the whole state, if all ranks have the same."""
+        require_agreement(state.module, self.accelerator)
         tensors = state.tensors()  # on every rank, which may each have a part
         if self.accelerator.is_main_process:
             checkpoint.save(self.states, state.step, tensors, state.notes)
@@ -327,6 +328,27 @@ def on_any_rank(flag: bool, accelerator: Any) -> bool:
         return flag
     flags = torch.tensor(float(flag), device=accelerator.device)
     return bool(accelerator.reduce(flags, "sum") > 0)
+
+
+def require_agreement(module: nn.Module, accelerator: Any) -> None:
+    """Raises ValueError where ranks no longer have equal weights and codebooks.
+
+    They compute the same from the same sums; a machine that computes otherwise shows here.
+    """
+    if accelerator.num_processes == 1:
+        return
+    state = module.state_dict()
+    own = torch.stack([value.double().sum() for value in state.values()])
+    sums = accelerator.gather(own[None])
+    differ = [
+        name for name, column in zip(state, sums.T, strict=True) if column.unique().numel() > 1
+    ]
+    if differ:
+        raise ValueError(
+            f"The processes have come apart: {differ[0]} and {len(differ) - 1} more tensors are "
+            "not equal on all of them. One machine computes otherwise than the others (another "
+            "torch, a faulty device?); the last checkpoint is from before."
+        )
 
 
 def over_ranks(figures: Mapping[str, Tensor], accelerator: Any) -> dict[str, float]:
