@@ -42,6 +42,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def be_rank(rank: int, world: int, port: int) -> None:
+    """Makes this process one of `world`, as torchrun would."""
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+
+
 def inputs() -> torch.Tensor:
     return torch.randn(6, 8, 5, 4, 4, generator=torch.Generator().manual_seed(0)).double()
 
@@ -81,12 +91,7 @@ def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
 
 def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False) -> None:
     """A whole small run; with `world` 2 as one of two ranks."""
-    torch.set_num_threads(1)
-    if world > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
-        }  # fmt: skip
+    be_rank(rank, world, port)
     run = small_run()
     # Dropout is each rank's own noise; without it the ranks do what one does.
     run = replace(run, priors=tuple(replace(config, dropout=0.0) for config in run.priors))
@@ -126,12 +131,7 @@ def test_two_ranks_train_what_one_rank_trains(tmp_path):
 
 def command_on(rank: int, world: int, port: int, commands: list[list[str]]) -> None:
     """Command lines, as one of `world` processes."""
-    torch.set_num_threads(1)
-    if world > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
-        }  # fmt: skip
+    be_rank(rank, world, port)
     for command in commands:
         assert run_command(command) == 0
     if world > 1:
@@ -188,11 +188,7 @@ def sorted_values(values: dict[str, object]) -> list[object]:
 
 
 def disagree(rank: int, port: int) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
-    }  # fmt: skip
+    be_rank(rank, 2, port)
     accelerator = Accelerator(cpu=True)
     module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
     for parameter in module.parameters():
@@ -211,12 +207,7 @@ def test_ranks_that_have_come_apart_are_told():
 
 def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     """Both stages in float64 through the real loop; with `world` 2 as one of two ranks."""
-    torch.set_num_threads(1)
-    if world > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
-        }  # fmt: skip
+    be_rank(rank, world, port)
     run = small_run()
     pictures = open_pictures(run.data).train
     steps = TrainConfig(steps=50, batch=8, warmup_steps=2)
