@@ -1,5 +1,6 @@
 """Training faster or smaller without changing what is learnt."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from vqvae2.data.images import DataConfig, open_pictures
 from vqvae2.data.pixels import PixelData
 from vqvae2.priors import Domain, Prior
 from vqvae2.training.config import Stage1Config
-from vqvae2.training.loop import new_state, train
+from vqvae2.training.loop import let_compute_alone, new_state, train
 from vqvae2.training.speed import Speed, matrix_rate, measure_speed
 from vqvae2.training.stage1 import Stage1
 from vqvae2.training.stage2 import PriorLoss, Stage2
@@ -127,3 +128,23 @@ def test_model_flops_are_those_of_convolutions_forward_and_backward(pictures):
 def test_the_share_of_the_peak_is_that_of_the_rate():
     assert Speed(flops=2e9, peak=1e11).share(25.0) == 0.5
     assert matrix_rate("cpu") > 1e8
+
+
+def test_the_thread_that_prepares_batches_has_no_team_of_its_own():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1) as ahead:
+            let_compute_alone(ahead)
+            ahead.submit(torch.randn, 10).result()
+            assert ahead.submit(torch.get_num_threads).result() == 1
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_peak_is_measured_on_equal_products():
+    a, b = torch.randn(64, 64), torch.randn(64, 64)
+    maps, filters = a.T.reshape(1, 64, 2, 32), b.T.reshape(64, 64, 1, 1)
+    found = torch.nn.functional.conv2d(maps, filters).reshape(64, 64).T
+    torch.testing.assert_close(found, a @ b, rtol=1e-4, atol=1e-4)

@@ -145,6 +145,7 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
     parameters = list(state.module.parameters())
     state.module.train()
     with ThreadPoolExecutor(1) as ahead:
+        let_compute_alone(ahead)
         coming = ahead.submit(task.batch, state.step)
         while state.step < config.steps:
             parts = coming.result()
@@ -173,6 +174,19 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
             state.step += 1
             figures = mean_figures([loss.figures for loss in losses])
             yield Progress(state.step, {**figures, "gradient_norm": norm.detach()})
+
+
+def let_compute_alone(thread: ThreadPoolExecutor) -> None:
+    """Makes a pool of one thread compute without others.
+
+    With a team of OpenMP threads of its own there would be more of them than cores, and all of
+    them, those of the training too, would sleep at every barrier instead of spinning: a step of
+    64x64 pictures on two cores takes 81 ms instead of 61 (docs/log.md).
+    """
+    threads = torch.get_num_threads()
+    thread.submit(torch.get_num_threads).result()  # which would set the number later
+    thread.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(threads)  # the matrix library has one number for all threads
 
 
 def may_skip(state: State, config: TrainConfig, norm: Tensor) -> bool:
