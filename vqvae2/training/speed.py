@@ -5,12 +5,14 @@ them. The peak is the rate of large matrix products on the same device, in the d
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vqvae2.training.loop import Task, to_device
 
@@ -61,7 +63,8 @@ def matrix_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
     # The same product as a 1x1 convolution: on CPUs another library, on some twice as fast.
     maps = a.T.reshape(1, side, side // 32, 32).to(memory_format=torch.channels_last)
     filters = b.T.reshape(side, side, 1, 1).to(memory_format=torch.channels_last)
-    for product in (lambda: a @ b, lambda: F.conv2d(maps, filters)):
+    products: list[Callable[[], Tensor]] = [lambda: a @ b, lambda: F.conv2d(maps, filters)]
+    for product in products:
         for _ in range(1 + ROUNDS):  # the first is slower
             wait_for(device)
             begun = time.perf_counter()
