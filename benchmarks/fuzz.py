@@ -17,6 +17,7 @@ import random
 import shutil
 import signal
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -319,11 +320,15 @@ def main() -> None:
             process = context.Process(target=part, args=place)
             process.start()
             found = []
+            heard = time.monotonic()
             while process.is_alive() or not results.empty():
-                if results.empty():
-                    process.join(0.05)
-                else:
+                if not results.empty():
                     found.append(results.get()[1])
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > 3 * SECONDS:  # not even the alarm was heard
+                    process.kill()
+                else:
+                    process.join(0.05)
             count.update(found)
             if process.exitcode or len(found) < wanted:
                 count[f"the process ended with {process.exitcode}"] += 1

@@ -308,11 +308,11 @@ def test_codes_by_shards_are_those_in_memory(tmp_path, monkeypatch):
     import vqvae2.data.codes as module
 
     monkeypatch.setattr(module, "PICTURES_A_SHARD", 8)
-    monkeypatch.setattr(module, "SHARDS_OPEN", 2)
     folder = train(tmp_path / "held", small_run())
     known = fingerprint(Pipeline.load(folder.path).autoencoder)
     held = open_codes(folder.codes, "train", known, 2)
-    monkeypatch.setattr(module, "HELD_BYTES", 0)
+    # Two of eight pictures with 4 + 16 codes are shuffled together, and four are held.
+    monkeypatch.setattr(module, "HELD_BYTES", 4 * 8 * 2 * 20)
     sharded = open_codes(folder.codes, "train", known, 2)
     assert (type(held), type(sharded)) == (CodeData, ShardedCodes)
     assert len(sharded) == len(held) > 5 * 8

@@ -6,10 +6,15 @@ Every rank runs the same program and comes to every `join` and `sum`.
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PATIENCE = 12
+"""Hours that ranks wait for one: some work is one rank's alone, and a lost rank ends the others
+through whoever started them."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,18 @@ class Ranks:
         """Whether this is the one that writes and prints what all have in common."""
         return self.rank == 0
 
+    def part(self, items: Tensor) -> Tensor:
+        """This rank's part of some items (N, ...), neighbours together; there may be none."""
+        return items.tensor_split(self.world)[self.rank]
+
     def share(self, items: Tensor) -> Tensor:
-        """This rank's part of some items (N, ...), neighbours together."""
+        """`part`, of which no rank has none; else a ValueError, on all of them."""
         if len(items) < self.world:
             raise ValueError(
                 f"{self.world} processes cannot share {len(items)} pictures; start at most "
-                f"{len(items)}."
+                f"{max(1, len(items))}."
             )
-        return items.tensor_split(self.world)[self.rank]
+        return self.part(items)
 
     def join(self, rows: Tensor) -> Tensor:
         """The rows (n, ...) of all ranks in their order, on the CPU; n may differ."""
@@ -81,5 +90,5 @@ def started_ranks(device: str) -> Ranks:
         return ALONE
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
+    state = PartialState(cpu=device == "cpu", timeout=timedelta(hours=PATIENCE))
     return Ranks(state.process_index, state.num_processes, str(state.device))

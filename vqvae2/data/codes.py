@@ -34,10 +34,7 @@ FORMAT, VERSION = "vqvae2-codes", 1
 PICTURES_A_SHARD = 8192
 
 HELD_BYTES = 2 << 30
-"""Codes beyond this are read some shards at a time; each process holds its own."""
-
-SHARDS_OPEN = 32
-"""Whose pictures are shuffled together then; twice as many are held."""
+"""Codes beyond this are read by shards, so many bytes of them; each process holds its own."""
 
 
 class Codes(Protocol):
@@ -218,7 +215,8 @@ class ShardedCodes:
         grids: (H, W) of the levels that are read.
 
     Attributes:
-        order: of any epoch: shards at random, and their pictures shuffled among `SHARDS_OPEN`.
+        order: of any epoch: shards at random, and their pictures shuffled among some, of which
+            twice as many are held.
     """
 
     def __init__(
@@ -226,9 +224,11 @@ class ShardedCodes:
     ) -> None:
         self.info, self.paths, self.grids = info, paths, grids
         counts = tuple(rows_of(path) for path in paths)
-        self.order: Order = BlockShuffle(counts, SHARDS_OPEN)
+        largest = 2 * max(counts) * sum(height * width for height, width in grids)
+        window = max(1, HELD_BYTES // (2 * largest))
+        self.order: Order = BlockShuffle(counts, window)
         self._firsts = torch.tensor([0, *accumulate(counts)])
-        self._read = lru_cache(2 * SHARDS_OPEN)(self._read_shard)
+        self._read = lru_cache(2 * window)(self._read_shard)
 
     def __len__(self) -> int:
         return self.info.num_pictures

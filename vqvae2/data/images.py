@@ -66,6 +66,9 @@ class DataConfig:
         return self.stream or "://" in self.source
 
 
+STEPS_AHEAD = 32
+"""At which streamed pictures are asked for, if a window lasts as long."""
+
 TITLES = ("training pictures", "held-out pictures")
 
 
@@ -125,9 +128,16 @@ class Pictures:
         """The order in which an epoch takes them."""
         return self._rows.stream.order if self._rows.stream else Shuffle(len(self))
 
+    def steps_ahead(self, batch: int) -> int:
+        """How many steps of `batch` before its turn a streamed picture may be on its way."""
+        stream = self._rows.stream
+        if self._pixels is not None or stream is None:
+            return 0
+        return max(1, min(STEPS_AHEAD, stream.window // batch))
+
     def expect(self, indices: Tensor) -> None:
         """Tells what will be asked for, so that it can be on its way."""
-        if self._pixels is None and self._rows.stream is not None:
+        if self._rows.stream is not None:
             self._rows.stream.expect(indices.tolist())
 
     @property
@@ -194,14 +204,20 @@ class Pictures:
         return [found.get(index) for index in indices]
 
     def _replacement(self, index: int) -> Tensor:
-        """Returns the next readable picture of the same class, else the next of any class."""
-        block = self._rows.stream.around(index) if self._rows.stream else range(len(self))
-        others = (torch.arange(1, len(block)) + index - block.start) % len(block) + block.start
-        same = self.labels[others] == self.labels[index]
-        for other in torch.cat([others[same], others[~same]]).tolist():
-            picture = self._decode([other])[0]
-            if picture is not None:
-                return picture
+        """Returns the next readable picture of the same class, else the next of any class.
+
+        Of streamed pictures those of the same block come first, then those of the next.
+        """
+        stream = self._rows.stream
+        for block in stream.from_block_of(index) if stream else [range(len(self))]:
+            after = index + 1 - block.start if index in block else 0
+            others = (torch.arange(len(block)) + after) % len(block) + block.start
+            others = others[others != index]
+            same = self.labels[others] == self.labels[index]
+            for other in torch.cat([others[same], others[~same]]).tolist():
+                picture = self._decode([other])[0]
+                if picture is not None:
+                    return picture
         raise self._nothing_readable(len(self))
 
     def _skip(self, index: int, name: str, error: UnreadablePicture) -> None:

@@ -6,7 +6,7 @@ their splits by the same names.
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -32,8 +32,13 @@ class Blocks(Protocol):
     def expect(self, indices: Sequence[int]) -> None:
         """Tells what will be asked for."""
 
-    def around(self, index: int) -> range:
-        """The rows of a row's block."""
+    @property
+    def window(self) -> int:
+        """About so many rows are held ahead."""
+        ...
+
+    def from_block_of(self, index: int) -> Iterator[range]:
+        """The rows of a row's block, then those of the next, and so on around."""
         ...
 
 

@@ -32,7 +32,7 @@ def nats_per_code(
         ranks: who shares the work.
     """
     total, chosen = torch.zeros(1, dtype=torch.float64), spread(len(codes), limit)
-    for indices in ranks.share(chosen).split(batch):
+    for indices in ranks.part(chosen).split(batch):
         maps, labels = codes.batch(indices)
         maps = [code.to(prior.device) for code in maps[: level + 1]]
         log_prob = prior.log_prob(maps[level], labels.to(prior.device), maps[:level])

@@ -70,23 +70,28 @@ def classification_scores(
     classes, chosen = len(data.class_names), spread(len(data.train), count)
     labels = data.train.labels[chosen]
     require_classes(labels.bincount(minlength=classes))
+    everything = torch.arange(len(data.held_out))
     asked: dict[str, LabelledPictures] = {
         "real": data.held_out,
-        "reconstructions": restored_set(
-            pipeline, data.held_out, torch.arange(len(data.held_out)), progress
-        ),
+        "reconstructions": restored_set(pipeline, data.held_out, everything, progress, ranks),
     }
     # Made one after the other, so that one set is in memory at a time.
     makers: Mapping[str, Callable[[], LabelledPictures]] = {
         "real": lambda: PictureTensors(data.train.batch(chosen), labels),
-        "reconstructions": lambda: restored_set(pipeline, data.train, chosen, progress),
-        "samples": lambda: drawn_set(pipeline, labels, seeds_within(labels), progress),
+        "reconstructions": lambda: restored_set(pipeline, data.train, chosen, progress, ranks),
+        "samples": lambda: drawn_set(pipeline, labels, seeds_within(labels), progress, ranks),
     }
     found = torch.zeros(len(makers), len(asked), 1 + classes, dtype=torch.float64)
+    own: list[tuple[int, str, LabelledPictures]] = []
     for number, (name, make) in enumerate(makers.items()):
+        pictures = make()  # by all ranks, then a classifier each
         if number % ranks.world == ranks.rank:
+            own.append((number, name, pictures))
+        del pictures
+        while own and (ranks.world == 1 or number == len(makers) - 1):
+            place, learnt, pictures = own.pop(0)
             device = str(pipeline.device)
-            found[number] = scores_of(make(), asked, classes, training, device, name, progress)
+            found[place] = scores_of(pictures, asked, classes, training, device, learnt, progress)
     rows = {
         name: {title: as_figures(score) for title, score in zip(asked, scores, strict=True)}
         for name, scores in zip(makers, ranks.sum(found), strict=True)
@@ -136,16 +141,26 @@ def as_figures(score: Tensor) -> dict[str, Any]:
 
 
 def restored_set(
-    pipeline: Pipeline, pictures: Pictures, indices: Tensor, progress: Progress = quiet
+    pipeline: Pipeline,
+    pictures: Pictures,
+    indices: Tensor,
+    progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> PictureTensors:
     """Some pictures after the way through the codes, with their labels."""
-    originals = shown(pictures, indices, "reconstructions", progress)
-    return PictureTensors(torch.cat(list(restored(pipeline, originals))), pictures.labels[indices])
+    originals = shown(pictures, ranks.share(indices), "reconstructions", progress)
+    pixels = ranks.join(torch.cat(list(restored(pipeline, originals))))
+    return PictureTensors(pixels, pictures.labels[indices])
 
 
 def drawn_set(
-    pipeline: Pipeline, labels: Tensor, seeds: Tensor, progress: Progress = quiet
+    pipeline: Pipeline,
+    labels: Tensor,
+    seeds: Tensor,
+    progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> PictureTensors:
     """A sample for each label and seed."""
-    parts = drawn(pipeline, labels, seeds, "samples to learn from", progress)
-    return PictureTensors(torch.cat(list(parts)), labels)
+    own = ranks.share(labels), ranks.share(seeds)
+    parts = drawn(pipeline, *own, "samples to learn from", progress)
+    return PictureTensors(ranks.join(torch.cat(list(parts))), labels)

@@ -47,7 +47,7 @@ def evaluate(
     chosen = spread(len(held_out), limit)
     metrics: dict[str, Any] = {"provenance": provenance(run, pipeline, held_out, len(chosen))}
     if isinstance(pipeline.autoencoder, VQVAE):
-        images = batches(held_out, ranks.share(chosen), device)
+        images = batches(held_out, ranks.part(chosen), device)
         measured = measure_distortion(pipeline.autoencoder, images, ranks)
         metrics["reconstruction"] = figures(measured)
     if pipeline.priors:

@@ -153,7 +153,7 @@ class Job:
 
         def measure(module: nn.Module) -> dict[str, float]:
             assert isinstance(module, VQVAE)
-            chosen = self.ranks.share(spread(len(held_out), task.config.validation_examples))
+            chosen = self.ranks.part(spread(len(held_out), task.config.validation_examples))
             seen = measure_distortion(module, batches(held_out, chosen, device), self.ranks)
             return flat(distortion_figures(seen))
 

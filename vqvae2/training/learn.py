@@ -338,7 +338,7 @@ def require_agreement(module: nn.Module, accelerator: Any) -> None:
     if accelerator.num_processes == 1:
         return
     state = module.state_dict()
-    own = torch.stack([value.double().sum() for value in state.values()])
+    own = torch.stack([bit_sum(value) for value in state.values()])
     sums = accelerator.gather(own[None])
     differ = [
         name for name, column in zip(state, sums.T, strict=True) if column.unique().numel() > 1
@@ -349,6 +349,12 @@ def require_agreement(module: nn.Module, accelerator: Any) -> None:
             "not equal on all of them. One machine computes otherwise than the others (another "
             "torch, a faulty device?); the last checkpoint is from before."
         )
+
+
+def bit_sum(value: Tensor) -> Tensor:
+    """The sum of a tensor's bit patterns, int64: equal where all bits are, whoever adds."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return value.contiguous().view(whole[value.element_size()]).sum(dtype=torch.int64)
 
 
 def over_ranks(figures: Mapping[str, Tensor], accelerator: Any) -> dict[str, float]:

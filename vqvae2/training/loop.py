@@ -114,6 +114,8 @@ def new_state(task: Task) -> State:
     """The state before the first step."""
     module, optimizer = task.module, new_optimizer(task.module, task.config)
     average = copy.deepcopy(module).requires_grad_(False).eval()
+    if task.config.recompute:
+        recompute_layers(module)  # after the copy, which has no gradient to compute for
     return State(module, average, optimizer, 0, {})
 
 
@@ -137,8 +139,6 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
         accelerator: an `accelerate.Accelerator`; its process count, device and precision are used.
     """
     config = task.config
-    if config.recompute:
-        recompute_layers(state.module)
     if config.compile:
         state.module.compile()
     module = distributed(state.module, accelerator)

@@ -38,7 +38,10 @@ class Speed:
 
 
 def measure_speed(task: Task, step: int, accelerator: Any) -> Speed:
-    """What the task's `step` costs on this machine; takes about as long as two steps."""
+    """What the task's `step` costs on this machine; takes about as long as two steps.
+
+    What is computed again instead of kept counts as often as it is computed.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     parts, count = task.batch(step), 0

@@ -19,9 +19,6 @@ from vqvae2.sheets import to_float
 from vqvae2.training.config import Stage1Config, TrainConfig
 from vqvae2.training.loop import Loss
 
-STEPS_AHEAD = 32
-"""Where pictures are streamed, the blocks of so many steps later are on their way."""
-
 
 class Stage1:
     """The task of training `module` on `pictures`.
@@ -62,8 +59,9 @@ class Stage1:
         config, indices = self.config, self.indices(step)
         keep = self.kept_levels(step).chunk(self.world)[self.rank]
         images = self.pictures.batch(indices)
-        # After the batch: blocks in use are let go last.
-        self.pictures.expect(self.indices(step + STEPS_AHEAD))
+        if ahead := self.pictures.steps_ahead(config.batch):
+            # After the batch: blocks in use are let go last.
+            self.pictures.expect(self.indices(step + ahead))
         return list(
             zip(images.chunk(config.accumulate), keep.chunk(config.accumulate), strict=True)
         )
