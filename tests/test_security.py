@@ -66,7 +66,7 @@ def test_an_archive_writes_nothing_outside(tmp_path):
     inside.mkdir(parents=True)
     with tarfile.open(inside / "train.tar", "w") as archive:
         for number, image in enumerate(pictures(6)):
-            for name in (f"../../escaped-{number}", f"/tmp/vqvae2-escaped-{number}"):
+            for name in (f"../../escaped-{number}", f"{tmp_path}/far/escaped-{number}"):
                 data = png(to_pil(image))
                 member = tarfile.TarInfo(f"{name}.png")
                 member.size = len(data)
@@ -74,7 +74,6 @@ def test_an_archive_writes_nothing_outside(tmp_path):
     data = open_pictures(config(inside / "train.tar", held_out_fraction=0.3))
     assert len(data.train) + len(data.held_out) == 12
     assert not list(tmp_path.rglob("*escaped*"))
-    assert not list(Path("/tmp").glob("vqvae2-escaped*"))
 
 
 def test_a_class_name_cannot_lead_out_of_the_folder():
