@@ -13,6 +13,7 @@ import copy
 import io
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -23,12 +24,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 from PIL import Image
+from streaming import encoded, write_parquet, write_tar
 
 from vqvae2.cli.display import console, table
 from vqvae2.data.codes import CodesInfo, read_codes, read_shard, write_shard
@@ -62,13 +65,13 @@ class Options:
 
     Arguments:
         count: Inputs of each kind.
-        kinds: pictures, checkpoints, models, codes, configs.
+        kinds: pictures, shards, checkpoints, models, codes, configs.
         seed: Of the changes.
         out: JSON file; inputs that broke a reader go beside it.
     """
 
     count: int = 10_000
-    kinds: tuple[str, ...] = ("pictures", "checkpoints", "models", "codes", "configs")
+    kinds: tuple[str, ...] = ("pictures", "shards", "checkpoints", "models", "codes", "configs")
     seed: int = 0
     out: Path = Path("build/fuzz.json")
 
@@ -133,6 +136,20 @@ def write_models(folder: Path) -> Run:
     write_shard(folder / "train-00000.parquet", info, levels, data.train.labels[:20].numpy())
     RunFolder(folder / "run").create(run, {})
     return run
+
+
+def write_shards(folder: Path) -> list[Path]:
+    """A shard to stream of each kind, each beside a held-out one in a folder of its own."""
+    batch = render(range(24), 16, 0)
+    files, labels = [encoded(image) for image in batch.images], batch.labels.tolist()
+    paths = []
+    for kind, write in (("parquet", write_parquet), ("tar", write_tar)):
+        own = folder / kind
+        own.mkdir()
+        write(own / f"train.{kind}", files[:16], labels[:16])
+        write(own / f"val.{kind}", files[16:], labels[16:])
+        paths.append(own / f"train.{kind}")
+    return paths
 
 
 # Changes
@@ -208,9 +225,6 @@ def readers(kind: str, folder: Path) -> list[tuple[bytes, Callable[[bytes], obje
     """Whole files of a kind, and what reads them."""
     if kind == "pictures":
         return [(whole, lambda data: decode_picture(data, 16)) for whole in pictures()]
-    run = write_models(folder)
-    known = fingerprint(load_autoencoder(folder / "autoencoder"))
-    prior, codes = folder / "priors" / "1", folder / "train-00000.parquet"
 
     def reader(path: Path, read: Callable[[], object]) -> tuple[bytes, Callable[[bytes], object]]:
         whole = path.read_bytes()
@@ -223,6 +237,17 @@ def readers(kind: str, folder: Path) -> list[tuple[bytes, Callable[[bytes], obje
                 path.write_bytes(whole)
 
         return whole, put_and_read
+
+    def stream(path: Path) -> object:
+        config = DataConfig(source=str(path.parent), size=16, stream=True, window=64)
+        train = open_pictures(config).train
+        return train.batch(range(min(8, len(train))))
+
+    if kind == "shards":
+        return [reader(path, partial(stream, path)) for path in write_shards(folder)]
+    run = write_models(folder)
+    known = fingerprint(load_autoencoder(folder / "autoencoder"))
+    prior, codes = folder / "priors" / "1", folder / "train-00000.parquet"
 
     def read_run() -> object:
         found = RunFolder(folder / "run").read()
@@ -287,6 +312,7 @@ def part(kind: str, seed: int, count: int, broken: Path, results: Any) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, give_up)
     folder = Path(tempfile.mkdtemp(prefix="vqvae2-fuzz-"))
+    os.environ["VQVAE2_CACHE"] = str(folder / "cache")
     try:
         made = readers(kind, folder)
         change = changed_json if kind == "configs" else changed
