@@ -26,6 +26,9 @@ bench: runs/demo/metrics.json  ## benchmarks that need no data but the demo's
 	$(BIN)/python benchmarks/what_levels_carry.py runs/demo
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/priors.py --run runs/demo
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/extraction.py --run runs/demo
 
 runs/demo/metrics.json: | $(VENV)/.installed
 	$(BIN)/vqvae2 demo

@@ -79,9 +79,10 @@ def write_tar(path: Path, files: list[bytes], labels: list[int]) -> None:
 
 
 def write_parquet(path: Path, files: list[bytes], labels: list[int]) -> None:
-    from datasets import ClassLabel, Dataset, Features
+    from datasets import ClassLabel, Dataset, Features, disable_progress_bars
     from datasets import Image as ImageFeature
 
+    disable_progress_bars()
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=list(CLASS_NAMES))})
     cells = [{"bytes": file, "path": None} for file in files]
     Dataset.from_dict({"image": cells, "label": labels}, features=features).to_parquet(
