@@ -93,12 +93,14 @@ class Monitor:
         self.learnt: set[str] = set()
         self.since: dict[str, tuple[float, int]] = {}
         self.done: dict[str, int] = {}
-        self._said = time.monotonic()
+        self._said = self._last = time.monotonic()
 
     def show(self, event: "Event") -> None:
         """Shows one event of a job."""
         now = time.monotonic()
-        self.begun.setdefault(event.stage, now)
+        # Its first step, which may have been compiled before, is a stage's too.
+        self.begun.setdefault(event.stage, self._last)
+        self._last = now
         self.seconds[event.stage] = now - self.begun[event.stage]
         if event.stage != "codes":
             self.learnt.add(event.stage)
@@ -112,6 +114,7 @@ class Monitor:
 
     def pictures(self, text: str, done: int, total: int) -> None:
         """Progress of reading or drawing pictures, as `open_pictures` tells it."""
+        self._last = time.monotonic()
         self.step(text, done, total, 0.0)
 
     def step(self, name: str, done: int, total: int, rate: float, share: float = 0.0) -> None:
