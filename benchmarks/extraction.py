@@ -4,7 +4,7 @@
 
 Extracts all codes of a trained run once more, into folders of its own, by the real job: one
 process with a thread, with two, and two ranks (gloo, a thread each). All must write the same
-bytes. Decoding the pictures is part of it. Prints a table and writes JSON.
+bytes. Listing and decoding the pictures is part of it. Prints a table and writes JSON.
 """
 
 import json
@@ -54,9 +54,10 @@ def extract(rank: int, world: int, port: int, threads: int, folder: Path, result
         }  # fmt: skip
     at = RunFolder(folder)
     run = at.read()
-    job = Job(at, run, open_pictures(run.data), new_accelerator(run, at))
-    job.accelerator.wait_for_everyone()
+    accelerator = new_accelerator(run, at)
+    accelerator.wait_for_everyone()
     begun = time.perf_counter()
+    job = Job(at, run, open_pictures(run.data), accelerator)
     for _ in job.train(lambda stage: stage == "codes"):
         pass
     results.put(time.perf_counter() - begun)

@@ -108,14 +108,17 @@ def measure(case: Case) -> dict[str, float]:
     for _ in range(3):  # the first steps are slower
         next(steps)
     matrix_rate.cache_clear()
-    peak, done, begun = matrix_rate(case.device, dtype), 0, clock(case.device)
+    peak, done = matrix_rate(case.device, dtype), 0
+    forget_peak(case.device)
+    begun = clock(case.device)
     while (spent := clock(case.device) - begun) < case.seconds:
         next(steps)
         done += 1
-    matrix_rate.cache_clear()
-    peak, memory = max(peak, matrix_rate(case.device, dtype)), peak_mib()
+    memory = peak_mib()
     if case.device == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
+    matrix_rate.cache_clear()
+    peak = max(peak, matrix_rate(case.device, dtype))
     return {
         "batch": batch,
         "examples_a_second": done * batch / spent,
@@ -181,6 +184,14 @@ def peak_mib() -> float:
     """MiB of this process at its peak; unlike `ru_maxrss` without those of who started it."""
     status = Path("/proc/self/status").read_text().split()
     return float(status[status.index("VmHWM:") + 1]) / 1024
+
+
+def forget_peak(device: str) -> None:
+    """Begins anew to measure peak memory: what came before is not the steps'."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def clock(device: str) -> float:

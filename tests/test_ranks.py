@@ -21,6 +21,7 @@ from torch.nn.utils import parameters_to_vector
 from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.main import run as run_command
 from vqvae2.codebook import Codebook, CodebookConfig
+from vqvae2.data import codes
 from vqvae2.data.codes import CodeData, CodesInfo
 from vqvae2.data.decode import decode_full
 from vqvae2.data.images import open_pictures
@@ -28,7 +29,7 @@ from vqvae2.pipeline import Pipeline
 from vqvae2.priors import Prior
 from vqvae2.training.config import Stage1Config, TrainConfig
 from vqvae2.training.job import Job, new_accelerator, seed_weights
-from vqvae2.training.learn import Stopped, require_agreement
+from vqvae2.training.learn import Stopped, over_ranks, require_agreement, require_same
 from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop
 from vqvae2.training.run import RunFolder
@@ -90,8 +91,9 @@ def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
 
 
 def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False) -> None:
-    """A whole small run; with `world` 2 as one of two ranks."""
+    """A whole small run; with `world` 2 as one of two ranks, a shard of codes in turn."""
     be_rank(rank, world, port)
+    codes.PICTURES_A_SHARD = 16
     run = small_run()
     # Dropout is each rank's own noise; without it the ranks do what one does.
     run = replace(run, priors=tuple(replace(config, dropout=0.0) for config in run.priors))
@@ -116,6 +118,17 @@ def test_two_ranks_train_what_one_rank_trains(tmp_path):
     multiprocessing.spawn(train_on, (1, 0, str(tmp_path / "one")), nprocs=1)
     sharded = (2, free_port(), str(tmp_path / "sharded"), True)
     multiprocessing.spawn(train_on, sharded, nprocs=2)
+    # Both extract: what they wrote is what one process writes with the same autoencoder.
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "two", again, ignore=shutil.ignore_patterns("codes"))
+    multiprocessing.spawn(train_on, (1, 0, str(again)), nprocs=1)
+    shards = sorted((again / "codes").iterdir())
+    assert len(shards) == 5
+    for path in shards:
+        assert path.read_bytes() == (tmp_path / "two" / "codes" / path.name).read_bytes()
+    logs = [RunFolder(tmp_path / name).log("stage1").read("train") for name in ("one", "two")]
+    for one, two in zip(*logs, strict=True):
+        assert one["mse"] == pytest.approx(two["mse"], rel=1e-3)
     for path in (tmp_path / "two" / "model").rglob("*.safetensors"):
         same = tmp_path / "sharded" / path.relative_to(tmp_path / "two")
         assert path.read_bytes() == same.read_bytes(), path
@@ -152,6 +165,7 @@ def test_two_ranks_draw_and_measure_what_one_rank_does(tmp_path):
             ["sample", run, "--count", "3", "--classes", "0", "1", "2", "--device", "cpu"],
             ["sample", run, "--count", "3", "--classes", "4", "5", "--keep", "0.5",
              "--judge", str(network), "--out", f"{run}/best", "--device", "cpu"],
+            ["evaluate", run, "--limit", "1", "--device", "cpu"],
             ["evaluate", run, "--samples", "48", "--keep", "1", "0.5", "--cas", "70", *score,
              "--extractor", str(network), "--outside", f"{run}/samples", "--device", "cpu"],
         ]  # fmt: skip
@@ -201,6 +215,22 @@ def disagree(rank: int, port: int) -> None:
     dist.destroy_process_group()
 
 
+def count_alike(rank: int, port: int) -> None:
+    """Means over ranks are of what they counted; a rank that is elsewhere is told."""
+    be_rank(rank, 2, port)
+    accelerator = Accelerator(cpu=True)
+    counted = {"mse": (torch.tensor(float(6 * rank)), torch.tensor(3 * rank))}
+    assert over_ranks(counted, accelerator) == {"mse": 2.0}
+    require_same([7, 1], accelerator)
+    with pytest.raises(ValueError, match="do not see the same run folder"):
+        require_same([7, rank], accelerator)
+    dist.destroy_process_group()
+
+
+def test_figures_of_ranks_add_up_and_ranks_that_see_other_folders_are_told():
+    multiprocessing.spawn(count_alike, (free_port(),), nprocs=2)
+
+
 def test_ranks_that_have_come_apart_are_told():
     multiprocessing.spawn(disagree, (free_port(),), nprocs=2)
 
@@ -223,8 +253,8 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     info = CodesInfo(
         autoencoder="", pictures="", num_codes=24, grids=tuple(run.grids()), num_pictures=40
     )
-    codes = CodeData(info, maps, torch.arange(40) % 12)
-    learnt |= after(Stage2(prior, 1, codes, steps, seed=0, **ranks))
+    data = CodeData(info, maps, torch.arange(40) % 12)
+    learnt |= after(Stage2(prior, 1, data, steps, seed=0, **ranks))
     torch.save(learnt, Path(folder) / f"{world}-{rank}.pt")
     if world > 1:
         dist.destroy_process_group()

@@ -211,14 +211,24 @@ def test_nothing_is_read_through_pickle():
         assert "allow_pickle" not in text
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+FLIPS = {
+    "flip in a tensor": lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
+    "flip in the digest's name": lambda data: data.replace(b"digest", b"digesu"),
+    "flip in the step": lambda data: data.replace(rb"\"step\": 3", rb"\"step\": 1"),
+    "flip in a note": lambda data: data.replace(b"1.0", b"1.4"),
+    "cut": lambda data: data[:-7],
+    "empty": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("damage", FLIPS)
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, {"x": torch.full((100,), float(step))}, {"best": 1.0})
     newest = checkpoint.steps_in(tmp_path)[-1]
-    data = bytearray(newest.read_bytes())
-    data[-5] ^= 1
-    newest.write_bytes({"cut": bytes(data[:-7]), "flip": bytes(data), "empty": b""}[damage])
+    damaged = FLIPS[damage](newest.read_bytes())
+    assert damaged != newest.read_bytes()
+    newest.write_bytes(damaged)
     found, problems = checkpoint.latest(tmp_path)
     assert found is not None
     assert found.step == 2
@@ -400,8 +410,8 @@ def test_a_damaged_best_file_is_replaced_by_the_last_state(tmp_path):
 
 def test_a_state_of_another_version_is_refused_and_kept(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
-    with pytest.raises(ValueError, match="version 2, got vqvae2-state version 1"):
+    monkeypatch.setattr(checkpoint, "VERSION", 3)
+    with pytest.raises(ValueError, match="version 3, got vqvae2-state version 2"):
         checkpoint.latest(tmp_path)
     assert len(checkpoint.steps_in(tmp_path)) == 1
 

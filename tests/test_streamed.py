@@ -1,16 +1,19 @@
 """Shards read where they lie, some blocks at a time."""
 
 import json
+import re
 import sys
 import tarfile
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from unittest import mock
 
 import fsspec
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise_pictures import config, encoded, everything, noise
@@ -20,8 +23,12 @@ from test_runs import outcome, small_run, train
 from vqvae2.data import shards
 from vqvae2.data.images import DataConfig, Pictures, open_pictures
 from vqvae2.data.order import BlockShuffle, batch_indices
+from vqvae2.data.shards import Block
+from vqvae2.data.streamed import Stream
 from vqvae2.data.synthetic import render
+from vqvae2.training.job import Job
 from vqvae2.training.learn import Stopped
+from vqvae2.training.run import RunFolder
 
 streaming = partial(config, stream=True, window=8)
 
@@ -193,20 +200,82 @@ def as_json(seed: int) -> tuple[str, str]:
     return "json", json.dumps({"label": ["cat", "dog"][seed % 2]})
 
 
-def test_a_damaged_block_is_replaced_and_named(tmp_path):
-    path = parquet(tmp_path / "train.parquet", range(12), rows_a_group=4)
-    parquet(tmp_path / "val.parquet", range(12, 14))
+def damage_a_block(folder: Path, seeds) -> None:
+    """Shards of which the pictures 4 to 7 cannot be read."""
+    path = parquet(folder / "train.parquet", seeds, rows_a_group=4)
+    parquet(folder / "val.parquet", range(200, 210))
     import pyarrow.parquet as reader
 
     group = reader.ParquetFile(path).metadata.row_group(1).column(0)
     with path.open("r+b") as file:
         file.seek(group.dictionary_page_offset or group.data_page_offset)
         file.write(b"\xff" * group.total_compressed_size)
+
+
+def test_a_damaged_block_is_replaced_and_named(tmp_path):
+    damage_a_block(tmp_path, range(12))
     data = open_pictures(streaming(tmp_path))
     assert torch.equal(data.train.batch([5]), expected([8]))
     assert torch.equal(data.train.batch([1, 9]), expected([1, 9]))
     assert data.train.skipped == [f"train.parquet#{n}" for n in (5, 6, 7, 4)]
     assert "block cannot be read" in data.train.reasons["train.parquet#5"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_a_passing_error_is_no_damage(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(shards, "SAMPLES_A_BLOCK", 4)
+    make = {"parquet": parquet, "tar": tar}[kind]
+    make(tmp_path / f"train.{kind}", range(8))
+    make(tmp_path / f"val.{kind}", range(8, 10))
+    data = open_pictures(streaming(tmp_path))
+    system = type(shards.file_system(str(tmp_path))[0])
+
+    class Failing(BytesIO):
+        def read(self, *_):
+            raise OSError(24, "Too many open files")
+
+    def fail(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(system, "open", lambda *_, **__: Failing(b"x" * 5000))
+    monkeypatch.setattr(system, "cat_file", fail)
+    with pytest.raises(ValueError, match=r"train\.\w+ is out of reach .*Too many open files"):
+        data.train.batch([5])
+    monkeypatch.undo()
+    assert torch.equal(data.train.batch([5]), expected([5]))
+    assert data.train.skipped == []
+
+
+def test_pictures_that_turn_out_unreadable_are_told_after_the_stage(tmp_path):
+    damage_a_block(tmp_path / "shards", range(80))
+    run = small_run()
+    source = replace(run.data, source=str(tmp_path / "shards"), stream=True, window=16)
+    folder = RunFolder(tmp_path / "run")
+    data = open_pictures(source)
+    run = replace(run, data=source, num_classes=1)
+    told = [event.text for event in Job(folder, run, data, Accelerator(cpu=True)).train()]
+    (text,) = [text for text in told if text]
+    assert re.match(r"4 of the pictures could not be read: train.parquet#4, .*#6, \.\.\.;", text)
+    assert folder.read_data()["skipped"] == [f"train.parquet#{n}" for n in range(4, 8)]
+    folder.create(run, {**folder.read_data(), "skipped": []})
+    assert len(folder.read_data()["skipped"]) == 4
+
+
+def test_blocks_of_uneven_size_are_hardly_ever_read_twice_for_being_asked_for_ahead():
+    blocks = [Block("a.tar", 0, 0, 0, count, 0) for _ in range(60) for count in (256, 40)]
+    read = []
+    with mock.patch(
+        "vqvae2.data.streamed.read_block", lambda b: read.append(b) or [b""] * b.count
+    ):
+        stream = Stream(blocks, window=2048)
+        ahead = max(1, stream.ahead // 64)
+        for step in range(150):
+            wanted = batch_indices(stream.order, 64, 0, step + ahead).tolist()
+            stream.expect(wanted)
+            taken = batch_indices(stream.order, 64, 0, step).tolist()
+            stream._futures(list(dict.fromkeys(map(stream._block_of, taken))))
+        stream.close()
+    assert 40 <= len(read) <= 1.25 * len({id(block) for block in read})
 
 
 def test_classes_are_told_by_name_whatever_a_shard_numbers_them(tmp_path):

@@ -34,7 +34,8 @@ def batches(
 ) -> Iterator[Tensor]:
     """Pictures in [0, 1], (B, 3, S, S), as many at a time as 128 of 64 x 64 have pixels."""
     for part in torch.split(indices, at_once(pictures.size)):
-        yield to_float(pictures.batch(part).to(device))
+        if len(part):  # of nothing, torch makes one part
+            yield to_float(pictures.batch(part).to(device))
 
 
 def to_uint8(images: Tensor) -> Tensor:

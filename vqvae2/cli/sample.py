@@ -105,8 +105,9 @@ def main(arguments: list[str]) -> None:
             classes = max(1, len(pipeline.config.class_names))
             found = best_of(parts, judge, classes, options.count)
             kept = best_of_all(found, options.count, ranks)
+            best = set(kept)
             for chosen in found:
-                if (chosen.label, chosen.seed) in kept:
+                if (chosen.label, chosen.seed) in best:
                     verdict = {"judge": judge.name, "score": chosen.score}
                     save(chosen.image, chosen.label, chosen.seed, verdict)
     ranks.wait()

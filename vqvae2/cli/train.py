@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,7 +101,7 @@ def train(folder: RunFolder, run: Run, options: Options) -> None:
         run = replace(run, num_classes=max(1, len(data.class_names)))
         if main_process:
             tell(folder, run, data)
-        with Stopper(f"vqvae2 train --run {folder.path}") as stopper:
+        with closing(data), Stopper(f"vqvae2 train --run {folder.path}") as stopper:
             job = Job(folder, run, data, accelerator, stopper)
             for event in job.train(chosen(options.stage)):
                 view.show(event)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vqvae2.data.decode import UnreadablePicture
 from vqvae2.data.folders import folder_rows, list_pictures
-from vqvae2.data.order import Order, Shuffle
+from vqvae2.data.order import Order, Shuffle, spread
 from vqvae2.data.rows import Rows
 from vqvae2.data.sources import open_source, synthetic_rows
 from vqvae2.data.streamed import Streaming, open_streamed
@@ -28,6 +28,9 @@ Progress = Callable[[str, int, int], None]  # what is being done, how many are d
 def quiet(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
+
+PICTURES_TRIED = 256
+"""Before a source that is decoded on access counts as one that cannot be read."""
 
 DECODED_AT_ONCE = 512  # pictures between two reports of progress
 
@@ -118,7 +121,7 @@ class Pictures:
         self.names = rows.names
         self._rows = rows
         if not in_memory:
-            self.batch([0])  # so that a source without a single readable picture is told at once
+            self._require_readable()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,12 +136,17 @@ class Pictures:
         stream = self._rows.stream
         if self._pixels is not None or stream is None:
             return 0
-        return max(1, min(STEPS_AHEAD, stream.window // batch))
+        return max(1, min(STEPS_AHEAD, stream.ahead // batch))
 
     def expect(self, indices: Tensor) -> None:
         """Tells what will be asked for, so that it can be on its way."""
         if self._rows.stream is not None:
             self._rows.stream.expect(indices.tolist())
+
+    def close(self) -> None:
+        """Ends what reads ahead; no more is asked for."""
+        if self._rows.stream is not None:
+            self._rows.stream.close()
 
     @property
     def skipped(self) -> list[str]:
@@ -203,6 +211,12 @@ class Pictures:
                 found[index] = picture
         return [found.get(index) for index in indices]
 
+    def _require_readable(self) -> None:
+        """Tells of a source without readable pictures at once, after trying some all over it."""
+        tried = spread(len(self), PICTURES_TRIED).tolist()
+        if all(self._decode([index])[0] is None for index in tried):
+            raise self._nothing_readable(len(self))
+
     def _replacement(self, index: int) -> Tensor:
         """Returns the next readable picture of the same class, else the next of any class.
 
@@ -226,15 +240,16 @@ class Pictures:
 
     def _nothing_readable(self, total: int) -> ValueError:
         sides = [error.short_side for error in self._bad.values() if error.short_side is not None]
+        tried = f"{total}" if len(self._bad) == total else f"{len(self._bad)} tried of {total}"
         if len(sides) == len(self._bad):
             return ValueError(
-                f"All {total} {self._title} are too small for size {self.size}: the short side "
+                f"All {tried} {self._title} are too small for size {self.size}: the short side "
                 f"must be at least {math.ceil(self.size / 2)} pixels, the largest has "
                 f"{max(sides)}; use larger pictures or a size of {2 * max(sides)} or less."
             )
         name, reason = next(iter(self.reasons.items()))
         return ValueError(
-            f"None of the {total} {self._title} could be read; the first, {name}: {reason}. "
+            f"None of the {tried} {self._title} could be read; the first, {name}: {reason}. "
             "Check that the files are complete pictures."
         )
 
@@ -246,6 +261,11 @@ class PictureData:
     train: Pictures
     held_out: Pictures
     class_names: tuple[str, ...]
+
+    def close(self) -> None:
+        """Ends what reads ahead; no more is asked for."""
+        self.train.close()
+        self.held_out.close()
 
 
 def open_pictures(config: DataConfig, *, progress: Progress | None = None) -> PictureData:

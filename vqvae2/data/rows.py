@@ -33,9 +33,12 @@ class Blocks(Protocol):
         """Tells what will be asked for."""
 
     @property
-    def window(self) -> int:
-        """About so many rows are held ahead."""
+    def ahead(self) -> int:
+        """So many rows before its turn one may be asked for."""
         ...
+
+    def close(self) -> None:
+        """Reads nothing more ahead."""
 
     def from_block_of(self, index: int) -> Iterator[range]:
         """The rows of a row's block, then those of the next, and so on around."""

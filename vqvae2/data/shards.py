@@ -10,7 +10,7 @@ import json
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import has_magic
 from hashlib import blake2b
@@ -75,30 +75,69 @@ class Shard:
     class_names: tuple[str, ...] = ()
 
 
+class OutOfReach(Exception):
+    """Bytes that could not be had, which says nothing about them."""
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Tells what keeps bytes from being had from what is wrong with them."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever serves the path
+        raise OutOfReach(one_line(error)) from error
+
+
+class Reached:
+    """A file whose reading fails as `OutOfReach`."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Some of its bytes."""
+        with reaching():
+            return self._file.read(size)  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Reached]:
+    """A file, here or far away."""
+    system, path = file_system(url)
+    with reaching():
+        file = system.open(path, "rb")
+    with file:
+        yield Reached(file)
+
+
 def read_block(block: Block) -> list[bytes | UnreadablePicture]:
     """The encoded pictures of a block.
 
-    What is far away is asked for some times. A block that stays unreadable in a shard that can be
-    reached is damaged: its pictures are, then. Raises ValueError where the shard is out of reach.
+    What is far away is asked for some times. A block whose bytes can be had and make no sense is
+    damaged: its pictures are, then. Raises ValueError where the bytes are out of reach.
     """
+    reason: Exception
     for number in range(TRIES):
         try:
             return read_rows(block) if block.column else read_samples(block)
-        except Exception as error:  # of whatever serves the path, and of the format's reader
+        except MemoryError:
+            raise
+        except Exception as error:  # also of the format's reader
             reason = error
             if is_local(block.url):
                 break
             if number + 1 < TRIES:
                 time.sleep(PAUSE * 2**number)
-    system, path = file_system(block.url)
-    try:
-        system.invalidate_cache()  # which could answer from before the connection was lost
-        system.info(path)
-    except Exception as error:
+    if isinstance(reason, OutOfReach):
         raise ValueError(
-            f"{block.url} is out of reach ({one_line(error)}); everything up to the last "
-            "checkpoint is kept: repeat the command when it is back."
-        ) from error
+            f"{block.url} is out of reach ({reason}); everything up to the last checkpoint is "
+            "kept: repeat the command when it is back."
+        ) from reason
     damage = UnreadablePicture(f"its block cannot be read: {one_line(reason)}")
     return [damage] * block.count
 
@@ -107,8 +146,7 @@ def read_rows(block: Block) -> list[bytes | UnreadablePicture]:
     """The pictures of row groups of a Parquet file."""
     import pyarrow.parquet as parquet
 
-    system, path = file_system(block.url)
-    with system.open(path, "rb") as file, parquet.ParquetFile(file) as table:
+    with opened(block.url) as file, parquet.ParquetFile(file) as table:
         groups = list(range(block.first, block.end))
         cells = table.read_row_groups(groups, columns=[block.column])[block.column].to_pylist()
     if len(cells) != block.count:
@@ -125,7 +163,8 @@ def read_rows(block: Block) -> list[bytes | UnreadablePicture]:
 def read_samples(block: Block) -> list[bytes | UnreadablePicture]:
     """The pictures of samples of a tar that follow one another."""
     system, path = file_system(block.url)
-    held = system.cat_file(path, start=block.first, end=block.end)
+    with reaching():
+        held = system.cat_file(path, start=block.first, end=block.end)
     # Two empty records end an archive.
     file = io.BytesIO(held + bytes(1024))
     with tarfile.open(fileobj=file, mode="r:") as archive:

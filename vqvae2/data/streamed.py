@@ -181,7 +181,7 @@ class Stream:
                 f"once, and a window holds {window}; write smaller row groups, or use a larger "
                 "--data.window."
             )
-        self._blocks, self.window = blocks, window
+        self._blocks = blocks
         self.names = Names(blocks, self._firsts, total)
         self.order = BlockShuffle(counts, window // largest.count)
         # A window that is being used up and the one after it.
@@ -189,6 +189,19 @@ class Stream:
         self._held: OrderedDict[int, Future[list[bytes | UnreadablePicture]]] = OrderedDict()
         self._lock = Lock()
         self._readers = ThreadPoolExecutor(READERS)
+
+    @property
+    def ahead(self) -> int:
+        """Pictures before its turn that one may be asked for without pushing others out.
+
+        Half of what a window holds: blocks may be smaller than the largest, by which their number
+        goes.
+        """
+        return self.order.window * len(self.names) // len(self._blocks) // 2
+
+    def close(self) -> None:
+        """Reads nothing more of what was asked for ahead, so that a program can end."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def from_block_of(self, index: int) -> Iterator[range]:
         """The pictures of a picture's block, then those of the next, and so on around."""

@@ -1,8 +1,8 @@
 """Checkpoints: the whole state of a stage at a step, in one safetensors file.
 
 Its metadata key `vqvae2` holds JSON: format, version, step, the figure of the best step so far,
-and a digest of all tensors. Files are written whole; the last two are kept, so that a damaged one
-loses little.
+and a digest of all that and of all tensors. Files are written whole; the last two are kept, so
+that a damaged one loses little.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from torch import Tensor
 from vqvae2.configuration import write_bytes
 from vqvae2.weights import tensor_bytes
 
-FORMAT, VERSION = "vqvae2-state", 1
+FORMAT, VERSION = "vqvae2-state", 2
 KEPT = 2
 
 
@@ -63,8 +63,8 @@ def write_state(
         "version": VERSION,
         "step": step,
         "notes": dict(notes),
-        "digest": digest(whole),
     }
+    header["digest"] = digest(whole, header)
     # One key: safetensors writes several in any order, and equal states must be equal files.
     write_bytes(path, to_bytes(whole, {"vqvae2": json.dumps(header)}))
 
@@ -85,11 +85,13 @@ def read_state(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError) as error:
         raise Damaged(f"{path} is damaged ({error})") from None
+    if not isinstance(header, dict):
+        raise Damaged(f"{path} is damaged (its header is {header!r:.40})")
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
         found = f"{header.get('format')} version {header.get('version')}"
         raise ValueError(f"{path} must be {FORMAT} version {VERSION}, got {found}.")
-    if header["digest"] != digest(tensors):
-        raise Damaged(f"{path} is damaged (its digest does not fit its tensors)")
+    if header.pop("digest", "") != digest(tensors, header):
+        raise Damaged(f"{path} is damaged (its digest does not fit what it holds)")
     return Checkpoint(header["step"], tensors, header["notes"])
 
 
@@ -109,9 +111,9 @@ def steps_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hex digest of all names and values."""
-    total = hashlib.blake2b(digest_size=16)
+def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """A hex digest of all names and values, and of what the file says of itself."""
+    total = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         total.update(name.encode())
         total.update(tensor_bytes(tensors[name]))

@@ -14,7 +14,7 @@ import vqvae2
 from vqvae2.autoencoder import VQVAE
 from vqvae2.data.codes import Codes, open_codes
 from vqvae2.data.images import Pictures, open_held_out, open_pictures
-from vqvae2.data.order import spread
+from vqvae2.data.order import at_once, spread
 from vqvae2.data.pixels import PixelData
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
@@ -65,7 +65,11 @@ def evaluate_priors(
     """Nats per code of each level, held out and in training, and bits per picture dimension."""
     train, held_out = splits(folder, run, pipeline)
     levels = list(enumerate(pipeline.priors))
-    at_a_time = [max(1, stage.batch // stage.accumulate) for stage in run.stage2]
+    # No more than a step took, and fewer where ranks shared it: a position is dear like 16 pixels.
+    at_a_time = [
+        max(1, min(stage.batch // stage.accumulate, at_once(4 * max(prior.domain.grid))))
+        for stage, prior in zip(run.stage2, pipeline.priors, strict=False)
+    ]
     nats = [
         nats_per_code(prior, level, held_out, limit, at_a_time[level], ranks)
         for level, prior in levels

@@ -49,7 +49,7 @@ from vqvae2.randomness import generator
 from vqvae2.ranks import Ranks
 from vqvae2.sheets import batches
 from vqvae2.training.config import Run
-from vqvae2.training.learn import Event, Learning, Stopped, learn, on_any_rank
+from vqvae2.training.learn import Event, Learning, Stopped, learn, on_any_rank, require_same
 from vqvae2.training.previews import PREVIEWED, preview_draws, preview_levels
 from vqvae2.training.run import RunFolder
 from vqvae2.training.stage1 import Stage1, require_batch
@@ -58,6 +58,10 @@ from vqvae2.weights import fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+SHARED = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+"""Of a module on several ranks. Buffers are codebooks: every rank moves them itself. Gradients lie
+where they are exchanged, once."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,35 @@ class Job:
 
     def _stages(self, stages: Callable[[str], bool]) -> Iterator[Event]:
         self.begin()
+        told = set(self.skipped)
         if stages("stage1") and not self.folder.done("stage1"):
             yield from self._stage1()
+            yield from self._tell_skipped("stage1", told)
         if stages("codes"):
             yield from self._codes()
+            yield from self._tell_skipped("codes", told)
         for level in range(len(self.run.priors)):
             if stages(f"prior{level}"):
                 yield from self._prior(level)
+
+    @property
+    def skipped(self) -> list[str]:
+        """The names of the pictures that this rank could not read so far."""
+        return [*self.data.train.skipped, *self.data.held_out.skipped]
+
+    def _tell_skipped(self, stage: str, told: set[str]) -> Iterator[Event]:
+        """A sentence if a rank met pictures that cannot be read, for which others stood in."""
+        from accelerate.utils import gather_object
+
+        new = sorted({*gather_object(self.skipped)} - told)
+        if not new:
+            return
+        told |= {*new}
+        if self.accelerator.is_main_process:
+            self.folder.write_skipped(new)
+        few = ", ".join(new[:3]) + (", ..." if len(new) > 3 else "")
+        text = f"{len(new):,} of the pictures could not be read: {few}; others stood in for them."
+        yield Event(stage, text=f"{text} All are named in {self.folder.path / 'data.json'}.")
 
     def begin(self) -> None:
         """Looks for what would fail later, then writes the small files that need no training."""
@@ -123,6 +149,8 @@ class Job:
                 pixels = Pixels(self.run.autoencoder)
                 save_autoencoder(self.folder.model / "autoencoder", pixels)
         self.accelerator.wait_for_everyone()
+        done = [int(self.folder.done(stage)) for stage in self.run.trainings()]
+        require_same(done, self.accelerator)
 
     def _facts(self) -> dict[str, Any]:
         data = self.data
@@ -132,7 +160,7 @@ class Job:
             "held_out": len(data.held_out),
             "train_fingerprint": data.train.fingerprint(),
             "held_out_fingerprint": data.held_out.fingerprint(),
-            "skipped": [*data.train.skipped, *data.held_out.skipped],
+            "skipped": self.skipped,
         }
 
     def _stage1(self) -> Iterator[Event]:
@@ -280,8 +308,7 @@ def new_accelerator(run: Run, folder: RunFolder, tracker: str | None = None) -> 
         mixed_precision=precision,
         log_with=tracker,
         project_dir=str(folder.path),
-        # Buffers are codebooks: every rank moves them itself, nobody broadcasts them.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(**SHARED)],
     )
     if accelerator.num_processes != world:
         raise ValueError(

@@ -109,7 +109,7 @@ class Keeper:
         saved, damaged = checkpoint.latest(self.states)
         if saved is not None:
             state.load(saved)
-        self.accelerator.wait_for_everyone()
+        require_same([state.step], self.accelerator)
         if self.accelerator.is_main_process:
             self.log.cut(state.step)
             for path in damaged:
@@ -207,7 +207,7 @@ def learn(
             text = f"step {state.step} was left out: its gradient is no number"
             yield Event(stage, text=f"{stage}: {text} ({keeper.list_examples(state.step)})")
         elif due.figures:
-            figures = over_ranks(progress.figures, accelerator)
+            figures = over_ranks(progress.counted, accelerator)
         if due.log and figures:
             keeper.write(state.step, "train", figures, clock.rate(), speed.share(clock.rate()))
         rate = clock.rate()
@@ -274,7 +274,7 @@ class Coming:
     """A step's figures on their way to the host."""
 
     def __init__(self, progress: Progress) -> None:
-        self.step, self.names = progress.step, list(progress.figures)
+        self.step, self.names = progress.step, list(progress.counted)
         stacked = torch.stack([value.float() for value in progress.figures.values()])
         self.numbers = stacked.to("cpu", non_blocking=True)
         self.arrived = None
@@ -330,6 +330,18 @@ def on_any_rank(flag: bool, accelerator: Any) -> bool:
     return bool(accelerator.reduce(flags, "sum") > 0)
 
 
+def require_same(numbers: list[int], accelerator: Any) -> None:
+    """Raises ValueError, on all ranks, where they have not found the same in the run folder."""
+    if accelerator.num_processes == 1:
+        return
+    found = accelerator.gather(torch.tensor([numbers], device=accelerator.device))
+    if len(found.unique(dim=0)) > 1:
+        raise ValueError(
+            "The processes do not see the same run folder: one is further than another. Name a "
+            "folder that all machines share."
+        )
+
+
 def require_agreement(module: nn.Module, accelerator: Any) -> None:
     """Raises ValueError where ranks no longer have equal weights and codebooks.
 
@@ -357,9 +369,10 @@ def bit_sum(value: Tensor) -> Tensor:
     return value.contiguous().view(whole[value.element_size()]).sum(dtype=torch.int64)
 
 
-def over_ranks(figures: Mapping[str, Tensor], accelerator: Any) -> dict[str, float]:
-    """Figures as numbers, their means over the ranks; waits for the device."""
-    values = torch.stack([value.float() for value in figures.values()])
+def over_ranks(counted: Mapping[str, tuple[Tensor, Tensor]], accelerator: Any) -> dict[str, float]:
+    """Figures' means over all that the ranks have counted; waits for the device."""
+    sums = torch.stack([torch.stack(pair).float() for pair in counted.values()])
     if accelerator.num_processes > 1:
-        values = accelerator.reduce(values, "mean")
-    return dict(zip(figures, values.tolist(), strict=True))
+        sums = accelerator.reduce(sums, "sum")
+    means = sums[:, 0] / sums[:, 1].clamp_min(1)
+    return dict(zip(counted, means.tolist(), strict=True))

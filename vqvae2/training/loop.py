@@ -101,13 +101,19 @@ class Progress:
 
     Arguments:
         step: steps done.
-        figures: scalars of the step, still on the device: reading one waits for it.
+        counted: figures of the step on this rank as (sum, count), so that ranks add up; still on
+            the device: reading one waits for it.
         skipped: whether its gradient was no number and it was left out.
     """
 
     step: int
-    figures: dict[str, Tensor]
+    counted: Mapping[str, tuple[Tensor, Tensor]]
     skipped: bool = False
+
+    @property
+    def figures(self) -> dict[str, Tensor]:
+        """Each figure's mean on this rank."""
+        return {name: total / count.clamp_min(1) for name, (total, count) in self.counted.items()}
 
 
 def new_state(task: Task) -> State:
@@ -172,8 +178,9 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
             task.after_step([loss.learnt for loss in losses], state.step)
             update_average(state, config.average_decay)
             state.step += 1
-            figures = mean_figures([loss.figures for loss in losses])
-            yield Progress(state.step, {**figures, "gradient_norm": norm.detach()})
+            counted = add_figures([loss.figures for loss in losses])
+            counted["gradient_norm"] = norm.detach(), torch.ones_like(norm)
+            yield Progress(state.step, counted)
 
 
 def let_compute_alone(thread: ThreadPoolExecutor) -> None:
@@ -241,13 +248,15 @@ def update_average(state: State, decay: float) -> None:
         average.copy_(buffer)
 
 
-def mean_figures(parts: list[Mapping[str, tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
-    """Each figure's mean over all that the parts of a batch counted."""
-    means = {}
+def add_figures(
+    parts: list[Mapping[str, tuple[Tensor, Tensor]]],
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each figure's sum and count over the parts of a batch."""
+    added = {}
     for name in parts[0]:
         sums, counts = zip(*(part[name] for part in parts), strict=True)
-        means[name] = torch.stack(sums).sum() / torch.stack(counts).sum().clamp_min(1)
-    return means
+        added[name] = torch.stack(sums).sum(), torch.stack(counts).sum()
+    return added
 
 
 def to_device(value: Any, device: torch.device) -> Any:
