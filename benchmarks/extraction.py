@@ -8,19 +8,16 @@ bytes. Listing and decoding the pictures is part of it. Prints a table and write
 """
 
 import json
-import multiprocessing
-import os
 import shutil
-import socket
 import tempfile
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
+from training import together
 
 from vqvae2.cli.display import console, table
 from vqvae2.data.images import open_pictures
@@ -44,14 +41,9 @@ class Options:
     out: Path = Path("build/extraction.json")
 
 
-def extract(rank: int, world: int, port: int, threads: int, folder: Path, results: Any) -> None:
-    """All codes of a run, as one rank; tells the seconds."""
+def extract(folder: Path, threads: int) -> float:
+    """Seconds for all codes of a run, as one rank."""
     torch.set_num_threads(threads)
-    if world > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": str(threads),
-        }  # fmt: skip
     at = RunFolder(folder)
     run = at.read()
     accelerator = new_accelerator(run, at)
@@ -60,7 +52,7 @@ def extract(rank: int, world: int, port: int, threads: int, folder: Path, result
     job = Job(at, run, open_pictures(run.data), accelerator)
     for _ in job.train(lambda stage: stage == "codes"):
         pass
-    results.put(time.perf_counter() - begun)
+    return time.perf_counter() - begun
 
 
 def measure(source: Path, world: int, threads: int) -> tuple[dict[str, float], dict[str, str]]:
@@ -70,20 +62,7 @@ def measure(source: Path, world: int, threads: int) -> tuple[dict[str, float], d
         for name in ("config.json", "data.json"):
             shutil.copy(source / name, folder / name)
         shutil.copytree(source / "model" / "autoencoder", folder / "model" / "autoencoder")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        context = multiprocessing.get_context("spawn")
-        results = context.SimpleQueue()
-        ranks = [
-            context.Process(target=extract, args=(rank, world, port, threads, folder, results))
-            for rank in range(world)
-        ]
-        for process in ranks:
-            process.start()
-        seconds = max(results.get() for _ in ranks)
-        for process in ranks:
-            process.join()
+        seconds = max(together(world, extract, folder, threads))
         shards = sorted(RunFolder(folder).codes.glob("*.parquet"))
         sums = {path.name: blake2b(path.read_bytes()).hexdigest() for path in shards}
         count = sum(RunFolder(folder).read_data()[split] for split in ("train", "held_out"))

@@ -256,31 +256,33 @@ def pace(what: str, side: int, seconds: float, threads: int) -> float:
     return count * task.config.batch / (time.perf_counter() - begun)
 
 
-def one_of_two(rank: int, port: int, results: Any, case: tuple[str, int, float]) -> None:
-    """`pace` as one of two ranks, a thread each."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    results.put(pace(*case, threads=1))
+def as_rank(rank: int, world: int, port: int, results: Any, function: Any, given: Any) -> None:
+    """What a function returns in one of several processes that know of one another."""
+    if world > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+    results.put(function(*given))
 
 
-def ranks_pace(case: tuple[str, int, float]) -> float:
-    """Examples a second of two ranks on one joint batch."""
+def together(world: int, function: Callable[..., float], *given: Any) -> list[float]:
+    """What a function returns in each of `world` processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     ranks = [
-        context.Process(target=one_of_two, args=(rank, port, results, case)) for rank in range(2)
+        context.Process(target=as_rank, args=(rank, world, port, results, function, given))
+        for rank in range(world)
     ]
     for process in ranks:
         process.start()
-    paces = [results.get() for _ in ranks]
+    found = [results.get() for _ in ranks]
     for process in ranks:
         process.join()
-    return min(paces)
+    return found
 
 
 def show_ranks(seconds: float) -> dict[str, Any]:
@@ -288,7 +290,7 @@ def show_ranks(seconds: float) -> dict[str, Any]:
     found, rows = {}, []
     for what, side in (("autoencoder", 64), ("prior", 64)):
         one, two = (apart(pace, what, side, seconds, threads) for threads in (1, 2))
-        both = ranks_pace((what, side, seconds))
+        both = min(together(2, pace, what, side, seconds, 1))
         found[what] = {"one_thread": one, "two_threads": two, "two_ranks": both}
         rows.append(
             [what, f"{one:,.1f}", f"{two:,.1f}", f"{both:,.1f}", f"{both / one:.2f}",
