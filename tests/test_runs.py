@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -123,6 +124,13 @@ def test_kill_9_in_the_middle_of_each_stage_then_the_same_again_ends_bit_equal(s
     process.wait()
     killed = outcome(train(tmp_path / "killed", small_run()))
     assert killed == outcome(train(tmp_path / "whole", small_run()))
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    whole = outcome(train(tmp_path / "whole", small_run()))
+    jumps = itertools.cycle([1e9, -5.0, 4e9, 0.0])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    assert outcome(train(tmp_path / "jumping", small_run())) == whole
 
 
 def test_order_and_noise_are_functions_of_seed_and_step():
