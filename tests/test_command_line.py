@@ -297,7 +297,7 @@ def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
     assert "was not begun yet" in complaint(capsys, "train", "--run", str(tmp_path / "new"))
     assert "give --data" in complaint(capsys, "train", "--preset", "cifar10")
     assert "stage2.1.steps must be" in complaint(
-        capsys, "train", "--preset", "demo", "--stage2.1.steps", "0"
+        capsys, "train", "--preset", "demo", "--run", str(tmp_path / "r"), "--stage2.1.steps", "0"
     )
     assert "the pictures tell" in complaint(
         capsys, "train", "--run", str(trained), "--num-classes", "7"
