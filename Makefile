@@ -26,12 +26,18 @@ bench: runs/demo/metrics.json  ## benchmarks that need no data but the demo's
 	$(BIN)/python benchmarks/what_levels_carry.py runs/demo
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/priors.py --run runs/demo
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/extraction.py --run runs/demo
 
 runs/demo/metrics.json: | $(VENV)/.installed
 	$(BIN)/vqvae2 demo
 
 faults: $(VENV)/.installed  ## kills, cut files, full disks: what becomes of a run
 	$(BIN)/python benchmarks/faults.py
+
+fuzz: $(VENV)/.installed  ## changed files of every kind: what readers do with them
+	$(BIN)/python benchmarks/fuzz.py
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -41,4 +47,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: help demo test check format bench faults clean
+.PHONY: help demo test check format bench faults fuzz clean

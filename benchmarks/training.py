@@ -11,7 +11,8 @@ process of its own, whose peak memory is shown. Prints tables and writes JSON.
 
 import json
 import multiprocessing
-import resource
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,21 +23,22 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator
-from torch.utils.flop_counter import FlopCounterMode
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.cli.display import console, table
 from vqvae2.codebook import Codebook, CodebookConfig
 from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.order import Shuffle
 from vqvae2.presets import find_preset
 from vqvae2.priors import Prior
 from vqvae2.training.config import TrainConfig
 from vqvae2.training.job import seed_weights
 from vqvae2.training.loop import new_state, train
+from vqvae2.training.speed import matrix_rate, measure_speed
 from vqvae2.training.stage1 import Stage1
 from vqvae2.training.stage2 import Stage2
 
-SIDES = {32: ("cifar10", 32), 64: ("images64", 16), 128: ("images128", 8), 256: ("images128", 2)}
+SIDES = {32: ("cifar10", 32), 64: ("images64", 32), 128: ("images128", 8), 256: ("images128", 2)}
 """The preset and the batch for each side of the pictures."""
 
 VECTORS, CODES, SIZE = 262_144, 512, 64
@@ -49,13 +51,13 @@ class Options:
     Arguments:
         sides: Of pictures for the autoencoder: 32, 64, 128, 256.
         seconds: Of training, for each.
-        parts: autoencoder, prior, quantiser, gpu.
+        parts: autoencoder, prior, quantiser, ranks, gpu.
         out: JSON file.
     """
 
     sides: tuple[int, ...] = (32, 64, 256)
     seconds: float = 10.0
-    parts: tuple[str, ...] = ("autoencoder", "prior", "quantiser", "gpu")
+    parts: tuple[str, ...] = ("autoencoder", "prior", "quantiser", "ranks", "gpu")
     out: Path = Path("build/training.json")
 
 
@@ -85,7 +87,7 @@ class CodeNoise:
 
     def __init__(self, grids: list[tuple[int, int]], num_codes: int, count: int) -> None:
         self.levels = [torch.randint(num_codes, (count, *grid)) for grid in grids]
-        self.count = count
+        self.count, self.order = count, Shuffle(count)
 
     def __len__(self) -> int:
         return self.count
@@ -98,23 +100,25 @@ class CodeNoise:
 def measure(case: Case) -> dict[str, float]:
     """Examples a second, FLOPs a second over the peak, peak memory in MiB."""
     steps, batch = ours(case) if case.form != "plain" else plain(case)
-    # Counted without compiling, which the counter would keep from happening.
-    counted, _ = ours(replace(case, form="ours"))
-    next(counted)
-    with FlopCounterMode(display=False) as counter:
-        next(counted)
-    flops = counter.get_total_flops()
-    del counted
+    dtype = torch.bfloat16 if "bf16" in case.form else torch.float32
+    task = stage1(case) if case.what == "autoencoder" else stage2(case)
+    accelerator = Accelerator(cpu=case.device == "cpu")
+    flops = batch * measure_speed(task, 1, accelerator).flops
+    del task
     for _ in range(3):  # the first steps are slower
         next(steps)
-    peak, done, begun = matrix_rate(case.device), 0, clock(case.device)
+    matrix_rate.cache_clear()
+    peak, done = matrix_rate(case.device, dtype), 0
+    forget_peak(case.device)
+    begun = clock(case.device)
     while (spent := clock(case.device) - begun) < case.seconds:
         next(steps)
         done += 1
-    peak = max(peak, matrix_rate(case.device))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = peak_mib()
     if case.device == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
+    matrix_rate.cache_clear()
+    peak = max(peak, matrix_rate(case.device, dtype))
     return {
         "batch": batch,
         "examples_a_second": done * batch / spent,
@@ -176,18 +180,18 @@ def plain(case: Case) -> tuple[Iterator[Any], int]:
     return steps(), task.config.batch
 
 
-def matrix_rate(device: str) -> float:
-    """Floating point operations a second of large matrix products, the best of several."""
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    best = 0.0
-    for side in (1024, 2048) if device == "cpu" else (4096, 8192):
-        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        a @ b
-        for _ in range(6):
-            begun = clock(device)
-            a @ b
-            best = max(best, 2 * side**3 / (clock(device) - begun))
-    return best
+def peak_mib() -> float:
+    """MiB of this process at its peak; unlike `ru_maxrss` without those of who started it."""
+    status = Path("/proc/self/status").read_text().split()
+    return float(status[status.index("VmHWM:") + 1]) / 1024
+
+
+def forget_peak(device: str) -> None:
+    """Begins anew to measure peak memory: what came before is not the steps'."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def clock(device: str) -> float:
@@ -216,10 +220,10 @@ def search(form: str) -> dict[str, float]:
         codebook.update(codebook(x), noise)
 
     step: Callable[[], None] = common if form == "common" else own
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     with torch.no_grad():
         step()
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        after = peak_mib()
         took = []
         for _ in range(5):
             begun = time.perf_counter()
@@ -227,7 +231,74 @@ def search(form: str) -> dict[str, float]:
             took.append(time.perf_counter() - begun)
     # The vectors and the codes are what was asked for.
     results = (x.numel() * 4 + VECTORS * 8) / 2**20
-    return {"seconds": min(took), "temporaries_mib": (after - before) / 1024 - results}
+    return {"seconds": min(took), "temporaries_mib": after - before - results}
+
+
+def pace(what: str, side: int, seconds: float, threads: int) -> float:
+    """Examples a second of the real loop, of all ranks together."""
+    torch.set_num_threads(threads)
+    accelerator = Accelerator(cpu=True)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    case = Case(what, side, "ours", seconds)
+    task: Stage1 | Stage2 = stage1(case) if what == "autoencoder" else stage2(case)
+    task.rank, task.world = rank, world
+    steps = train(task, new_state(task), accelerator)
+    for _ in range(3):
+        next(steps)
+    # As many steps on every rank: they wait for one another.
+    begun = time.perf_counter()
+    next(steps)
+    each = torch.tensor(time.perf_counter() - begun)
+    count = int(max(5.0, seconds / float(accelerator.reduce(each, "mean"))))
+    begun = time.perf_counter()
+    for _ in range(count):
+        next(steps)
+    return count * task.config.batch / (time.perf_counter() - begun)
+
+
+def as_rank(rank: int, world: int, port: int, results: Any, function: Any, given: Any) -> None:
+    """What a function returns in one of several processes that know of one another."""
+    if world > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+    results.put(function(*given))
+
+
+def together(world: int, function: Callable[..., float], *given: Any) -> list[float]:
+    """What a function returns in each of `world` processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    ranks = [
+        context.Process(target=as_rank, args=(rank, world, port, results, function, given))
+        for rank in range(world)
+    ]
+    for process in ranks:
+        process.start()
+    found = [results.get() for _ in ranks]
+    for process in ranks:
+        process.join()
+    return found
+
+
+def show_ranks(seconds: float) -> dict[str, Any]:
+    """Two ranks beside one process of one thread, and of two."""
+    found, rows = {}, []
+    for what, side in (("autoencoder", 64), ("prior", 64)):
+        one, two = (apart(pace, what, side, seconds, threads) for threads in (1, 2))
+        both = min(together(2, pace, what, side, seconds, 1))
+        found[what] = {"one_thread": one, "two_threads": two, "two_ranks": both}
+        rows.append(
+            [what, f"{one:,.1f}", f"{two:,.1f}", f"{both:,.1f}", f"{both / one:.2f}",
+             f"{both / two:.2f}"]
+        )  # fmt: skip
+    columns = ["what", "1 thread", "2 threads", "2 ranks", "over 1 thread", "over 2"]
+    table("examples a second of the same joint batch", columns, rows)
+    return {"ranks": found}
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -240,7 +311,7 @@ def show(cases: list[Case]) -> dict[str, Any]:
     found, rows = {}, []
     for case in cases:
         seen = apart(measure, case)
-        found[f"{case.what} {case.side} {case.form} {case.device}"] = seen
+        found[f"{case.what} {case.side} {case.form} {case.device} {seen['batch']:.0f}"] = seen
         rows.append(
             [case.what, str(case.side), case.form, f"{seen['batch']:.0f}",
              f"{seen['examples_a_second']:,.1f}", f"{seen['gflops_an_example']:.2f}",
@@ -257,9 +328,11 @@ def main() -> None:
     options = tyro.cli(Options)
     found: dict[str, Any] = {}
     cases = [
-        Case("autoencoder", side, form, options.seconds)
+        Case("autoencoder", side, form, options.seconds, batch=batch)
         for side in options.sides
-        for form in ("ours", "plain")
+        # The preset of 64 itself takes steps of 16: less work beside what every step costs.
+        for batch in ((SIDES[side][1], 16) if side == 64 else (SIDES[side][1],))
+        for form in ("ours", "compiled", "plain")
         if "autoencoder" in options.parts
     ]
     if "prior" in options.parts:
@@ -274,6 +347,8 @@ def main() -> None:
             for form, seen in forms.items()
         ]
         table(f"quantiser, {VECTORS:,} x {CODES} x {SIZE}", ["form", "ms", "MiB beside"], rows)
+    if "ranks" in options.parts:
+        found |= show_ranks(options.seconds)
     if "gpu" in options.parts:
         forms_gpu = ("ours", "bf16", "compiled", "bf16 compiled")
         on_gpu = [

@@ -104,9 +104,10 @@ def test_a_size_that_does_not_divide_says_what_would():
         VQVAE(small_config((2, 4))).encode(torch.rand(1, 3, 30, 33))
 
 
-def test_a_factor_that_is_no_power_of_two_is_refused():
+@pytest.mark.parametrize("factors", [(3,), (0, 4), (2, 0), (-2,)])
+def test_a_factor_that_is_no_power_of_two_is_refused(factors):
     with pytest.raises(ValueError, match="power of two"):
-        VQVAE(small_config((3,)))
+        small_config(factors)
 
 
 def test_codes_of_another_number_of_levels_are_refused():

@@ -1,5 +1,6 @@
 import inspect
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from vqvae2.codebook import (
     k_means,
     nearest_rows,
     pass_gradient,
+    squared_distance,
 )
 from vqvae2.data.images import DataConfig, open_pictures
 from vqvae2.training.config import Stage1Config, TrainConfig
@@ -65,6 +67,30 @@ def test_search_is_chunked_and_chunks_change_nothing(monkeypatch):
     monkeypatch.setattr(vqvae2.codebook, "SCORES_AT_ONCE", 64 * 10)
     assert torch.equal(nearest_rows(x, vectors), whole)
     assert SCORES_AT_ONCE * 4 <= 64 << 20
+
+
+def test_the_gradient_of_the_commitment_is_that_of_the_mean_squared_error():
+    torch.manual_seed(0)
+    x, constant = torch.randn(2, 3, 5, 4, 6, dtype=torch.float64)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: squared_distance(x, constant), x)
+    with mock.patch("vqvae2.codebook.VECTORS_AT_ONCE", 24):
+        parts = squared_distance(x, constant)
+    torch.testing.assert_close(parts, torch.nn.functional.mse_loss(x, constant))
+
+
+def test_parts_of_a_batch_change_neither_codes_nor_codebook():
+    codebooks = []
+    for at_once in (1 << 14, 16):
+        torch.manual_seed(0)
+        codebook = Codebook(CodebookConfig(num_codes=9, code_size=5, revive_below=0.5))
+        x = torch.randn(6, 5, 4, 4)
+        with mock.patch("vqvae2.codebook.VECTORS_AT_ONCE", at_once):
+            codebook.start(x, torch.Generator().manual_seed(0))
+            for seed in range(3):
+                codebook.update(codebook(x + seed), torch.Generator().manual_seed(seed))
+        codebooks.append(codebook.state_dict())
+    assert all(torch.equal(codebooks[0][name], codebooks[1][name]) for name in codebooks[0])
 
 
 def test_no_one_hot_of_all_vectors_is_ever_made():
@@ -235,6 +261,11 @@ def test_ema_codebook_has_no_codebook_loss(factors):
     assert not any("codebooks" in name for name, _ in model.named_parameters())
 
 
+# Dynamo makes one of a class that torch wants no objects of, and is warned by torch of it.
+of_dynamo = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+
+
+@of_dynamo
 @pytest.mark.parametrize("gradient", ["straight", "rotate"])
 def test_forward_compiles_as_one_graph_without_host_synchronisation(gradient):
     config = CodebookConfig(num_codes=16, code_size=4, gradient=gradient)
@@ -246,6 +277,7 @@ def test_forward_compiles_as_one_graph_without_host_synchronisation(gradient):
     torch.testing.assert_close(out.vectors, expected.vectors)
 
 
+@of_dynamo
 def test_autoencoder_forward_compiles_as_one_graph(factors):
     model = small_autoencoder(factors, dtype=torch.float32)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ import torch
 from conftest import pictures, save_network
 from PIL import Image
 
+from vqvae2.cli.display import monitor
 from vqvae2.cli.main import COMMANDS, run
 from vqvae2.data.synthetic import render
 from vqvae2.metrics.features import torchscript
 from vqvae2.sheets import read_settings, save_png, to_pil
+from vqvae2.training.learn import Event
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -294,7 +297,7 @@ def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
     assert "was not begun yet" in complaint(capsys, "train", "--run", str(tmp_path / "new"))
     assert "give --data" in complaint(capsys, "train", "--preset", "cifar10")
     assert "stage2.1.steps must be" in complaint(
-        capsys, "train", "--preset", "demo", "--stage2.1.steps", "0"
+        capsys, "train", "--preset", "demo", "--run", str(tmp_path / "r"), "--stage2.1.steps", "0"
     )
     assert "the pictures tell" in complaint(
         capsys, "train", "--run", str(trained), "--num-classes", "7"
@@ -373,3 +376,15 @@ def test_a_lost_rank_is_one_clear_line(trained, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(RuntimeError):
         run(["doctor", str(trained)])
+
+
+def test_the_time_of_a_stage_begins_when_the_work_before_it_ends(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("vqvae2.cli.display.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with monitor(shown=False) as view:
+        now[0] = 3.0
+        view.pictures("decoding", 1, 1)
+        for now[0], stage in [(63.0, "stage1"), (103.0, "stage1"), (104.0, "codes")]:
+            view.show(Event(stage, 1, 2))
+    # A first step that took a minute, for it was compiled, is the stage's.
+    assert view.seconds == {"stage1": 100.0, "codes": 1.0}

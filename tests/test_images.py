@@ -8,6 +8,7 @@ from noise_pictures import class_folder, config, everything, noise, save
 
 from vqvae2.data import images
 from vqvae2.data.images import DataConfig, load_folder, open_held_out, open_pictures, picture_files
+from vqvae2.sheets import batches
 
 
 def test_the_split_of_a_picture_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
@@ -143,6 +144,20 @@ def test_a_source_without_readable_pictures_is_told(tmp_path: Path, memory_gib: 
         (tmp_path / f"{number}.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"None of the 2 training .*: cannot identify .*complete"):
         open_pictures(config(tmp_path, memory_gib=memory_gib))
+
+
+def test_a_large_source_without_readable_pictures_is_told_after_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "PICTURES_TRIED", 3)
+    for number in range(40):
+        (tmp_path / f"{number}.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"None of the 3 tried of \d+ training pictures could"):
+        open_pictures(config(tmp_path, memory_gib=0.0))
+
+
+def test_of_no_pictures_there_is_no_batch(tmp_path):
+    class_folder(tmp_path)
+    data = open_pictures(config(tmp_path))
+    assert list(batches(data.train, torch.arange(0))) == []
 
 
 @pytest.mark.parametrize("memory_gib", [4.0, 0.0])

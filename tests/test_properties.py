@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vqvae2.autoencoder import VQVAEConfig
 from vqvae2.codebook import CodebookConfig, nearest_rows
 from vqvae2.configuration import differences, from_dict, to_dict
-from vqvae2.data.order import batch_indices, spread
+from vqvae2.data.order import Shuffle, batch_indices, spread
 from vqvae2.likelihood import Categorical, Draw, kept
 from vqvae2.randomness import generator
 from vqvae2.training.run import Log
@@ -36,8 +36,9 @@ def test_the_nearest_code_is_nobodys_second_best(seed, n, k, d):
 @settings(max_examples=50, deadline=None)
 def test_ranks_together_take_the_joint_batch(examples, share, world, seed, step):
     batch = share * world
-    joint = batch_indices(examples, batch, seed, step)
-    parts = [batch_indices(examples, batch, seed, step, rank, world) for rank in range(world)]
+    order = Shuffle(examples)
+    joint = batch_indices(order, batch, seed, step)
+    parts = [batch_indices(order, batch, seed, step, rank, world) for rank in range(world)]
     assert torch.equal(joint, torch.cat(parts))
     assert 0 <= int(joint.min()) <= int(joint.max()) < examples
 

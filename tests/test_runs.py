@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -14,9 +15,18 @@ from conftest import FACTORS, small_autoencoder, small_config
 
 from vqvae2.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, read_json, to_dict, write_bytes
-from vqvae2.data.codes import describe, extract_shard, read_codes, shard_path, shards_of
+from vqvae2.data.codes import (
+    CodeData,
+    ShardedCodes,
+    describe,
+    extract_shard,
+    open_codes,
+    read_codes,
+    shard_path,
+    shards_of,
+)
 from vqvae2.data.images import DataConfig, open_pictures
-from vqvae2.data.order import batch_indices, spread
+from vqvae2.data.order import Shuffle, batch_indices, spread
 from vqvae2.likelihood import Draw
 from vqvae2.pipeline import Pipeline
 from vqvae2.presets import PRESETS
@@ -116,6 +126,13 @@ def test_kill_9_in_the_middle_of_each_stage_then_the_same_again_ends_bit_equal(s
     assert killed == outcome(train(tmp_path / "whole", small_run()))
 
 
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    whole = outcome(train(tmp_path / "whole", small_run()))
+    jumps = itertools.cycle([1e9, -5.0, 4e9, 0.0])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    assert outcome(train(tmp_path / "jumping", small_run())) == whole
+
+
 def test_order_and_noise_are_functions_of_seed_and_step():
     run = small_run()
     pictures = open_pictures(run.data).train
@@ -131,9 +148,9 @@ def test_order_and_noise_are_functions_of_seed_and_step():
 
 
 def test_ranks_share_the_joint_batch_and_every_epoch_sees_every_example_once():
-    whole = torch.cat([batch_indices(30, 8, 3, step) for step in range(15)])
+    whole = torch.cat([batch_indices(Shuffle(30), 8, 3, step) for step in range(15)])
     parts = [
-        torch.cat([batch_indices(30, 8, 3, step, rank, 2) for rank in range(2)])
+        torch.cat([batch_indices(Shuffle(30), 8, 3, step, rank, 2) for rank in range(2)])
         for step in range(15)
     ]
     assert torch.equal(whole, torch.cat(parts))
@@ -202,14 +219,24 @@ def test_nothing_is_read_through_pickle():
         assert "allow_pickle" not in text
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+FLIPS = {
+    "flip in a tensor": lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
+    "flip in the digest's name": lambda data: data.replace(b"digest", b"digesu"),
+    "flip in the step": lambda data: data.replace(rb"\"step\": 3", rb"\"step\": 1"),
+    "flip in a note": lambda data: data.replace(b"1.0", b"1.4"),
+    "cut": lambda data: data[:-7],
+    "empty": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("damage", FLIPS)
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, {"x": torch.full((100,), float(step))}, {"best": 1.0})
     newest = checkpoint.steps_in(tmp_path)[-1]
-    data = bytearray(newest.read_bytes())
-    data[-5] ^= 1
-    newest.write_bytes({"cut": bytes(data[:-7]), "flip": bytes(data), "empty": b""}[damage])
+    damaged = FLIPS[damage](newest.read_bytes())
+    assert damaged != newest.read_bytes()
+    newest.write_bytes(damaged)
     found, problems = checkpoint.latest(tmp_path)
     assert found is not None
     assert found.step == 2
@@ -295,6 +322,34 @@ def test_a_shard_is_the_same_whoever_makes_it(tmp_path, monkeypatch):
     assert files[0] == files[1]
 
 
+def test_codes_by_shards_are_those_in_memory(tmp_path, monkeypatch):
+    import vqvae2.data.codes as module
+
+    monkeypatch.setattr(module, "PICTURES_A_SHARD", 8)
+    folder = train(tmp_path / "held", small_run())
+    known = fingerprint(Pipeline.load(folder.path).autoencoder)
+    held = open_codes(folder.codes, "train", known, 2)
+    # Two of eight pictures with 4 + 16 codes are shuffled together, and four are held.
+    monkeypatch.setattr(module, "HELD_BYTES", 4 * 8 * 2 * 20)
+    sharded = open_codes(folder.codes, "train", known, 2)
+    assert (type(held), type(sharded)) == (CodeData, ShardedCodes)
+    assert len(sharded) == len(held) > 5 * 8
+    chosen = torch.tensor([41, 0, 9, 9, 30])
+    (one, two), labels = sharded.batch(chosen)
+    (first, second), truth = held.batch(chosen)
+    assert all(torch.equal(a, b) for a, b in [(one, first), (two, second), (labels, truth)])
+    everything = sharded.order.at(torch.arange(len(sharded)), seed=0, epoch=0)
+    for part in everything.split(4):
+        sharded.batch(part)
+        assert sharded._read.cache_info().currsize <= 4
+    # Read in that order no shard is read twice.
+    assert sharded._read.cache_info().misses <= 6 + 5
+    with pytest.raises(Stopped):
+        train(tmp_path / "parts", small_run(), stop_after=17)
+    parts = train(tmp_path / "parts", small_run())
+    assert outcome(parts) == outcome(train(tmp_path / "whole", small_run()))
+
+
 def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):
     import datasets
 
@@ -363,8 +418,8 @@ def test_a_damaged_best_file_is_replaced_by_the_last_state(tmp_path):
 
 def test_a_state_of_another_version_is_refused_and_kept(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
-    with pytest.raises(ValueError, match="version 2, got vqvae2-state version 1"):
+    monkeypatch.setattr(checkpoint, "VERSION", 3)
+    with pytest.raises(ValueError, match="version 3, got vqvae2-state version 2"):
         checkpoint.latest(tmp_path)
     assert len(checkpoint.steps_in(tmp_path)) == 1
 
@@ -451,7 +506,7 @@ def test_a_step_that_is_no_number_stops_at_once_and_names_its_examples(tmp_path,
     rare = replace(TRAIN, log_every=100, save_every=100, validate_every=100)
     with pytest.raises(FloatingPointError, match="gradient_norm = nan at step 5") as raised:
         train(tmp_path, replace(run, stage1=replace(run.stage1, train=rare)))
-    indices = batch_indices(len(task_names), rare.batch, run.seed, 4)
+    indices = batch_indices(Shuffle(len(task_names)), rare.batch, run.seed, 4)
     assert task_names[int(indices[0])] in str(raised.value)
 
 

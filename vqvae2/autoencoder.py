@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.codebook import Codebook, CodebookConfig, Quantized
-from vqvae2.nn.residual import Decoder, Encoder, Upsample
+from vqvae2.nn.residual import Decoder, Encoder, Upsample, log2_exact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,11 @@ class VQVAEConfig:
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
 
     def __post_init__(self) -> None:
-        """Refuses a model without levels."""
+        """Refuses a model without levels, or with factors that no convolutions make."""
         if not self.factors:
             raise ValueError("An autoencoder needs at least one level: factors=(4,) makes one.")
+        for factor in self.factors:
+            log2_exact(factor)
 
     @property
     def num_levels(self) -> int:

@@ -14,7 +14,7 @@ Legend: `B` batch, `D` code size, `K` codes, `H W` grid, `N = B H W` vectors.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 
 SCORES_AT_ONCE = 1 << 22
 """Scores held at a time by the search: 16 MiB of float32, whatever N is."""
+
+VECTORS_AT_ONCE = 1 << 14
+"""Vectors that are laid out as rows at a time."""
 
 LLOYD_STEPS = 10
 """Steps of k-means at the start; more moved no figure (docs/log.md)."""
@@ -98,20 +101,20 @@ class Codebook(nn.Module):
         """
         codes = self.nearest(x)
         vectors = self.embed(codes).to(x.dtype)
-        commitment = F.mse_loss(x, vectors.detach())
+        commitment = squared_distance(x, vectors.detach())
         learnt = self.config.learn_by == "gradient"
         return Quantized(
             vectors=pass_gradient(x, vectors.detach(), self.config.gradient),
             codes=codes,
             commitment=commitment,
-            codebook_loss=F.mse_loss(vectors, x.detach()) if learnt else x.new_zeros(()),
+            codebook_loss=squared_distance(vectors, x.detach()) if learnt else x.new_zeros(()),
             inputs=x.detach(),
         )
 
     def nearest(self, x: Tensor) -> Tensor:
         """The code nearest to each vector of (B, D, H, W), as (B, H, W) int64."""
-        batch, _, height, width = x.shape
-        return nearest_rows(flatten(x), self.vectors).view(batch, height, width)
+        found = [nearest_rows(flatten(part), self.vectors) for part in in_parts(x)]
+        return torch.cat(found).view(len(x), *x.shape[2:])
 
     def embed(self, codes: Tensor) -> Tensor:
         """Looks codes (B, H, W) up, as (B, D, H, W)."""
@@ -142,12 +145,14 @@ class Codebook(nn.Module):
                 state on all ranks.
         """
         num_codes, size = self.sums.shape
-        x_ND, codes_N = flatten(quantized.inputs).to(self.sums.dtype), quantized.codes.flatten()
-        sums_KD = torch.zeros_like(self.sums).index_add_(0, codes_N, x_ND)
+        sums_KD, codes_N = torch.zeros_like(self.sums), quantized.codes.flatten()
+        parts = zip(in_parts(quantized.inputs), in_parts(quantized.codes), strict=True)
+        for inputs, codes in parts:
+            sums_KD.index_add_(0, codes.flatten(), flatten(inputs).to(self.sums.dtype))
         # Not bincount: on a GPU it reads its result's size back and waits.
-        ones_N = x_ND.new_ones(len(codes_N))
-        counts_K = x_ND.new_zeros(num_codes).index_add_(0, codes_N, ones_N)
-        spare_KD = candidates(x_ND, num_codes, generator)
+        ones_N = sums_KD.new_ones(len(codes_N))
+        counts_K = sums_KD.new_zeros(num_codes).index_add_(0, codes_N, ones_N)
+        spare_KD = candidates(quantized.inputs, num_codes, generator).to(self.sums.dtype)
         flat = torch.cat([sums_KD, spare_KD, counts_K[:, None]], dim=1)
         if is_distributed():
             dist.all_reduce(flat)
@@ -190,6 +195,51 @@ def nearest_rows(x_ND: Tensor, vectors_KD: Tensor) -> Tensor:
         return torch.cat(chunks)
 
 
+class Straight(torch.autograd.Function):
+    """The values of the second tensor, whose gradient is the first's; no arithmetic at all."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, vectors: Tensor) -> Tensor:
+        """Gives the second back."""
+        return vectors.view_as(vectors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Gives the gradient to the first."""
+        return gradients[0], None
+
+
+class SquaredDistance(torch.autograd.Function):
+    """Mean squared difference of two tensors, without a tensor of differences."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, constant: Tensor) -> Tensor:
+        """A scalar, of some pictures at a time."""
+        ctx.save_for_backward(x, constant)
+        total = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
+        for part, other in zip(in_parts(x), in_parts(constant), strict=True):
+            total = total + F.mse_loss(part.to(total), other.to(total), reduction="sum")
+        return total / x.numel()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """2 (x - constant) / n."""
+        x, constant = ctx.saved_tensors
+        return ((x - constant) * (2 / x.numel() * gradients[0])).to(x), None
+
+
+def squared_distance(x: Tensor, constant: Tensor) -> Tensor:
+    """Mean squared difference, whose gradient reaches `x` alone; both (B, D, H, W)."""
+    with torch.autocast(x.device.type, enabled=False):
+        return cast(Tensor, SquaredDistance.apply(x, constant))  # type: ignore[no-untyped-call]
+
+
+def in_parts(x: Tensor) -> tuple[Tensor, ...]:
+    """(B, ..., H, W) as some pictures at a time: what is made of them stays small."""
+    places = x.shape[-1] * x.shape[-2]
+    return cast(tuple[Tensor, ...], x.split(max(1, VECTORS_AT_ONCE // places)))
+
+
 def pass_gradient(x: Tensor, vectors: Tensor, gradient: Literal["straight", "rotate"]) -> Tensor:
     """The values of `vectors`, with a gradient to `x`; both (B, D, H, W).
 
@@ -197,8 +247,7 @@ def pass_gradient(x: Tensor, vectors: Tensor, gradient: Literal["straight", "rot
     (arXiv 2410.06424, Eq. 4 and 5).
     """
     if gradient == "straight":
-        # Not x + (vectors - x): this way round the values are the codes exactly, in any dtype.
-        return vectors + (x - x.detach())
+        return cast(Tensor, Straight.apply(x, vectors))  # type: ignore[no-untyped-call]
     x_norm = x.detach().norm(dim=1, keepdim=True).clamp_min(1e-6)
     norm = vectors.norm(dim=1, keepdim=True).clamp_min(1e-6)
     x_unit, unit = x.detach() / x_norm, vectors / norm
@@ -209,17 +258,24 @@ def pass_gradient(x: Tensor, vectors: Tensor, gradient: Literal["straight", "rot
     return vectors + (scaled - scaled.detach())
 
 
-def candidates(x_ND: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
-    """K vectors drawn from the joint batch of all ranks: this rank's rows, zeros for the others'.
+def candidates(x: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
+    """K vectors (K, D) drawn from the joint batch of all ranks, of which x (B, D, H, W) is a part.
+
+    This rank's rows, zeros for the others'.
 
     Summed over ranks they are the same K vectors that one rank with the joint batch would draw.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
-    count = len(x_ND)
-    drawn_K = torch.randint(count * world, (num_codes,), generator=generator).to(x_ND.device)
+    places = x.shape[2] * x.shape[3]
+    count = len(x) * places
+    drawn_K = torch.randint(count * world, (num_codes,), generator=generator).to(x.device)
     local_K = drawn_K - rank * count
     mine_K = (local_K >= 0) & (local_K < count)
-    return x_ND[local_K.clamp(0, count - 1)] * mine_K[:, None]
+    local_K = local_K.clamp(0, count - 1)
+    place_K = local_K % places
+    row_K, column_K = place_K // x.shape[3], place_K % x.shape[3]
+    chosen_KD = x.movedim(1, -1)[local_K // places, row_K, column_K]
+    return chosen_KD * mine_K[:, None]
 
 
 def k_means(x_ND: Tensor, num_codes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

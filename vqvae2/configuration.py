@@ -10,6 +10,7 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +61,8 @@ def _parse(kind: Any, data: Any, where: str) -> Any:
                 f"{where}.kind must be one of {', '.join(kinds)}, got {data.get('kind')!r}."
             )
     elif _fits(kind, data):
-        return float(data) if kind is float else data
+        with suppress(OverflowError):  # of an integer that no float holds
+            return float(data) if kind is float else data
     raise ValueError(f"{where} must be {getattr(kind, '__name__', kind)}, got {data!r}.")
 
 
@@ -156,7 +158,7 @@ def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
     """Reads what `write_json` wrote, or says in one line why not."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         message = f"{path} is not readable as JSON ({error}); restore or remove it."
         raise ValueError(message) from None
     if not isinstance(document, dict):
@@ -167,3 +169,9 @@ def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
             f"{path} must hold {name} version {version}, got {found[0]} version {found[1]}."
         )
     return document
+
+
+def cache_folder() -> Path:
+    """Where fetched networks and features are kept: VQVAE2_CACHE, or a folder of the user's."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("VQVAE2_CACHE") or f"{base}/vqvae2")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from vqvae2.data.codes import read_codes, read_info
+from vqvae2.data.codes import read_codes, read_info, read_shard, whole_shards
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline, load_autoencoder, load_prior
 from vqvae2.training import checkpoint
@@ -111,7 +111,9 @@ def look_at_codes(folder: RunFolder, run: Run, known: str) -> Iterator[Finding]:
             yield Finding("bad", what, f"Remove {folder.codes} and train again.")
             return
     yield Finding("good", f"codes and autoencoder belong together ({known})")
-    read_codes(folder.codes, "train", known)
+    paths, info = whole_shards(folder.codes, "train", known)
+    for path in paths:
+        read_shard(path, info.grids)  # one at a time: only whether they are whole
     codes = read_codes(folder.codes, "held_out", known)
     num_codes = run.autoencoder.num_codes
     for level, maps in enumerate(codes.levels):

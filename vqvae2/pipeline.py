@@ -23,7 +23,7 @@ from vqvae2.likelihood import Draw
 from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import Box, covered, erase, sample_hierarchy
-from vqvae2.weights import fingerprint, load_weights, read_config, save_module
+from vqvae2.weights import fingerprint, load_module, read_config, save_module
 
 FORMAT = "vqvae2-pipeline"
 
@@ -351,9 +351,7 @@ def save_autoencoder(folder: Path, autoencoder: VQVAE | Pixels) -> None:
 def load_autoencoder(folder: Path) -> VQVAE | Pixels:
     """What `save_autoencoder` wrote, in eval mode."""
     card = from_dict(AutoencoderCard, read_config(folder, "vqvae2-autoencoder"), str(folder))
-    autoencoder = new_autoencoder(card.config)
-    load_weights(folder, autoencoder)
-    return autoencoder
+    return load_module(folder, lambda: new_autoencoder(card.config), card.config)
 
 
 def save_prior(folder: Path, prior: Prior, autoencoder: str) -> None:
@@ -370,6 +368,4 @@ def load_prior(folder: Path, autoencoder: str) -> Prior:
             f"The prior in {folder} was trained on codes of autoencoder {card.autoencoder}, "
             f"this one is {autoencoder}; train the prior again."
         )
-    prior = Prior(card.config, card.domain)
-    load_weights(folder, prior)
-    return prior
+    return load_module(folder, lambda: Prior(card.config, card.domain), card)

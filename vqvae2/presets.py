@@ -22,7 +22,7 @@ Preset = Callable[..., Run]
 def demo(source: str = "synthetic", num_classes: int = 12) -> Run:
     """Minutes on a laptop: the built-in pictures at 32x32, codes 4x4 + 8x8."""
     prior = GatedPixelCNNConfig(channels=80, residual_channels=80, num_layers=6, kernel=3)
-    look = {"validate_every": 600, "validation_examples": 500}
+    look = TrainConfig(steps=1600, validate_every=600, validation_examples=500)
     return Run(
         preset="demo",
         data=DataConfig(source=source, size=32, synthetic_pictures=24_000),
@@ -32,14 +32,14 @@ def demo(source: str = "synthetic", num_classes: int = 12) -> Run:
             residual_channels=32,
             codebook=CodebookConfig(num_codes=256, code_size=32),
         ),
-        stage1=Stage1Config(train=TrainConfig(steps=1600, **look), continuous_steps=60),
+        stage1=Stage1Config(train=look, continuous_steps=60),
         priors=(
             replace(prior, attention_every=3),
             replace(prior, num_conditioning_blocks=3),
         ),
         stage2=(
-            TrainConfig(steps=1400, batch=64, cooldown=0.5, **look),
-            TrainConfig(steps=1900, batch=32, cooldown=0.5, **look),
+            replace(look, steps=1400, batch=64, cooldown=0.5),
+            replace(look, steps=1900, batch=32, cooldown=0.5),
         ),
         # Cooler than the priors are: samples of a few minutes' training gain more than they lose.
         draws=(Draw(temperature=0.85), Draw(temperature=0.85)),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.configuration import write_bytes
+from vqvae2.data.decode import decode_full, to_uint8_rgb
 from vqvae2.data.images import Pictures
 from vqvae2.data.order import at_once
 
@@ -33,7 +34,8 @@ def batches(
 ) -> Iterator[Tensor]:
     """Pictures in [0, 1], (B, 3, S, S), as many at a time as 128 of 64 x 64 have pixels."""
     for part in torch.split(indices, at_once(pictures.size)):
-        yield to_float(pictures.batch(part).to(device))
+        if len(part):  # of nothing, torch makes one part
+            yield to_float(pictures.batch(part).to(device))
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -47,6 +49,11 @@ def to_pil(image: Tensor) -> "Image":
 
     pixels = image if image.dtype == torch.uint8 else to_uint8(image)
     return Image.fromarray(pixels.cpu().expand(3, -1, -1).movedim(0, -1).contiguous().numpy())
+
+
+def read_png(path: Path) -> Tensor:
+    """A picture that `save_png` wrote, (3, H, W) in [0, 1]."""
+    return to_uint8_rgb(decode_full(path)).float() / 255
 
 
 def code_map(codes: Tensor, num_codes: int) -> Tensor:

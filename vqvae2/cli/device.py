@@ -1,6 +1,8 @@
-"""Which device a command uses: the one named, or the best that is there."""
+"""Which device a command uses: the one named, or the best that is there; and which processes."""
 
 import torch
+
+from vqvae2.ranks import Ranks, started_ranks
 
 AUTO = "auto"
 
@@ -23,3 +25,9 @@ def resolve(name: str) -> str:
             f"Cannot use --device {name} ({reason}); leave it out or use cpu."
         ) from None
     return name
+
+
+def share(device: str) -> tuple[Ranks, str]:
+    """The processes that share a command (`torchrun -m vqvae2 ...`), and this one's device."""
+    ranks = started_ranks(device)
+    return ranks, ranks.device if ranks.world > 1 else device

@@ -93,12 +93,14 @@ class Monitor:
         self.learnt: set[str] = set()
         self.since: dict[str, tuple[float, int]] = {}
         self.done: dict[str, int] = {}
-        self._said = time.monotonic()
+        self._said = self._last = time.monotonic()
 
     def show(self, event: "Event") -> None:
         """Shows one event of a job."""
         now = time.monotonic()
-        self.begun.setdefault(event.stage, now)
+        # Its first step, which may have been compiled before, is a stage's too.
+        self.begun.setdefault(event.stage, self._last)
+        self._last = now
         self.seconds[event.stage] = now - self.begun[event.stage]
         if event.stage != "codes":
             self.learnt.add(event.stage)
@@ -108,15 +110,17 @@ class Monitor:
             self._print(self._line(event))
         name = f"codes {event.split}" if event.stage == "codes" else event.stage
         if event.total:
-            self.step(name, event.done, event.total, event.rate)
+            self.step(name, event.done, event.total, event.rate, event.share)
 
     def pictures(self, text: str, done: int, total: int) -> None:
         """Progress of reading or drawing pictures, as `open_pictures` tells it."""
+        self._last = time.monotonic()
         self.step(text, done, total, 0.0)
 
-    def step(self, name: str, done: int, total: int, rate: float) -> None:
+    def step(self, name: str, done: int, total: int, rate: float, share: float = 0.0) -> None:
         """Moves the bar `name`."""
         speed, now = f"{rate:,.0f} pictures/s" if rate else "", time.monotonic()
+        speed += f", {share:.0%} of the peak" * (share > 0)
         if name not in self.done or done < self.done[name]:
             # The first time, or the same work on something else.
             self.since[name] = (now, done)

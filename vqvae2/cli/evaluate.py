@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from vqvae2.cli.device import AUTO, resolve
+from vqvae2.cli.device import AUTO, resolve, share
 from vqvae2.cli.display import (
     console,
     monitor,
@@ -72,8 +72,10 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     options = parse(Options, "evaluate", arguments)
-    folder, device = RunFolder(options.run), resolve(options.device)
+    folder = RunFolder(options.run)
     check(options, folder)
+    ranks, device = share(resolve(options.device))
+    console.quiet = not ranks.first
     extractor = judge = None
     # Before anything is measured: they may be missing.
     if options.samples:
@@ -81,22 +83,26 @@ def main(arguments: list[str]) -> None:
         # One network for both is loaded, or trained, once.
         if options.judge and options.judge != options.extractor:
             judge = extractor_of(options.judge, "", folder, device)
-    show_figures(evaluate(folder, options.limit, device))
-    with monitor() as view:
+    show_figures(evaluate(folder, options.limit, device, ranks))
+    with monitor(ranks.first) as view:
         if extractor is not None:
             score = options.score if options.cas else None
             wanted = SampleQuality(options.samples, options.keep, options.temperatures, score)
-            found = evaluate_samples(folder, extractor, wanted, device, view.pictures, judge)
-            show_quality(extractor.name, found)
+            found = evaluate_samples(
+                folder, extractor, wanted, device, view.pictures, judge, ranks
+            )
+            if ranks.first:
+                show_quality(extractor.name, found)
             if found["num_pictures"] < options.samples:
                 console.print("No split has more; `vqvae2 compare` takes any number of samples.")
         if options.cas:
-            show_classification(
-                evaluate_classification(folder, options.cas, options.score, device, view.pictures)
+            scores = evaluate_classification(
+                folder, options.cas, options.score, device, view.pictures, ranks
             )
+            show_classification(scores)
         if options.outside:
             other, count = Path(options.outside), options.outside_limit
-            found = evaluate_outside(folder, other, count, device, view.pictures)
+            found = evaluate_outside(folder, other, count, device, view.pictures, ranks)
             show_detection(options.outside, found)
     console.print(f"all figures in {options.run / 'metrics.json'}")
 

@@ -55,6 +55,7 @@ class one_line(contextlib.AbstractContextManager[None]):
             ]
             text = " ".join(line for line in lines if line.strip("- "))
             text = text.split("For full helptext")[0].strip()
+            text = re.sub(r"^(.+?) \1:", r"\1:", text)  # the box's title, said again
             raise ValueError(
                 f"{text}. `vqvae2 {self.command} --help` tells the options."
             ) from None

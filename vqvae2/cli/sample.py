@@ -10,15 +10,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from vqvae2.cli.device import AUTO, resolve
+from vqvae2.cli.device import AUTO, resolve, share
 from vqvae2.cli.display import Monitor, console, count, monitor
 from vqvae2.cli.parse import parse
 from vqvae2.configuration import to_dict
 from vqvae2.data.order import spread
 from vqvae2.likelihood import Draw
-from vqvae2.metrics.rejection import best_of
+from vqvae2.metrics.rejection import best_of, best_of_all
 from vqvae2.pipeline import Pipeline, Samples
-from vqvae2.sheets import save_png, sheet, to_pil
+from vqvae2.sheets import read_png, save_png, sheet, to_pil
 from vqvae2.training.quality import extractor_of
 from vqvae2.training.run import RunFolder
 
@@ -65,15 +65,16 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, "sample", arguments)
     at_least_one("count", options.count)
     at_least_one("batch", options.batch)
-    device = resolve(options.device)
+    ranks, device = share(resolve(options.device))
+    console.quiet = not ranks.first
     pipeline = open_pipeline(options.run).to(device)
     draws = drawing(pipeline, options.temperature, options.top_k, options.top_p)
     numbers = list(dict.fromkeys(wanted_classes(pipeline, options.classes)))
     each = number_to_draw(options)
-    labels = [number for number in numbers for _ in range(each)]
-    seeds = [options.seed + i for _ in numbers for i in range(each)]
+    labels = torch.tensor(numbers).repeat_interleave(each)
+    seeds = torch.arange(options.seed, options.seed + each).repeat(len(numbers))
+    own = ranks.share(torch.arange(len(labels)))
     out = Path(options.out) if options.out else output_folder(options.run, "samples")
-    rows: dict[int, list[Tensor]] = {number: [] for number in numbers}
 
     def save(image: Tensor, label: int, seed: int, extra: dict[str, Any]) -> None:
         settings = {
@@ -83,17 +84,17 @@ def main(arguments: list[str]) -> None:
             "run": options.run,
             **extra,
         }
-        path = out / f"{file_name(pipeline, label)}-{seed:05d}.png"
-        save_png(path, to_pil(image), settings)
-        if len(rows[label]) < PICTURES_A_ROW:
-            rows[label].append(image.cpu())
+        save_png(out / png_name(pipeline, label, seed), to_pil(image), settings)
 
     judge = None
     if options.keep < 1:
         judge = extractor_of(options.judge, "", RunFolder(Path(options.run)), device)
-    with monitor() as view:
-        drawn = pipeline.sample_batches(labels, seeds, draws=draws, batch=options.batch)
-        parts = watched(drawn, len(labels), view)
+    kept = list(zip(labels.tolist(), seeds.tolist(), strict=True))
+    with monitor(ranks.first) as view:
+        drawn = pipeline.sample_batches(
+            labels[own], seeds[own].tolist(), draws=draws, batch=options.batch
+        )
+        parts = watched(drawn, len(own), view)
         if judge is None:
             for part in parts:
                 for image, label, seed in zip(
@@ -102,15 +103,41 @@ def main(arguments: list[str]) -> None:
                     save(image, label, seed, {})
         else:
             classes = max(1, len(pipeline.config.class_names))
-            for chosen in best_of(parts, judge, classes, options.count):
-                verdict = {"judge": judge.name, "score": chosen.score}
-                save(chosen.image, chosen.label, chosen.seed, verdict)
-    grid = out.with_name(f"{out.name}-sheet.png")
-    shown = numbers[:CLASSES_ON_A_SHEET]
-    save_rows(grid, [rows[number] for number in shown], [class_name(pipeline, n) for n in shown])
-    total = options.count * len(numbers)
-    of = f" of {len(labels):,}, the best by {judge.name}," if judge else ""
-    console.print(f"{count(total, 'picture')}{of} in {out}, together on {grid}")
+            found = best_of(parts, judge, classes, options.count)
+            kept = best_of_all(found, options.count, ranks)
+            best = set(kept)
+            for chosen in found:
+                if (chosen.label, chosen.seed) in best:
+                    verdict = {"judge": judge.name, "score": chosen.score}
+                    save(chosen.image, chosen.label, chosen.seed, verdict)
+    ranks.wait()
+    if ranks.first:
+        grid = save_grid(pipeline, out, numbers[:CLASSES_ON_A_SHEET], kept)
+        of = f" of {len(labels):,}, the best by {judge.name}," if judge else ""
+        console.print(f"{count(len(kept), 'picture')}{of} in {out}, together on {grid}")
+
+
+def save_grid(
+    pipeline: Pipeline, out: Path, shown: list[int], kept: list[tuple[int, int]]
+) -> Path:
+    """A sheet of the first samples of some classes, from their files; its path.
+
+    Arguments:
+        shown: the classes.
+        kept: (label, seed) of each that was saved.
+    """
+    rows = []
+    for number in shown:
+        seeds = [seed for label, seed in kept if label == number][:PICTURES_A_ROW]
+        rows.append([read_png(out / png_name(pipeline, number, seed)) for seed in seeds])
+    path = out.with_name(f"{out.name}-sheet.png")
+    save_rows(path, rows, [class_name(pipeline, number) for number in shown])
+    return path
+
+
+def png_name(pipeline: Pipeline, label: int, seed: int) -> str:
+    """The name of a sample's file."""
+    return f"{file_name(pipeline, label)}-{seed:05d}.png"
 
 
 def number_to_draw(options: Options) -> int:

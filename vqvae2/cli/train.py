@@ -1,7 +1,9 @@
 """`vqvae2 train`: all stages, from pictures to priors and a sheet of samples."""
 
+import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +36,8 @@ class Options:
     Arguments:
         preset: A complete configuration by name, see `vqvae2 presets` (images64 by default).
         data: A folder of pictures (a sub-folder a class gives labels), Parquet files, WebDataset
-            shards, the name of a hub data set, or "synthetic" for the built-in pictures.
+            shards (here or at s3://, https://, ...; --data.stream reads large ones where they
+            lie), the name of a hub data set, or "synthetic" for the built-in pictures.
         run: The run folder (runs/NAME-PRESET by default).
         stage: One stage alone.
         tracker: Also log to one of accelerate's trackers; its package must be installed.
@@ -68,7 +71,7 @@ def resolve(options: Options, changes: list[str]) -> tuple[RunFolder, Run]:
         # As an absolute path, so that other commands find the pictures from anywhere.
         source = str(Path(run.data.source).resolve())
         run = replace(run, data=replace(run.data, source=source))
-    name = Path(run.data.source).stem or "run"
+    name = re.sub(r"[*?\[\]]+", "", Path(run.data.source).stem).strip("-_.") or "run"
     return RunFolder(Path(options.run or f"runs/{name}-{run.preset}")), run
 
 
@@ -98,7 +101,7 @@ def train(folder: RunFolder, run: Run, options: Options) -> None:
         run = replace(run, num_classes=max(1, len(data.class_names)))
         if main_process:
             tell(folder, run, data)
-        with Stopper(f"vqvae2 train --run {folder.path}") as stopper:
+        with closing(data), Stopper(f"vqvae2 train --run {folder.path}") as stopper:
             job = Job(folder, run, data, accelerator, stopper)
             for event in job.train(chosen(options.stage)):
                 view.show(event)

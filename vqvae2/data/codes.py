@@ -13,8 +13,10 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -22,19 +24,28 @@ from torch import Tensor
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.configuration import from_dict, to_dict, write_bytes
+from vqvae2.data.decode import one_line
 from vqvae2.data.images import Pictures
-from vqvae2.data.order import at_once
+from vqvae2.data.order import BlockShuffle, Order, Shuffle, at_once
+from vqvae2.data.views import Views
 from vqvae2.weights import fingerprint
 
 FORMAT, VERSION = "vqvae2-codes", 1
 PICTURES_A_SHARD = 8192
 
+HELD_BYTES = 2 << 30
+"""Codes beyond this are read by shards, so many bytes of them; each process holds its own."""
+
 
 class Codes(Protocol):
-    """What a prior learns from: `CodeData`, or `vqvae2.data.pixels.PixelData`."""
+    """What a prior learns from: `CodeData`, `ShardedCodes`, `vqvae2.data.pixels.PixelData`."""
 
     def __len__(self) -> int:
         """N."""
+
+    @property
+    def order(self) -> Order:
+        """The order in which an epoch takes them."""
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """Values (B, H, W, ...) int64 a level, coarsest first, and labels (B,)."""
@@ -76,6 +87,11 @@ class CodeData:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def order(self) -> Order:
+        """The order in which an epoch takes them."""
+        return Shuffle(len(self))
+
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """Codes (B, H, W) int64 a level, and labels (B,)."""
         rows = indices.numpy()
@@ -83,7 +99,7 @@ class CodeData:
         return codes, self.labels[indices]
 
 
-def describe(autoencoder: VQVAE, pictures: Pictures) -> CodesInfo:
+def describe(autoencoder: VQVAE, pictures: Pictures | Views) -> CodesInfo:
     """What the shards of pictures will say of themselves."""
     return CodesInfo(
         autoencoder=fingerprint(autoencoder),
@@ -96,7 +112,7 @@ def describe(autoencoder: VQVAE, pictures: Pictures) -> CodesInfo:
 
 @torch.no_grad()
 def extract_shard(
-    autoencoder: VQVAE, pictures: Pictures, info: CodesInfo, path: Path, number: int
+    autoencoder: VQVAE, pictures: Pictures | Views, info: CodesInfo, path: Path, number: int
 ) -> Iterator[int]:
     """Encodes the pictures of one shard into `path`; yields how many of them are done.
 
@@ -138,6 +154,21 @@ def remove_other_shards(folder: Path, split: str, num_pictures: int) -> None:
             path.unlink()
 
 
+def open_codes(
+    folder: Path, split: str, autoencoder: str, num_levels: int | None = None
+) -> "CodeData | ShardedCodes":
+    """The codes of a split, in memory or, where they take more than `HELD_BYTES`, by shards.
+
+    Arguments and errors are those of `read_codes`.
+    """
+    paths, info = whole_shards(folder, split, autoencoder)
+    grids = info.grids[:num_levels]
+    numbers = sum(height * width for height, width in grids)
+    if 2 * numbers * info.num_pictures > HELD_BYTES:
+        return ShardedCodes(info, paths, grids)
+    return read_codes(folder, split, autoencoder, num_levels)
+
+
 def read_codes(
     folder: Path, split: str, autoencoder: str, num_levels: int | None = None
 ) -> CodeData:
@@ -147,6 +178,15 @@ def read_codes(
         autoencoder: the fingerprint that they must have.
         num_levels: read the coarsest so many levels; None reads all.
     """
+    paths, info = whole_shards(folder, split, autoencoder)
+    grids = info.grids[:num_levels]
+    parts = [read_shard(path, grids) for path in paths]
+    levels = [np.concatenate([part.levels[i] for part in parts]) for i in range(len(grids))]
+    return CodeData(info, levels, torch.cat([part.labels for part in parts]))
+
+
+def whole_shards(folder: Path, split: str, autoencoder: str) -> tuple[list[Path], CodesInfo]:
+    """All shards of a split in their order, and what they say of themselves."""
     paths = sorted(folder.glob(f"{split}-*.parquet"))
     if not paths:
         raise ValueError(f"{folder} holds no codes of the split {split!r}; extract them first.")
@@ -156,16 +196,70 @@ def read_codes(
             f"The codes in {folder} were made by autoencoder {infos[0].autoencoder}, this one is "
             f"{autoencoder}; remove the folder and extract them again."
         )
-    grids = infos[0].grids[:num_levels]
-    parts = [read_shard(path, grids) for path in paths]
-    count = sum(len(part.labels) for part in parts)
+    count = sum(rows_of(path) for path in paths)
     if any(info != infos[0] for info in infos) or count != infos[0].num_pictures:
         raise ValueError(
             f"The codes in {folder} are incomplete: {count} of {infos[0].num_pictures} pictures "
             f"of split {split!r}; repeat the extraction."
         )
-    levels = [np.concatenate([part.levels[i] for part in parts]) for i in range(len(grids))]
-    return CodeData(infos[0], levels, torch.cat([part.labels for part in parts]))
+    return paths, infos[0]
+
+
+@final
+class ShardedCodes:
+    """The codes of one split, of which some shards are in memory.
+
+    Arguments:
+        info: where they come from.
+        paths: of the shards, in their order.
+        grids: (H, W) of the levels that are read.
+
+    Attributes:
+        order: of any epoch: shards at random, and their pictures shuffled among some, of which
+            twice as many are held.
+    """
+
+    def __init__(
+        self, info: CodesInfo, paths: Sequence[Path], grids: Sequence[tuple[int, int]]
+    ) -> None:
+        self.info, self.paths, self.grids = info, paths, grids
+        counts = tuple(rows_of(path) for path in paths)
+        largest = 2 * max(counts) * sum(height * width for height, width in grids)
+        window = max(1, HELD_BYTES // (2 * largest))
+        self.order: Order = BlockShuffle(counts, window)
+        self._firsts = torch.tensor([0, *accumulate(counts)])
+        self._read = lru_cache(2 * window)(self._read_shard)
+
+    def __len__(self) -> int:
+        return self.info.num_pictures
+
+    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Codes (B, H, W) int64 a level, and labels (B,)."""
+        codes = [indices.new_empty(len(indices), *grid) for grid in self.grids]
+        labels = torch.empty_like(indices)
+        shards = torch.searchsorted(self._firsts, indices, right=True) - 1
+        for shard in shards.unique().tolist():
+            own = shards == shard
+            found, classes = self._read(shard).batch(indices[own] - self._firsts[shard])
+            labels[own] = classes
+            for level, maps in zip(codes, found, strict=True):
+                level[own] = maps
+        return codes, labels
+
+    def _read_shard(self, shard: int) -> CodeData:
+        return read_shard(self.paths[shard], self.grids)
+
+
+def rows_of(path: Path) -> int:
+    """How many pictures a shard says that it holds."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except (arrow.ArrowException, OSError) as error:
+        reason = one_line(error)[:100]
+        raise ValueError(f"{path} is not a shard of codes ({reason}); remove it.") from None
 
 
 def read_shard(path: Path, grids: Sequence[tuple[int, int]]) -> CodeData:
@@ -178,12 +272,16 @@ def read_shard(path: Path, grids: Sequence[tuple[int, int]]) -> CodeData:
         table = parquet.read_table(
             path, columns=[*names, "label"], page_checksum_verification=True
         )
-    except (arrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:100]
+        info = read_info(path)
+        levels = [column(table, n).reshape(-1, *g) for n, g in zip(names, grids, strict=True)]
+        if any(level.size and level.max() >= info.num_codes for level in levels):
+            raise ValueError(f"a code is not below {info.num_codes}")
+        return CodeData(info, levels, torch.from_numpy(table["label"].to_numpy().copy()))
+    # What Arrow says, and what comes of columns of other types.
+    except (arrow.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
+        reason = one_line(error)[:100]
         message = f"{path} is damaged ({reason}); repeat `vqvae2 train` to extract it again."
         raise ValueError(message) from None
-    levels = [column(table, n).reshape(-1, *g) for n, g in zip(names, grids, strict=True)]
-    return CodeData(read_info(path), levels, torch.from_numpy(table["label"].to_numpy().copy()))
 
 
 def write_shard(
@@ -216,9 +314,11 @@ def read_info(path: Path) -> CodesInfo:
 
     try:
         header = json.loads((parquet.read_schema(path).metadata or {})[b"vqvae2"])
-    except (arrow.ArrowInvalid, KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a shard of codes ({error}); remove it.") from None
-    if (header.pop("format"), header.pop("version")) != (FORMAT, VERSION):
+        found = header.pop("format"), header.pop("version")
+    except (arrow.ArrowException, KeyError, ValueError, OSError, AttributeError) as error:
+        reason = one_line(error)[:100]
+        raise ValueError(f"{path} is not a shard of codes ({reason}); remove it.") from None
+    if found != (FORMAT, VERSION):
         raise ValueError(f"{path} must hold {FORMAT} version {VERSION}; extract the codes again.")
     return from_dict(CodesInfo, header, str(path))
 

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from vqvae2.data.decode import UnreadablePicture
 from vqvae2.data.folders import folder_rows, list_pictures
+from vqvae2.data.order import Order, Shuffle, spread
 from vqvae2.data.rows import Rows
 from vqvae2.data.sources import open_source, synthetic_rows
+from vqvae2.data.streamed import Streaming, open_streamed
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
@@ -26,6 +28,9 @@ Progress = Callable[[str, int, int], None]  # what is being done, how many are d
 def quiet(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
+
+PICTURES_TRIED = 256
+"""Before a source that is decoded on access counts as one that cannot be read."""
 
 DECODED_AT_ONCE = 512  # pictures between two reports of progress
 
@@ -37,12 +42,16 @@ class DataConfig:
     Arguments:
         source: A folder, Parquet file(s), WebDataset .tar shard(s) (a file, a folder of them or a
             glob), the name of a hub data set ("owner/name" or "owner/name:config"), or
-            "synthetic" for the built-in set.
+            "synthetic" for the built-in set. Shards elsewhere, "s3://..." or "https://...", are
+            streamed.
         size: Side of the square pictures, pixels.
         held_out_fraction: Share held out when the source brings no validation or test split.
         synthetic_pictures: Size of the built-in set, both splits together.
         seed: Of the held-out split and of the built-in set.
         memory_gib: Decoded pictures are kept in memory up to this size, else decoded on access.
+        stream: Read shards where they lie, some at a time, instead of converting them all first:
+            for more pictures than a disk or an hour can take.
+        window: Streamed pictures that are shuffled together; twice as many are held, encoded.
     """
 
     source: str = "synthetic"
@@ -51,7 +60,17 @@ class DataConfig:
     synthetic_pictures: int = 12_000
     seed: int = 0
     memory_gib: float = 4.0
+    stream: bool = False
+    window: int = 16_384
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether pictures are read where they lie."""
+        return self.stream or "://" in self.source
+
+
+STEPS_AHEAD = 32
+"""At which streamed pictures are asked for, if a window lasts as long."""
 
 TITLES = ("training pictures", "held-out pictures")
 
@@ -102,10 +121,32 @@ class Pictures:
         self.names = rows.names
         self._rows = rows
         if not in_memory:
-            self.batch([0])  # so that a source without a single readable picture is told at once
+            self._require_readable()
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def order(self) -> Order:
+        """The order in which an epoch takes them."""
+        return self._rows.stream.order if self._rows.stream else Shuffle(len(self))
+
+    def steps_ahead(self, batch: int) -> int:
+        """How many steps of `batch` before its turn a streamed picture may be on its way."""
+        stream = self._rows.stream
+        if self._pixels is not None or stream is None:
+            return 0
+        return max(1, min(STEPS_AHEAD, stream.ahead // batch))
+
+    def expect(self, indices: Tensor) -> None:
+        """Tells what will be asked for, so that it can be on its way."""
+        if self._rows.stream is not None:
+            self._rows.stream.expect(indices.tolist())
+
+    def close(self) -> None:
+        """Ends what reads ahead; no more is asked for."""
+        if self._rows.stream is not None:
+            self._rows.stream.close()
 
     @property
     def skipped(self) -> list[str]:
@@ -135,7 +176,8 @@ class Pictures:
         """
         rows = self._found
         digest = hashlib.sha256(f"vqvae2-pictures 1 {self.size} {rows.facts}\n".encode())
-        digest.update(json.dumps([self.class_names, rows.names, rows.lengths]).encode())
+        names = [] if rows.stream else rows.names
+        digest.update(json.dumps([self.class_names, names, rows.lengths]).encode())
         digest.update(rows.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -169,14 +211,27 @@ class Pictures:
                 found[index] = picture
         return [found.get(index) for index in indices]
 
+    def _require_readable(self) -> None:
+        """Tells of a source without readable pictures at once, after trying some all over it."""
+        tried = spread(len(self), PICTURES_TRIED).tolist()
+        if all(self._decode([index])[0] is None for index in tried):
+            raise self._nothing_readable(len(self))
+
     def _replacement(self, index: int) -> Tensor:
-        """Returns the next readable picture of the same class, else the next of any class."""
-        others = (torch.arange(1, len(self)) + index) % len(self)
-        same = self.labels[others] == self.labels[index]
-        for other in torch.cat([others[same], others[~same]]).tolist():
-            picture = self._decode([other])[0]
-            if picture is not None:
-                return picture
+        """Returns the next readable picture of the same class, else the next of any class.
+
+        Of streamed pictures those of the same block come first, then those of the next.
+        """
+        stream = self._rows.stream
+        for block in stream.from_block_of(index) if stream else [range(len(self))]:
+            after = index + 1 - block.start if index in block else 0
+            others = (torch.arange(len(block)) + after) % len(block) + block.start
+            others = others[others != index]
+            same = self.labels[others] == self.labels[index]
+            for other in torch.cat([others[same], others[~same]]).tolist():
+                picture = self._decode([other])[0]
+                if picture is not None:
+                    return picture
         raise self._nothing_readable(len(self))
 
     def _skip(self, index: int, name: str, error: UnreadablePicture) -> None:
@@ -185,15 +240,16 @@ class Pictures:
 
     def _nothing_readable(self, total: int) -> ValueError:
         sides = [error.short_side for error in self._bad.values() if error.short_side is not None]
+        tried = f"{total}" if len(self._bad) == total else f"{len(self._bad)} tried of {total}"
         if len(sides) == len(self._bad):
             return ValueError(
-                f"All {total} {self._title} are too small for size {self.size}: the short side "
+                f"All {tried} {self._title} are too small for size {self.size}: the short side "
                 f"must be at least {math.ceil(self.size / 2)} pixels, the largest has "
                 f"{max(sides)}; use larger pictures or a size of {2 * max(sides)} or less."
             )
         name, reason = next(iter(self.reasons.items()))
         return ValueError(
-            f"None of the {total} {self._title} could be read; the first, {name}: {reason}. "
+            f"None of the {tried} {self._title} could be read; the first, {name}: {reason}. "
             "Check that the files are complete pictures."
         )
 
@@ -205,6 +261,11 @@ class PictureData:
     train: Pictures
     held_out: Pictures
     class_names: tuple[str, ...]
+
+    def close(self) -> None:
+        """Ends what reads ahead; no more is asked for."""
+        self.train.close()
+        self.held_out.close()
 
 
 def open_pictures(config: DataConfig, *, progress: Progress | None = None) -> PictureData:
@@ -220,24 +281,27 @@ def open_pictures(config: DataConfig, *, progress: Progress | None = None) -> Pi
     """
     splits, in_memory = _split(config)
     train, held_out = (
-        Pictures(rows, size=config.size, in_memory=in_memory, title=title, progress=progress)
-        for rows, title in zip(splits, TITLES, strict=True)
+        Pictures(rows, size=config.size, in_memory=kept, title=title, progress=progress)
+        for rows, title, kept in zip(splits, TITLES, in_memory, strict=True)
     )
     return PictureData(train=train, held_out=held_out, class_names=train.class_names)
 
 
 def open_held_out(config: DataConfig, *, progress: Progress | None = None) -> Pictures:
     """Opens the held-out split of `open_pictures` alone: the same pictures, less to decode."""
-    (_, rows), in_memory = _split(config)
+    (_, rows), (_, in_memory) = _split(config)
     return Pictures(
         rows, size=config.size, in_memory=in_memory, title=TITLES[1], progress=progress
     )
 
 
-def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], bool]:
-    """Returns what to train on and what to hold out, and whether both fit into memory."""
+def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], tuple[bool, bool]]:
+    """Returns what to train on and what to hold out, and which of them memory holds, decoded."""
     _check(config)
-    if config.source == "synthetic":
+    if config.is_streamed:
+        how = Streaming(config.size, config.window, config.held_out_fraction, config.seed)
+        train, held_out = open_streamed(config.source, how)
+    elif config.source == "synthetic":
         train, held_out = synthetic_rows(config.synthetic_pictures, config.size, config.seed), None
     else:
         train, held_out = open_source(config.source, config.size)
@@ -251,7 +315,9 @@ def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], bool]:
     if not train.class_names:
         held_out = held_out.without_labels()
     total = len(train.names) + len(held_out.names)
-    return (train, held_out), fits(total, config.size, config.memory_gib)
+    both = fits(total, config.size, config.memory_gib)
+    held = fits(len(held_out.names), config.size, config.memory_gib)
+    return (train, held_out), (False, held) if config.is_streamed else (both, both)
 
 
 def load_folder(
@@ -284,6 +350,8 @@ def _check(config: DataConfig) -> None:
             f"held_out_fraction must lie between 0 and 1, got {config.held_out_fraction}; "
             "0.1 holds out every tenth picture."
         )
+    if config.window < 1:
+        raise ValueError(f"window must be at least 1 picture, got {config.window}.")
     if not config.source:
         raise ValueError("source is empty; name a folder, a hub data set or 'synthetic'.")
 

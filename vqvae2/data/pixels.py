@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vqvae2.data.images import Pictures
+from vqvae2.data.order import Order
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class PixelData:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @property
+    def order(self) -> Order:
+        """The order in which an epoch takes them."""
+        return self.pictures.order
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """One level, the pictures (B, H, W, 3) int64, and labels (B,)."""

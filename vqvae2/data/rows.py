@@ -6,17 +6,43 @@ their splits by the same names.
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vqvae2.data.decode import Decoded
+from vqvae2.data.order import Order
 
 TRAIN_NAMES = ("train", "training")
 HELD_OUT_NAMES = ("val", "valid", "validation", "dev", "test", "testing")  # the first found counts
+
+
+class Blocks(Protocol):
+    """Rows that are read some blocks at a time."""
+
+    @property
+    def order(self) -> Order:
+        """An order that opens few blocks at once."""
+        ...
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Tells what will be asked for."""
+
+    @property
+    def ahead(self) -> int:
+        """So many rows before its turn one may be asked for."""
+        ...
+
+    def close(self) -> None:
+        """Reads nothing more ahead."""
+
+    def from_block_of(self, index: int) -> Iterator[range]:
+        """The rows of a row's block, then those of the next, and so on around."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +56,16 @@ class Rows:
         decode: Decodes the pictures of the given indices.
         lengths: Bytes of each picture's file where they are known, for the fingerprint.
         facts: What else tells this source from others, for the fingerprint.
+        stream: How they lie in blocks, if they do; names then say nothing that `facts` does not.
     """
 
-    names: list[str]
+    names: Sequence[str]
     labels: Tensor
     class_names: tuple[str, ...]
     decode: Callable[[Sequence[int]], Decoded]
     lengths: list[int]
     facts: str
+    stream: Blocks | None = None
 
     def select(self, indices: list[int]) -> "Rows":
         """Returns the given rows, in the given order."""
@@ -47,6 +75,7 @@ class Rows:
             labels=self.labels[torch.tensor(indices, dtype=torch.int64)],
             lengths=[self.lengths[index] for index in indices] if self.lengths else [],
             decode=lambda wanted: self.decode([indices[index] for index in wanted]),
+            stream=None,
         )
 
     def without_labels(self) -> "Rows":

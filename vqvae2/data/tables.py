@@ -35,14 +35,14 @@ def open_shards(files: list[str], origin: str, size: int) -> Splits:
         )
     groups: dict[str, list[str]] = {}
     for file in files:
-        groups.setdefault(_split_of(file), []).append(glob.escape(os.path.abspath(file)))
+        groups.setdefault(split_of(file), []).append(glob.escape(os.path.abspath(file)))
     if "train" not in groups:  # nothing but a test split: that is what there is to learn from
         groups = {"train": [path for name in sorted(groups) for path in groups[name]]}
     kind = SHARD_KINDS[suffixes[0]]
     return _open_tables(_told(origin, lambda: load_dataset(kind, data_files=groups)), origin, size)
 
 
-def _split_of(file: str) -> str:
+def split_of(file: str) -> str:
     """Returns the split that a shard's name, or else its folder, tells; "train" without one."""
     path = Path(file)
     for words in (re.split(r"[^a-z]+", path.name.lower()), [path.parent.name.lower()]):
@@ -102,7 +102,7 @@ def _open_tables(tables: Any, origin: str, size: int) -> Splits:
     train = next((name for name in TRAIN_NAMES if name in tables), next(iter(tables)))
     held_out = next((name for name in HELD_OUT_NAMES if name in tables and name != train), None)
     splits = [tables[name] for name in (train, held_out) if name is not None]
-    column = _image_column(splits[0], origin)
+    column = image_column(splits[0].features, origin)
     class_names, labels = _table_labels(splits, origin)
     rows = [
         _table_rows(split, column, class_names, known, size)
@@ -134,39 +134,41 @@ def _table_rows(
     )
 
 
-def _image_column(dataset: Any, origin: str) -> str:
+def image_column(features: Any, origin: str) -> str:
+    """Returns which column of a table (its `datasets.Features`) holds pictures."""
     from datasets import Image
 
-    columns = _columns(dataset, Image, IMAGE_COLUMNS)
+    columns = _columns(features, Image, IMAGE_COLUMNS)
     if columns:
         return columns[0]
     raise ValueError(
         f"{origin} has no column of pictures: expected one of type Image or named "
-        f"{', '.join(IMAGE_COLUMNS)}, got {', '.join(dataset.features)}."
+        f"{', '.join(IMAGE_COLUMNS)}, got {', '.join(features)}."
     )
 
 
-def _label_column(dataset: Any) -> str | None:
+def label_column(features: Any) -> str | None:
+    """Returns which column of a table holds labels, None without."""
     from datasets import ClassLabel
 
     # Not a list of labels, nor a measured value.
     kinds = ("int", "uint", "string", "large_string", "bool")
-    for column in _columns(dataset, ClassLabel, LABEL_COLUMNS):
-        if str(getattr(dataset.features[column], "dtype", "")).startswith(kinds):
+    for column in _columns(features, ClassLabel, LABEL_COLUMNS):
+        if str(getattr(features[column], "dtype", "")).startswith(kinds):
             return column
     return None
 
 
-def _columns(dataset: Any, kind: type, names: tuple[str, ...]) -> list[str]:
+def _columns(features: Any, kind: type, names: tuple[str, ...]) -> list[str]:
     """Returns the columns of a type, those with a usual name first; then those with a name."""
-    named = [name for name in names if name in dataset.features]
-    typed = [str(name) for name, held in dataset.features.items() if isinstance(held, kind)]
+    named = [name for name in names if name in features]
+    typed = [str(name) for name, held in features.items() if isinstance(held, kind)]
     return [*(name for name in named if name in typed), *typed, *named]
 
 
 def _table_labels(splits: list[Any], origin: str) -> tuple[tuple[str, ...], list[Tensor | None]]:
     """Returns the class names and the labels of each split, None for a split without."""
-    column = _label_column(splits[0])
+    column = label_column(splits[0].features)
     if column is None:
         return (), [None] * len(splits)
     values = [_label_values(split, column, origin) for split in splits]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.data.order import at_once, batch_indices
+from vqvae2.data.order import Shuffle, at_once, batch_indices
 from vqvae2.randomness import generator
 from vqvae2.sheets import to_float
 
@@ -163,7 +163,7 @@ def train_on(
         part = (step + 1) / training.steps
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * min(part / 0.2, (1 - part) / 0.8 + 1e-3)
-        indices = batch_indices(len(pictures), training.batch, training.seed, step)
+        indices = batch_indices(Shuffle(len(pictures)), training.batch, training.seed, step)
         images = moved(pictures.batch(indices), training.seed, step).to(device)
         logits = model(to_float(images))
         loss = F.cross_entropy(logits, pictures.labels[indices].to(device))

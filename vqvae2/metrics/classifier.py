@@ -48,7 +48,7 @@ def train_classifier(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for step in range(steps):
-        indices = batch_indices(len(pictures), batch, seed, step)
+        indices = batch_indices(pictures.order, batch, seed, step)
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - step / steps)
         logits = model(to_float(pictures.batch(indices)))

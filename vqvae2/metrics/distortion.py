@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vqvae2.autoencoder import VQVAE
 from vqvae2.metrics.usage import CodeUsage
+from vqvae2.ranks import ALONE, Ranks
 
 SSIM_WINDOW = 11
 MS_SSIM_SIDE = 176  # after four halvings the window must fit into the picture
@@ -50,8 +51,14 @@ class Distortion:
 
 
 @torch.no_grad()
-def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distortion:
-    """Distortion over batches of pictures (B, C, H, W) in [0, 1]."""
+def measure_distortion(
+    autoencoder: VQVAE, batches: Iterable[Tensor], ranks: Ranks = ALONE
+) -> Distortion:
+    """Distortion over batches of pictures (B, C, H, W) in [0, 1].
+
+    Arguments:
+        ranks: who brings other pictures of the set.
+    """
     levels = range(autoencoder.config.num_levels)
     shown = [None, *([level] for level in levels)]
     if len(levels) > 1:
@@ -72,14 +79,16 @@ def measure_distortion(autoencoder: VQVAE, batches: Iterable[Tensor]) -> Distort
         values = images.cpu().double()
         moments += torch.stack([values.mean(), values.square().mean()]) * len(images)
         count += len(images)
+    count = int(ranks.sum(torch.tensor(count)))
     if not count:
         raise ValueError("Expected at least one picture to measure, got none.")
-    errors, moments = errors / count, moments / count
+    usage = [CodeUsage(ranks.sum(counter.counts)) for counter in usage]
+    alike, errors, moments = (ranks.sum(sums) / count for sums in (alike, errors, moments))
     return Distortion(
         num_pictures=count,
         mse=float(errors[0]),
-        ssim=float(alike[0] / count),
-        ms_ssim=float(alike[1] / count),
+        ssim=float(alike[0]),
+        ms_ssim=float(alike[1]),
         variance=float(moments[1] - moments[0] ** 2),
         mse_alone=errors[1 : 1 + len(levels)].tolist(),
         mse_without=errors[1 + len(levels) :].tolist(),

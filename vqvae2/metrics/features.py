@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqvae2.configuration import UNFINISHED
+from vqvae2.configuration import UNFINISHED, cache_folder
 from vqvae2.weights import fingerprint
 
 INCEPTION = (
@@ -193,9 +193,3 @@ def file_digest(path: Path) -> str:
 def text_digest(text: str) -> str:
     """A short digest of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Where fetched networks and features are kept: VQVAE2_CACHE, or a folder of the user's."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("VQVAE2_CACHE") or f"{base}/vqvae2")

@@ -32,7 +32,9 @@ def frechet_distance(real: Iterable[Tensor], other: Iterable[Tensor]) -> float:
     for rows, is_real in ((real, True), (other, False)):
         for features in rows:
             if metric is None:
-                metric = FrechetInceptionDistance(feature=Rows(features.shape[1]))
+                metric = FrechetInceptionDistance(
+                    feature=Rows(features.shape[1]), sync_on_compute=False
+                )
             expected = metric.inception.num_features
             if features.shape[1] != expected:
                 raise ValueError(

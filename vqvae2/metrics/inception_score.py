@@ -29,7 +29,7 @@ def inception_score(probabilities: Tensor, seed: int = 0) -> tuple[float, float]
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="Metric `InceptionScore` will save")
-        metric = InceptionScore(feature=torch.nn.Identity(), splits=SPLITS)
+        metric = InceptionScore(feature=torch.nn.Identity(), splits=SPLITS, sync_on_compute=False)
         # It takes logits; a class that is out of the question must not become infinite.
         logits = in_order(probabilities.double()).clamp_min(1e-300).log()
         metric.update(logits)

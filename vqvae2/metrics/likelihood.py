@@ -14,21 +14,30 @@ import torch
 from vqvae2.data.codes import Codes
 from vqvae2.data.order import spread
 from vqvae2.priors import Prior
+from vqvae2.ranks import ALONE, Ranks
 
 
 @torch.no_grad()
 def nats_per_code(
-    prior: Prior, level: int, codes: Codes, limit: int = 1 << 40, batch: int = 128
+    prior: Prior,
+    level: int,
+    codes: Codes,
+    limit: int = 1 << 40,
+    batch: int = 128,
+    ranks: Ranks = ALONE,
 ) -> float:
-    """Mean nats per code of `level` over at most `limit` pictures, evenly spread."""
-    total, count = 0.0, 0
-    for indices in spread(len(codes), limit).split(batch):
+    """Mean nats per code of `level` over at most `limit` pictures, evenly spread.
+
+    Arguments:
+        ranks: who shares the work.
+    """
+    total, chosen = torch.zeros(1, dtype=torch.float64), spread(len(codes), limit)
+    for indices in ranks.part(chosen).split(batch):
         maps, labels = codes.batch(indices)
         maps = [code.to(prior.device) for code in maps[: level + 1]]
         log_prob = prior.log_prob(maps[level], labels.to(prior.device), maps[:level])
-        total -= log_prob.cpu().double().flatten(1).mean(dim=1).sum().item()
-        count += len(indices)
-    return total / count
+        total -= log_prob.cpu().double().flatten(1).mean(dim=1).sum()
+    return float(ranks.sum(total)) / len(chosen)
 
 
 def bits_per_dim(nats: Sequence[float], positions: Sequence[int], shape: Sequence[int]) -> float:

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vqvae2.configuration import write_bytes
-from vqvae2.metrics.features import Extractor, cache_folder
+from vqvae2.configuration import cache_folder, write_bytes
+from vqvae2.metrics.features import Extractor
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.inception_score import SPLITS, inception_score
 from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
 from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
+from vqvae2.ranks import Ranks
 
 FEATURES = "vqvae2-features 1"
 """Format and version of the files in the cache."""
@@ -42,6 +43,10 @@ class Seen:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def joined(self, ranks: Ranks) -> "Seen":
+        """What all ranks saw, each in its part of the set."""
+        return Seen(ranks.join(self.features), ranks.join(self.probabilities), self.shape)
 
     def some(self, indices: Tensor) -> "Seen":
         """What it saw in some of them."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vqvae2.metrics.features import Extractor
 from vqvae2.pipeline import Samples
+from vqvae2.ranks import Ranks
 from vqvae2.sheets import to_uint8
 
 
@@ -55,6 +56,18 @@ def best_of(
                 heapq.heappop(heap)
     kept = [chosen for heap in best.values() for _, _, chosen in heap]
     return sorted(kept, key=lambda chosen: (chosen.label, chosen.seed))
+
+
+def best_of_all(found: list[Chosen], count: int, ranks: Ranks) -> list[tuple[int, int]]:
+    """(label, seed) of the best `count` of each class among what each rank found."""
+    own = [[chosen.label, chosen.seed] for chosen in found]
+    keys = ranks.join(torch.tensor(own, dtype=torch.int64).reshape(-1, 2))
+    scores = ranks.join(torch.tensor([chosen.score for chosen in found], dtype=torch.float64))
+    order = keys[:, 1].sort(stable=True).indices  # of equal scores the lower seed stays
+    keys, scores = keys[order], scores[order]
+    counts = torch.full((int(keys[:, 0].max()) + 1,), count)
+    kept = keys[keep_best(scores, keys[:, 0], counts)]
+    return sorted((label, seed) for label, seed in kept.tolist())
 
 
 def intended(probabilities: Tensor, labels: Tensor, num_classes: int, name: str) -> Tensor:

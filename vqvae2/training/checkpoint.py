@@ -1,8 +1,8 @@
 """Checkpoints: the whole state of a stage at a step, in one safetensors file.
 
 Its metadata key `vqvae2` holds JSON: format, version, step, the figure of the best step so far,
-and a digest of all tensors. Files are written whole; the last two are kept, so that a damaged one
-loses little.
+and a digest of all that and of all tensors. Files are written whole; the last two are kept, so
+that a damaged one loses little.
 """
 
 import hashlib
@@ -10,14 +10,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vqvae2.configuration import write_bytes
 from vqvae2.weights import tensor_bytes
 
-FORMAT, VERSION = "vqvae2-state", 1
+FORMAT, VERSION = "vqvae2-state", 2
 KEPT = 2
 
 
@@ -61,8 +63,8 @@ def write_state(
         "version": VERSION,
         "step": step,
         "notes": dict(notes),
-        "digest": digest(whole),
     }
+    header["digest"] = digest(whole, header)
     # One key: safetensors writes several in any order, and equal states must be equal files.
     write_bytes(path, to_bytes(whole, {"vqvae2": json.dumps(header)}))
 
@@ -83,11 +85,13 @@ def read_state(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError) as error:
         raise Damaged(f"{path} is damaged ({error})") from None
+    if not isinstance(header, dict):
+        raise Damaged(f"{path} is damaged (its header is {header!r:.40})")
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
         found = f"{header.get('format')} version {header.get('version')}"
         raise ValueError(f"{path} must be {FORMAT} version {VERSION}, got {found}.")
-    if header["digest"] != digest(tensors):
-        raise Damaged(f"{path} is damaged (its digest does not fit its tensors)")
+    if header.pop("digest", "") != digest(tensors, header):
+        raise Damaged(f"{path} is damaged (its digest does not fit what it holds)")
     return Checkpoint(header["step"], tensors, header["notes"])
 
 
@@ -107,9 +111,9 @@ def steps_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hex digest of all names and values."""
-    total = hashlib.blake2b(digest_size=16)
+def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """A hex digest of all names and values, and of what the file says of itself."""
+    total = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         total.update(name.encode())
         total.update(tensor_bytes(tensors[name]))
@@ -117,7 +121,14 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state by name; its settings come from the config."""
+    """An optimizer's state by name; its settings come from the config.
+
+    Where ranks keep a part each, the first has it all; every rank calls this.
+    """
+    if not isinstance(optimizer, torch.optim.Adam):
+        cast(Any, optimizer).consolidate_state_dict(to=0)  # a ZeroRedundancyOptimizer
+        if dist.get_rank():
+            return {}
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{key}": value
@@ -135,7 +146,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         if kind == "optimizer":
             index, _, key = rest.partition(".")
             state.setdefault(int(index), {})[key] = like(tensor, parameters[int(index)])
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    groups, first = [], 0
+    for group in optimizer.param_groups:
+        numbers = list(range(first, first + len(group["params"])))
+        groups.append({**group, "params": numbers})
+        first += len(numbers)
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:

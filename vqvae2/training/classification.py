@@ -26,6 +26,7 @@ from vqvae2.metrics.classification_score import (
     train_on,
 )
 from vqvae2.pipeline import Pipeline
+from vqvae2.ranks import ALONE, Ranks
 from vqvae2.training.evaluate import provenance
 from vqvae2.training.run import RunFolder
 from vqvae2.training.streams import drawn, restored, seeds_within, shown
@@ -37,13 +38,19 @@ def evaluate_classification(
     training: ScoreTraining,
     device: str = "cpu",
     progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Measures the score of a run; keeps it in metrics.json under "classification_score"."""
+    """Measures the score of a run; keeps it in metrics.json under "classification_score".
+
+    Arguments:
+        ranks: who shares the work, a classifier each; the first writes.
+    """
     pipeline, run = Pipeline.load(folder.path).to(device), folder.read()
     data = open_pictures(run.data, progress=progress)
-    figures = classification_scores(pipeline, data, count, training, progress)
+    figures = classification_scores(pipeline, data, count, training, progress, ranks)
     figures["provenance"] = provenance(run, pipeline, data.held_out, len(data.held_out))
-    folder.write_metrics({**folder.read_metrics(), "classification_score": figures})
+    if ranks.first:
+        folder.write_metrics({**folder.read_metrics(), "classification_score": figures})
     return figures
 
 
@@ -53,6 +60,7 @@ def classification_scores(
     count: int,
     training: ScoreTraining,
     progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Top-1 accuracy of three classifiers on two kinds of pictures, over all and by class.
 
@@ -62,21 +70,31 @@ def classification_scores(
     classes, chosen = len(data.class_names), spread(len(data.train), count)
     labels = data.train.labels[chosen]
     require_classes(labels.bincount(minlength=classes))
+    everything = torch.arange(len(data.held_out))
     asked: dict[str, LabelledPictures] = {
         "real": data.held_out,
-        "reconstructions": restored_set(
-            pipeline, data.held_out, torch.arange(len(data.held_out)), progress
-        ),
+        "reconstructions": restored_set(pipeline, data.held_out, everything, progress, ranks),
     }
     # Made one after the other, so that one set is in memory at a time.
     makers: Mapping[str, Callable[[], LabelledPictures]] = {
         "real": lambda: PictureTensors(data.train.batch(chosen), labels),
-        "reconstructions": lambda: restored_set(pipeline, data.train, chosen, progress),
-        "samples": lambda: drawn_set(pipeline, labels, seeds_within(labels), progress),
+        "reconstructions": lambda: restored_set(pipeline, data.train, chosen, progress, ranks),
+        "samples": lambda: drawn_set(pipeline, labels, seeds_within(labels), progress, ranks),
     }
+    found = torch.zeros(len(makers), len(asked), 1 + classes, dtype=torch.float64)
+    own: list[tuple[int, str, LabelledPictures]] = []
+    for number, (name, make) in enumerate(makers.items()):
+        pictures = make()  # by all ranks, then a classifier each
+        if number % ranks.world == ranks.rank:
+            own.append((number, name, pictures))
+        del pictures
+        while own and (ranks.world == 1 or number == len(makers) - 1):
+            place, learnt, pictures = own.pop(0)
+            device = str(pipeline.device)
+            found[place] = scores_of(pictures, asked, classes, training, device, learnt, progress)
     rows = {
-        name: scores_of(make(), asked, classes, training, str(pipeline.device), name, progress)
-        for name, make in makers.items()
+        name: {title: as_figures(score) for title, score in zip(asked, scores, strict=True)}
+        for name, scores in zip(makers, ranks.sum(found), strict=True)
     }
     return {
         "num_pictures": len(chosen),
@@ -94,10 +112,10 @@ def scores_of(
     device: str,
     name: str,
     progress: Progress,
-) -> dict[str, Any]:
-    """Top-1 accuracy of a classifier of `pictures` on each set of `asked`: of all, by class.
+) -> Tensor:
+    """Top-1 accuracy of a classifier of `pictures` on each set of `asked`, (sets, 1 + K) float64.
 
-    A class that is never asked about has None.
+    Of all, then by class; a class that is never asked about has nan.
     """
     model = train_on(
         pictures,
@@ -106,30 +124,43 @@ def scores_of(
         device,
         lambda step: progress(f"learning from {name}", step, training.steps),
     )
-    found = {}
-    for title, others in asked.items():
+    found = []
+    for others in asked.values():
         every = torch.arange(len(others))
         by_class = accuracy_by_class(model, in_batches(others, every), classes)
         counts = others.labels.bincount(minlength=classes)
         right = by_class.nan_to_num() @ counts.double()
-        found[title] = {
-            "top1": float(right / counts.sum()),
-            "by_class": [None if math.isnan(share) else share for share in by_class.tolist()],
-        }
-    return found
+        found.append(torch.cat([(right / counts.sum())[None], by_class]))
+    return torch.stack(found)
+
+
+def as_figures(score: Tensor) -> dict[str, Any]:
+    """A score (1 + K,) of `scores_of` as metrics.json keeps it; None for nan."""
+    by_class = [None if math.isnan(share) else share for share in score[1:].tolist()]
+    return {"top1": float(score[0]), "by_class": by_class}
 
 
 def restored_set(
-    pipeline: Pipeline, pictures: Pictures, indices: Tensor, progress: Progress = quiet
+    pipeline: Pipeline,
+    pictures: Pictures,
+    indices: Tensor,
+    progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> PictureTensors:
     """Some pictures after the way through the codes, with their labels."""
-    originals = shown(pictures, indices, "reconstructions", progress)
-    return PictureTensors(torch.cat(list(restored(pipeline, originals))), pictures.labels[indices])
+    originals = shown(pictures, ranks.share(indices), "reconstructions", progress)
+    pixels = ranks.join(torch.cat(list(restored(pipeline, originals))))
+    return PictureTensors(pixels, pictures.labels[indices])
 
 
 def drawn_set(
-    pipeline: Pipeline, labels: Tensor, seeds: Tensor, progress: Progress = quiet
+    pipeline: Pipeline,
+    labels: Tensor,
+    seeds: Tensor,
+    progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> PictureTensors:
     """A sample for each label and seed."""
-    parts = drawn(pipeline, labels, seeds, "samples to learn from", progress)
-    return PictureTensors(torch.cat(list(parts)), labels)
+    own = ranks.share(labels), ranks.share(seeds)
+    parts = drawn(pipeline, *own, "samples to learn from", progress)
+    return PictureTensors(ranks.join(torch.cat(list(parts))), labels)

@@ -1,13 +1,17 @@
 """What a run is: one frozen value, resolved before it starts and saved with it."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from vqvae2.autoencoder import VQVAEConfig
 from vqvae2.data.images import DataConfig
+from vqvae2.data.views import ViewsConfig
 from vqvae2.likelihood import Draw
+from vqvae2.pipeline import new_autoencoder
 from vqvae2.pixels import PixelsConfig
-from vqvae2.priors import Domain, PriorConfig
+from vqvae2.priors import Domain, Prior, PriorConfig
+from vqvae2.weights import sketch_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,11 @@ class TrainConfig:
         clip_norm: gradients are scaled down to this norm.
         skip_not_finite: so many steps of a stage may have a gradient that is no number; they are
             left out, for which every step waits for its gradient. 0 stops at the first.
+        compile: the model is compiled (`torch.compile`): minutes once, then faster steps on a GPU.
+        recompute: what layers hold for their gradient is computed again instead of kept: less
+            memory for about a third more time.
+        shard_optimizer: each rank keeps a part of Adam's state: 8 bytes a parameter over all
+            ranks instead of on each.
         average_decay: of the moving average of the weights that is kept, measured and saved.
         validate_every: steps between looks at held-out examples.
         validation_examples: held-out examples a look, at most.
@@ -39,6 +48,9 @@ class TrainConfig:
     cooldown: float = 0.3
     clip_norm: float = 1.0
     skip_not_finite: int = 0
+    compile: bool = False
+    recompute: bool = False
+    shard_optimizer: bool = False
     average_decay: float = 0.98
     validate_every: int = 500
     validation_examples: int = 1000
@@ -92,6 +104,7 @@ class Run:
         data: the pictures.
         autoencoder: the model of stage 1; `PixelsConfig` for a prior on the pictures themselves.
         stage1: how it is trained; None for pixels, where there is nothing to learn.
+        views: which views of a training picture become codes.
         priors: the models of stage 2, one a level, coarsest first.
         stage2: how they are trained, one a prior.
         draws: how each level is drawn, one a prior.
@@ -104,6 +117,7 @@ class Run:
     data: DataConfig
     autoencoder: VQVAEConfig | PixelsConfig
     stage1: Stage1Config | None
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     priors: tuple[PriorConfig, ...] = ()
     stage2: tuple[TrainConfig, ...] = ()
     draws: tuple[Draw, ...] = field(default_factory=tuple)
@@ -123,9 +137,16 @@ class Run:
             raise ValueError("A run has a stage 1 exactly if its autoencoder is to be learnt.")
         if self.stage1 is not None:
             self.stage1.train.check("stage1.train")
+        self.views.check()
+        if self.on_pixels and self.views.count > 1:
+            raise ValueError("Views become codes, and a run on pixels has none.")
         for level, train in enumerate(self.stage2):
             train.check(f"stage2.{level}")
         self.grids()
+        sketch_of(lambda: new_autoencoder(self.autoencoder), self.autoencoder, "autoencoder")
+        for level, config in enumerate(self.priors):
+            domain = self.domain(level)
+            sketch_of(partial(Prior, config, domain), config, f"priors.{level}")
 
     @property
     def on_pixels(self) -> bool:

@@ -12,13 +12,14 @@ import torch
 
 import vqvae2
 from vqvae2.autoencoder import VQVAE
-from vqvae2.data.codes import Codes, read_codes
+from vqvae2.data.codes import Codes, open_codes
 from vqvae2.data.images import Pictures, open_held_out, open_pictures
-from vqvae2.data.order import spread
+from vqvae2.data.order import at_once, spread
 from vqvae2.data.pixels import PixelData
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
 from vqvae2.pipeline import Pipeline
+from vqvae2.ranks import ALONE, Ranks
 from vqvae2.sheets import batches
 from vqvae2.training.config import Run
 from vqvae2.training.run import RunFolder
@@ -31,36 +32,50 @@ TRAIN_PICTURES = 5000
 """Training pictures over which the train-validation gap is taken, at most."""
 
 
-def evaluate(folder: RunFolder, limit: int = 10_000, device: str = "cpu") -> dict[str, Any]:
+def evaluate(
+    folder: RunFolder, limit: int = 10_000, device: str = "cpu", ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """Measures the models of a run on at most `limit` held-out pictures; writes metrics.json.
 
     What other measurements left there (`KEPT`) stays.
+
+    Arguments:
+        ranks: who shares the work; the first writes.
     """
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
     held_out = open_held_out(run.data)
     chosen = spread(len(held_out), limit)
     metrics: dict[str, Any] = {"provenance": provenance(run, pipeline, held_out, len(chosen))}
     if isinstance(pipeline.autoencoder, VQVAE):
-        measured = measure_distortion(pipeline.autoencoder, batches(held_out, chosen, device))
+        images = batches(held_out, ranks.part(chosen), device)
+        measured = measure_distortion(pipeline.autoencoder, images, ranks)
         metrics["reconstruction"] = figures(measured)
     if pipeline.priors:
-        metrics["priors"] = evaluate_priors(folder, run, pipeline, limit)
+        metrics["priors"] = evaluate_priors(folder, run, pipeline, limit, ranks)
     known = folder.read_metrics()
     metrics |= {name: known[name] for name in KEPT if name in known}
-    folder.write_metrics(metrics)
+    if ranks.first:
+        folder.write_metrics(metrics)
     return metrics
 
 
-def evaluate_priors(folder: RunFolder, run: Run, pipeline: Pipeline, limit: int) -> dict[str, Any]:
+def evaluate_priors(
+    folder: RunFolder, run: Run, pipeline: Pipeline, limit: int, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """Nats per code of each level, held out and in training, and bits per picture dimension."""
     train, held_out = splits(folder, run, pipeline)
     levels = list(enumerate(pipeline.priors))
-    at_a_time = [max(1, stage.batch // stage.accumulate) for stage in run.stage2]
+    # No more than a step took, and fewer where ranks shared it: a position is dear like 16 pixels.
+    at_a_time = [
+        max(1, min(stage.batch // stage.accumulate, at_once(4 * max(prior.domain.grid))))
+        for stage, prior in zip(run.stage2, pipeline.priors, strict=False)
+    ]
     nats = [
-        nats_per_code(prior, level, held_out, limit, at_a_time[level]) for level, prior in levels
+        nats_per_code(prior, level, held_out, limit, at_a_time[level], ranks)
+        for level, prior in levels
     ]
     seen = [
-        nats_per_code(prior, level, train, TRAIN_PICTURES, at_a_time[level])
+        nats_per_code(prior, level, train, TRAIN_PICTURES, at_a_time[level], ranks)
         for level, prior in levels
     ]
     counts = [prior.domain.num_values for prior in pipeline.priors]
@@ -85,8 +100,8 @@ def splits(folder: RunFolder, run: Run, pipeline: Pipeline) -> tuple[Codes, Code
         data = open_pictures(run.data)
         return PixelData(data.train), PixelData(data.held_out)
     known = fingerprint(pipeline.autoencoder)
-    train = read_codes(folder.codes, "train", known)
-    return train, read_codes(folder.codes, "held_out", known)
+    train = open_codes(folder.codes, "train", known)
+    return train, open_codes(folder.codes, "held_out", known)
 
 
 def provenance(run: Run, pipeline: Pipeline, held_out: Pictures, count: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from vqvae2.data.codes import (
     Codes,
     describe,
     extract_shard,
-    read_codes,
+    open_codes,
     remove_other_shards,
     shard_path,
     shard_range,
@@ -31,6 +31,7 @@ from vqvae2.data.codes import (
 from vqvae2.data.images import PictureData, Pictures
 from vqvae2.data.order import spread
 from vqvae2.data.pixels import PixelData
+from vqvae2.data.views import Views
 from vqvae2.metrics.distortion import figures as distortion_figures
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import nats_per_code
@@ -45,9 +46,10 @@ from vqvae2.pipeline import (
 from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator
+from vqvae2.ranks import Ranks
 from vqvae2.sheets import batches
 from vqvae2.training.config import Run
-from vqvae2.training.learn import Event, Learning, Stopped, learn, on_any_rank
+from vqvae2.training.learn import Event, Learning, Stopped, learn, on_any_rank, require_same
 from vqvae2.training.previews import PREVIEWED, preview_draws, preview_levels
 from vqvae2.training.run import RunFolder
 from vqvae2.training.stage1 import Stage1, require_batch
@@ -56,6 +58,10 @@ from vqvae2.weights import fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+SHARED = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+"""Of a module on several ranks. Buffers are codebooks: every rank moves them itself. Gradients lie
+where they are exchanged, once."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,17 @@ class Job:
     accelerator: Any
     should_stop: Callable[[], bool] = lambda: False
 
+    @property
+    def ranks(self) -> Ranks:
+        """Those that train, as they share other work."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return Ranks(rank, world, str(self.accelerator.device))
+
+    @property
+    def views(self) -> Views:
+        """The training pictures as they become codes."""
+        return Views(self.data.train, self.run.views, self.run.seed)
+
     def train(self, stages: Callable[[str], bool] = lambda stage: True) -> Iterator[Event]:
         """Does all stages that are not done and that `stages` names."""
         with self.folder.lock() if self.accelerator.is_main_process else nullcontext():
@@ -83,22 +100,41 @@ class Job:
 
     def _stages(self, stages: Callable[[str], bool]) -> Iterator[Event]:
         self.begin()
+        told = set(self.skipped)
         if stages("stage1") and not self.folder.done("stage1"):
             yield from self._stage1()
+            yield from self._tell_skipped("stage1", told)
         if stages("codes"):
             yield from self._codes()
+            yield from self._tell_skipped("codes", told)
         for level in range(len(self.run.priors)):
             if stages(f"prior{level}"):
                 yield from self._prior(level)
+
+    @property
+    def skipped(self) -> list[str]:
+        """The names of the pictures that this rank could not read so far."""
+        return [*self.data.train.skipped, *self.data.held_out.skipped]
+
+    def _tell_skipped(self, stage: str, told: set[str]) -> Iterator[Event]:
+        """A sentence if a rank met pictures that cannot be read, for which others stood in."""
+        from accelerate.utils import gather_object
+
+        new = sorted({*gather_object(self.skipped)} - told)
+        if not new:
+            return
+        told |= {*new}
+        if self.accelerator.is_main_process:
+            self.folder.write_skipped(new)
+        few = ", ".join(new[:3]) + (", ..." if len(new) > 3 else "")
+        text = f"{len(new):,} of the pictures could not be read: {few}; others stood in for them."
+        yield Event(stage, text=f"{text} All are named in {self.folder.path / 'data.json'}.")
 
     def begin(self) -> None:
         """Looks for what would fail later, then writes the small files that need no training."""
         self.run.check()
         for train in self.run.trainings().values():
             require_batch(len(self.data.train), train, self.accelerator.num_processes)
-        with torch.device("meta"):
-            for level, config in enumerate(self.run.priors):
-                Prior(config, self.run.domain(level))
         if self.accelerator.is_main_process:
             self.folder.sweep()
             self.folder.create(self.run, self._facts())
@@ -113,6 +149,8 @@ class Job:
                 pixels = Pixels(self.run.autoencoder)
                 save_autoencoder(self.folder.model / "autoencoder", pixels)
         self.accelerator.wait_for_everyone()
+        done = [int(self.folder.done(stage)) for stage in self.run.trainings()]
+        require_same(done, self.accelerator)
 
     def _facts(self) -> dict[str, Any]:
         data = self.data
@@ -122,7 +160,7 @@ class Job:
             "held_out": len(data.held_out),
             "train_fingerprint": data.train.fingerprint(),
             "held_out_fingerprint": data.held_out.fingerprint(),
-            "skipped": [*data.train.skipped, *data.held_out.skipped],
+            "skipped": self.skipped,
         }
 
     def _stage1(self) -> Iterator[Event]:
@@ -143,8 +181,8 @@ class Job:
 
         def measure(module: nn.Module) -> dict[str, float]:
             assert isinstance(module, VQVAE)
-            chosen = spread(len(held_out), task.config.validation_examples)
-            seen = measure_distortion(module, batches(held_out, chosen, device))
+            chosen = self.ranks.part(spread(len(held_out), task.config.validation_examples))
+            seen = measure_distortion(module, batches(held_out, chosen, device), self.ranks)
             return flat(distortion_figures(seen))
 
         def draw(module: nn.Module) -> "Image":
@@ -164,11 +202,15 @@ class Job:
         if isinstance(autoencoder, Pixels):
             return
         autoencoder.to(self.accelerator.device)
-        for split, pictures in [("train", self.data.train), ("held_out", self.data.held_out)]:
+        splits: list[tuple[str, Pictures | Views]]
+        splits = [("train", self.views), ("held_out", self.data.held_out)]
+        for split, pictures in splits:
             yield from self._extract(autoencoder, pictures, split)
         self.accelerator.wait_for_everyone()
 
-    def _extract(self, autoencoder: VQVAE, pictures: Pictures, split: str) -> Iterator[Event]:
+    def _extract(
+        self, autoencoder: VQVAE, pictures: Pictures | Views, split: str
+    ) -> Iterator[Event]:
         """Ranks take a shard each, and look around for a stop after each."""
         info, folder = describe(autoencoder, pictures), self.folder.codes
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -213,7 +255,7 @@ class Job:
 
         def measure(module: nn.Module) -> dict[str, float]:
             limit, batch = task.config.validation_examples, part_of(task)
-            nats = nats_per_code(prior_of(module), level, held_out, limit, batch)
+            nats = nats_per_code(prior_of(module), level, held_out, limit, batch, self.ranks)
             return {"nats_per_code": nats}
 
         def draw(module: nn.Module) -> "Image":
@@ -232,8 +274,13 @@ class Job:
         """What a prior learns from and is measured on: codes, or the pictures themselves."""
         if self.run.on_pixels:
             return PixelData(self.data.train), PixelData(self.data.held_out)
-        train = read_codes(self.folder.codes, "train", known, num_levels)
-        return train, read_codes(self.folder.codes, "held_out", known)
+        train = open_codes(self.folder.codes, "train", known, num_levels)
+        if train.info.pictures != self.views.fingerprint():
+            raise ValueError(
+                f"The codes in {self.folder.codes} are of other views of the pictures; make them "
+                "again with `--stage codes`."
+            )
+        return train, open_codes(self.folder.codes, "held_out", known)
 
     def _require(self, stage: str) -> None:
         if not self.folder.done(stage):
@@ -261,8 +308,7 @@ def new_accelerator(run: Run, folder: RunFolder, tracker: str | None = None) -> 
         mixed_precision=precision,
         log_with=tracker,
         project_dir=str(folder.path),
-        # Buffers are codebooks: every rank moves them itself, nobody broadcasts them.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(**SHARED)],
     )
     if accelerator.num_processes != world:
         raise ValueError(

@@ -19,6 +19,7 @@ from vqvae2.training import checkpoint
 from vqvae2.training.config import TrainConfig
 from vqvae2.training.loop import Progress, State, Task, new_state, train
 from vqvae2.training.run import Log, RunFolder
+from vqvae2.training.speed import measure_speed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +39,7 @@ class Event:
         figures: of the training step or the held-out set, if any were taken.
         split: whose figures.
         rate: examples a second.
+        share: of the machine's rate of matrix products, that they reach.
         text: a sentence for the user.
     """
 
@@ -47,6 +49,7 @@ class Event:
     figures: Mapping[str, float] = field(default_factory=dict)
     split: str = "train"
     rate: float = 0.0
+    share: float = 0.0
     text: str = ""
 
 
@@ -106,7 +109,7 @@ class Keeper:
         saved, damaged = checkpoint.latest(self.states)
         if saved is not None:
             state.load(saved)
-        self.accelerator.wait_for_everyone()
+        require_same([state.step], self.accelerator)
         if self.accelerator.is_main_process:
             self.log.cut(state.step)
             for path in damaged:
@@ -115,9 +118,11 @@ class Keeper:
         return state, texts
 
     def save(self, state: State) -> None:
-        """Keeps the whole state."""
+        """Keeps the whole state, if all ranks have the same."""
+        require_agreement(state.module, self.accelerator)
+        tensors = state.tensors()  # on every rank, which may each have a part
         if self.accelerator.is_main_process:
-            checkpoint.save(self.states, state.step, state.tensors(), state.notes)
+            checkpoint.save(self.states, state.step, tensors, state.notes)
 
     def keep_best(self, state: State, value: float) -> None:
         """Keeps the averaged weights if no earlier look at held-out examples was better."""
@@ -145,14 +150,20 @@ class Keeper:
             return average, f"{error}; using the weights of step {saved.step} instead."
 
     def write(
-        self, step: int, split: str, figures: Mapping[str, float], rate: float = 0.0
+        self,
+        step: int,
+        split: str,
+        figures: Mapping[str, float],
+        rate: float = 0.0,
+        share: float = 0.0,
     ) -> None:
         """Adds a line to the log and to the trackers."""
         if not self.accelerator.is_main_process:
             return
         self.log.write(step, split, figures)
         if rate:
-            self.log.write_timing(step, {"examples_per_second": rate})
+            timing = {"examples_per_second": rate, "share_of_peak": share}
+            self.log.write_timing(step, timing)
         named = {f"{self.learning.stage}/{split}/{n}": v for n, v in figures.items()}
         self.accelerator.log(named, self.learning.steps_before + step)
 
@@ -184,6 +195,7 @@ def learn(
     keeper = Keeper(folder, learning, accelerator)
     state, texts = keeper.resume()
     yield from (Event(stage, text=text) for text in texts)
+    speed = measure_speed(learning.task, state.step, accelerator)
     clock, watch = Clock(config.batch), Watch(learning, keeper.list_examples)
     for progress in train(learning.task, state, accelerator):
         clock.steps += 1
@@ -195,10 +207,11 @@ def learn(
             text = f"step {state.step} was left out: its gradient is no number"
             yield Event(stage, text=f"{stage}: {text} ({keeper.list_examples(state.step)})")
         elif due.figures:
-            figures = over_ranks(progress.figures, accelerator)
+            figures = over_ranks(progress.counted, accelerator)
         if due.log and figures:
-            keeper.write(state.step, "train", figures, clock.rate())
-        yield Event(stage, state.step, config.steps, figures, rate=clock.rate())
+            keeper.write(state.step, "train", figures, clock.rate(), speed.share(clock.rate()))
+        rate = clock.rate()
+        yield Event(stage, state.step, config.steps, figures, rate=rate, share=speed.share(rate))
         clock.pause()
         if due.validate:
             held_out = learning.measure(state.average)
@@ -261,7 +274,7 @@ class Coming:
     """A step's figures on their way to the host."""
 
     def __init__(self, progress: Progress) -> None:
-        self.step, self.names = progress.step, list(progress.figures)
+        self.step, self.names = progress.step, list(progress.counted)
         stacked = torch.stack([value.float() for value in progress.figures.values()])
         self.numbers = stacked.to("cpu", non_blocking=True)
         self.arrived = None
@@ -317,9 +330,49 @@ def on_any_rank(flag: bool, accelerator: Any) -> bool:
     return bool(accelerator.reduce(flags, "sum") > 0)
 
 
-def over_ranks(figures: Mapping[str, Tensor], accelerator: Any) -> dict[str, float]:
-    """Figures as numbers, their means over the ranks; waits for the device."""
-    values = torch.stack([value.float() for value in figures.values()])
+def require_same(numbers: list[int], accelerator: Any) -> None:
+    """Raises ValueError, on all ranks, where they have not found the same in the run folder."""
+    if accelerator.num_processes == 1:
+        return
+    found = accelerator.gather(torch.tensor([numbers], device=accelerator.device))
+    if len(found.unique(dim=0)) > 1:
+        raise ValueError(
+            "The processes do not see the same run folder: one is further than another. Name a "
+            "folder that all machines share."
+        )
+
+
+def require_agreement(module: nn.Module, accelerator: Any) -> None:
+    """Raises ValueError where ranks no longer have equal weights and codebooks.
+
+    They compute the same from the same sums; a machine that computes otherwise shows here.
+    """
+    if accelerator.num_processes == 1:
+        return
+    state = module.state_dict()
+    own = torch.stack([bit_sum(value) for value in state.values()])
+    sums = accelerator.gather(own[None])
+    differ = [
+        name for name, column in zip(state, sums.T, strict=True) if column.unique().numel() > 1
+    ]
+    if differ:
+        raise ValueError(
+            f"The processes have come apart: {differ[0]} and {len(differ) - 1} more tensors are "
+            "not equal on all of them. One machine computes otherwise than the others (another "
+            "torch, a faulty device?); the last checkpoint is from before."
+        )
+
+
+def bit_sum(value: Tensor) -> Tensor:
+    """The sum of a tensor's bit patterns, int64: equal where all bits are, whoever adds."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return value.contiguous().view(whole[value.element_size()]).sum(dtype=torch.int64)
+
+
+def over_ranks(counted: Mapping[str, tuple[Tensor, Tensor]], accelerator: Any) -> dict[str, float]:
+    """Figures' means over all that the ranks have counted; waits for the device."""
+    sums = torch.stack([torch.stack(pair).float() for pair in counted.values()])
     if accelerator.num_processes > 1:
-        values = accelerator.reduce(values, "mean")
-    return dict(zip(figures, values.tolist(), strict=True))
+        sums = accelerator.reduce(sums, "sum")
+    means = sums[:, 0] / sums[:, 1].clamp_min(1)
+    return dict(zip(counted, means.tolist(), strict=True))

@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
+from vqvae2.codebook import is_distributed
 from vqvae2.training import checkpoint
 from vqvae2.training.config import TrainConfig
 
@@ -98,23 +101,41 @@ class Progress:
 
     Arguments:
         step: steps done.
-        figures: scalars of the step, still on the device: reading one waits for it.
+        counted: figures of the step on this rank as (sum, count), so that ranks add up; still on
+            the device: reading one waits for it.
         skipped: whether its gradient was no number and it was left out.
     """
 
     step: int
-    figures: dict[str, Tensor]
+    counted: Mapping[str, tuple[Tensor, Tensor]]
     skipped: bool = False
+
+    @property
+    def figures(self) -> dict[str, Tensor]:
+        """Each figure's mean on this rank."""
+        return {name: total / count.clamp_min(1) for name, (total, count) in self.counted.items()}
 
 
 def new_state(task: Task) -> State:
     """The state before the first step."""
-    module = task.module
-    optimizer = torch.optim.Adam(
-        module.parameters(), lr=task.config.learning_rate, fused=True, betas=(0.9, 0.999)
-    )
+    module, optimizer = task.module, new_optimizer(task.module, task.config)
     average = copy.deepcopy(module).requires_grad_(False).eval()
+    if task.config.recompute:
+        recompute_layers(module)  # after the copy, which has no gradient to compute for
     return State(module, average, optimizer, 0, {})
+
+
+def new_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam; with `shard_optimizer` each of several ranks keeps a part of its state."""
+    parameters, rate, betas = module.parameters(), config.learning_rate, (0.9, 0.999)
+    if not (config.shard_optimizer and is_distributed()):
+        return torch.optim.Adam(parameters, lr=rate, fused=True, betas=betas)
+    with warnings.catch_warnings():
+        # Importing it compiles scripts, which torch itself calls deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=rate, fused=True, betas=betas)
 
 
 def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
@@ -123,10 +144,14 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
     Arguments:
         accelerator: an `accelerate.Accelerator`; its process count, device and precision are used.
     """
-    config, module = task.config, distributed(state.module, accelerator)
+    config = task.config
+    if config.compile:
+        state.module.compile()
+    module = distributed(state.module, accelerator)
     parameters = list(state.module.parameters())
     state.module.train()
     with ThreadPoolExecutor(1) as ahead:
+        let_compute_alone(ahead)
         coming = ahead.submit(task.batch, state.step)
         while state.step < config.steps:
             parts = coming.result()
@@ -153,8 +178,22 @@ def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
             task.after_step([loss.learnt for loss in losses], state.step)
             update_average(state, config.average_decay)
             state.step += 1
-            figures = mean_figures([loss.figures for loss in losses])
-            yield Progress(state.step, {**figures, "gradient_norm": norm.detach()})
+            counted = add_figures([loss.figures for loss in losses])
+            counted["gradient_norm"] = norm.detach(), torch.ones_like(norm)
+            yield Progress(state.step, counted)
+
+
+def let_compute_alone(thread: ThreadPoolExecutor) -> None:
+    """Makes a pool of one thread compute without others.
+
+    With a team of OpenMP threads of its own there would be more of them than cores, and all of
+    them, those of the training too, would sleep at every barrier instead of spinning: a step of
+    64x64 pictures on two cores takes 81 ms instead of 61 (docs/log.md).
+    """
+    threads = torch.get_num_threads()
+    thread.submit(torch.get_num_threads).result()  # which would set the number later
+    thread.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(threads)  # the matrix library has one number for all threads
 
 
 def may_skip(state: State, config: TrainConfig, norm: Tensor) -> bool:
@@ -164,6 +203,16 @@ def may_skip(state: State, config: TrainConfig, norm: Tensor) -> bool:
         return False
     state.notes["skipped"] = skipped + 1
     return True
+
+
+def recompute_layers(module: nn.Module) -> None:
+    """Makes the layers in the module's lists compute again what their gradients need."""
+    for child in module.children():
+        if not isinstance(child, nn.ModuleList):
+            recompute_layers(child)
+            continue
+        for layer in child:
+            layer.forward = partial(checkpoint_layer, layer.forward, use_reentrant=False)
 
 
 def distributed(module: nn.Module, accelerator: Any) -> nn.Module:
@@ -199,13 +248,15 @@ def update_average(state: State, decay: float) -> None:
         average.copy_(buffer)
 
 
-def mean_figures(parts: list[Mapping[str, tuple[Tensor, Tensor]]]) -> dict[str, Tensor]:
-    """Each figure's mean over all that the parts of a batch counted."""
-    means = {}
+def add_figures(
+    parts: list[Mapping[str, tuple[Tensor, Tensor]]],
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each figure's sum and count over the parts of a batch."""
+    added = {}
     for name in parts[0]:
         sums, counts = zip(*(part[name] for part in parts), strict=True)
-        means[name] = torch.stack(sums).sum() / torch.stack(counts).sum().clamp_min(1)
-    return means
+        added[name] = torch.stack(sums).sum(), torch.stack(counts).sum()
+    return added
 
 
 def to_device(value: Any, device: torch.device) -> Any:

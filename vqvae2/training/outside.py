@@ -19,6 +19,7 @@ from vqvae2.data.order import spread
 from vqvae2.metrics.detection import auroc
 from vqvae2.pipeline import Pipeline
 from vqvae2.pixels import Pixels
+from vqvae2.ranks import ALONE, Ranks
 from vqvae2.sheets import to_float
 from vqvae2.training.evaluate import provenance
 from vqvae2.training.run import RunFolder
@@ -32,18 +33,20 @@ def evaluate_outside(
     count: int = 2000,
     device: str = "cpu",
     progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """AUROC of held-out pictures against those of a folder; keeps it in metrics.json.
 
     Arguments:
         outside: a folder of pictures, cropped and resized to the run's size.
         count: pictures of each, at most; evenly spread.
+        ranks: who shares the work; the first writes.
     """
     pipeline, run = Pipeline.load(folder.path).to(device), folder.read()
     held_out = open_held_out(run.data, progress=progress)
     others = load_folder(outside, run.data.size, progress=progress)
-    inside = likenesses(pipeline, held_out, count, "held-out pictures", progress)
-    strange = likenesses(pipeline, others, count, "other pictures", progress)
+    inside = likenesses(pipeline, held_out, count, "held-out pictures", progress, ranks)
+    strange = likenesses(pipeline, others, count, "other pictures", progress, ranks)
     number = len(next(iter(inside.values())))
     figures = {
         "num_pictures": [number, len(next(iter(strange.values())))],
@@ -57,29 +60,36 @@ def evaluate_outside(
         },
         "provenance": provenance(run, pipeline, held_out, number),
     }
-    metrics = folder.read_metrics()
-    metrics["detection"] = {**metrics.get("detection", {}), str(outside): figures}
-    folder.write_metrics(metrics)
+    if ranks.first:
+        metrics = folder.read_metrics()
+        metrics["detection"] = {**metrics.get("detection", {}), str(outside): figures}
+        folder.write_metrics(metrics)
     return figures
 
 
 def likenesses(
-    pipeline: Pipeline, pictures: Pictures, count: int, name: str, progress: Progress = quiet
+    pipeline: Pipeline,
+    pictures: Pictures,
+    count: int,
+    name: str,
+    progress: Progress = quiet,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
     """Scores (N,) of pictures, the higher the more like the run's own.
 
     Log-likelihood in nats of each level's codes and of all, and minus the mean squared error of
     the reconstruction.
     """
-    indices, found = spread(len(pictures), count), []
+    indices, found = ranks.share(spread(len(pictures), count)), []
     for part in indices.split(BATCH):
         images = to_float(pictures.batch(part)).to(pipeline.device)
-        levels = unlabelled_log_prob(pipeline, images)
+        # Equal codes have equal scores, whatever batch rounds them.
+        levels = unlabelled_log_prob(pipeline, images).round(decimals=4)
         error = (images - pipeline.reconstruct(images)).cpu().double().square()
         found.append(torch.cat([levels, levels.sum(0)[None], -error.flatten(1).mean(1)[None]]))
         progress(name, sum(rows.shape[1] for rows in found), len(indices))
     names = [f"level {level}" for level in range(len(pipeline.priors))]
-    rows = torch.cat(found, dim=1)
+    rows = ranks.join(torch.cat(found, dim=1).T).T
     scores = dict(zip([*names, "all codes", "reconstruction"], rows, strict=True))
     if isinstance(pipeline.autoencoder, Pixels):
         del scores["reconstruction"]  # there is nothing to lose

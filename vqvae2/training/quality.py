@@ -10,7 +10,7 @@ Legend: `N` pictures, `K` classes.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from vqvae2.metrics.neighbours import nearest
 from vqvae2.metrics.quality import Seen, distances_between, look, look_once, require_enough
 from vqvae2.metrics.rejection import first_class, intended, keep_best
 from vqvae2.pipeline import Pipeline
+from vqvae2.ranks import ALONE, Ranks
 from vqvae2.sheets import save_png, to_float
 from vqvae2.training.classification import drawn_set, scores_of
 from vqvae2.training.evaluate import provenance
@@ -101,6 +102,7 @@ def evaluate_samples(
     device: str = "cpu",
     progress: Progress = quiet,
     judge: Extractor | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Measures the samples of a run; keeps the figures in metrics.json, beside other networks'.
 
@@ -109,6 +111,7 @@ def evaluate_samples(
 
     Arguments:
         judge: chooses the kept fractions; the extractor itself by default.
+        ranks: who shares the work; the first writes, and returns all figures.
     """
     run = folder.read()
     pipeline = Pipeline.load(folder.path).to(device)
@@ -119,16 +122,23 @@ def evaluate_samples(
             "another name with --extractor-name."
         )
     data = open_pictures(run.data, progress=progress)
-    figures, kept = measure_quality(pipeline, data, extractor, wanted, progress, judge)
-    figures["provenance"] = provenance(run, pipeline, data.held_out, figures["num_pictures"])
-    write_quality(folder, extractor.name, figures)
-    save_neighbours(folder, pipeline, data, extractor, next(iter(kept.values())), progress)
+    figures, kept = measure_quality(pipeline, data, extractor, wanted, progress, judge, ranks)
+    if ranks.first:
+        figures["provenance"] = provenance(run, pipeline, data.held_out, figures["num_pictures"])
+        write_quality(folder, extractor.name, figures)
+        save_neighbours(folder, pipeline, data, extractor, next(iter(kept.values())), progress)
     if wanted.score is not None:
-        figures["score_training"] = dataclasses.asdict(wanted.score)
-        for fraction, samples in kept.items():
-            share = kept_score(pipeline, data, samples, wanted.score, fraction, progress)
-            figures["samples_by_kept_fraction"][fraction]["accuracy_score"] = share
-            write_quality(folder, extractor.name, figures)
+        names = list(kept)
+        for begin in range(0, len(names), ranks.world):  # a classifier each at a time
+            share = torch.zeros(1, dtype=torch.float64)
+            for name in names[begin + ranks.rank :][:1]:
+                share += kept_score(pipeline, data, kept[name], wanted.score, name, progress)
+            shares = ranks.join(share).tolist()
+            if ranks.first:
+                figures["score_training"] = dataclasses.asdict(wanted.score)
+                for name, one in zip(names[begin:], shares, strict=False):
+                    figures["samples_by_kept_fraction"][name]["accuracy_score"] = one
+                write_quality(folder, extractor.name, figures)
     return figures
 
 
@@ -159,11 +169,13 @@ def measure_quality(
     wanted: SampleQuality,
     progress: Progress = quiet,
     judge: Extractor | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[dict[str, Any], dict[str, Judged]]:
     """All figures of a pipeline's samples, as metrics.json keeps them under the network's name.
 
     Returns them with the samples of each kept fraction, the largest first. Raises ValueError for
-    too few pictures, and for a judge of other classes, before anything is drawn.
+    too few pictures, and for a judge of other classes, before anything is drawn. Where ranks share
+    the work all have the samples, and the first has the figures.
     """
     classes, judge = max(1, len(data.class_names)), judge or extractor
     count = min(wanted.count, len(data.train), len(data.held_out))
@@ -175,23 +187,8 @@ def measure_quality(
         first_class(probabilities.shape[1], classes, judge.name)
     if wanted.score is not None:
         require_classes(counts)
-    real = look_at(extractor, data.train, chosen, "training pictures", progress)
-    asked = spread(len(data.held_out), count)
-    truth = data.held_out.labels[asked]
-    held_out = look_at(extractor, data.held_out, asked, "held-out pictures", progress)
-    originals = shown(data.held_out, asked, "reconstructions", progress)
-    decoded = look(extractor, restored(pipeline, originals))
-
-    def figures(samples: Judged) -> dict[str, Any]:
-        return {
-            **distances_between(real, samples.seen),
-            "fid_against_reconstructions": frechet_distance(
-                [decoded.features], [samples.seen.features]
-            ),
-            **recognised(samples.seen, samples.labels, classes),
-        }
-
-    every = draw(pipeline, extractor, counts, min(wanted.fractions), judge, progress)
+    sets = look_at_pictures(pipeline, data, extractor, count, progress, ranks)
+    every = draw(pipeline, extractor, counts, min(wanted.fractions), judge, progress, ranks=ranks)
     kept = {
         f"{fraction:g}": best(every, counts, fraction)
         for fraction in sorted(wanted.fractions, reverse=True)
@@ -199,24 +196,77 @@ def measure_quality(
     found: dict[str, Any] = {
         **conditions(pipeline, extractor, judge),
         "num_pictures": count,
-        "num_features": real.features.shape[1],
-        "held_out": {**distances_between(real, held_out), **recognised(held_out, truth, classes)},
-        "reconstructions": {
-            **distances_between(real, decoded),
-            "fid_against_originals": frechet_distance([held_out.features], [decoded.features]),
-            **recognised(decoded, truth, classes),
-        },
-        "samples_by_kept_fraction": {},
-        "samples_by_temperature": {},
+        "num_features": sets.real.features.shape[1],
+        "held_out": sets.figures(sets.held_out, sets.truth),
+        "reconstructions": sets.figures(sets.decoded, sets.truth, {"originals": sets.held_out}),
     }
+    beside = {"reconstructions": sets.decoded}
+    by_fraction = found["samples_by_kept_fraction"] = {}
     for fraction, samples in kept.items():
-        found["samples_by_kept_fraction"][fraction] = figures(samples)
-        progress("comparing", len(found["samples_by_kept_fraction"]), len(kept))
+        by_fraction[fraction] = sets.figures(samples.seen, samples.labels, beside)
+        progress("comparing", len(by_fraction), len(kept))
+    by_temperature = found["samples_by_temperature"] = {}
     for temperature in wanted.temperatures:
         draws = [replace(draw, temperature=temperature) for draw in pipeline.config.draws]
-        samples = draw(pipeline, extractor, counts, 1, judge, progress, draws)
-        found["samples_by_temperature"][f"{temperature:g}"] = figures(samples)
+        samples = draw(pipeline, extractor, counts, 1, judge, progress, draws, ranks)
+        by_temperature[f"{temperature:g}"] = sets.figures(samples.seen, samples.labels, beside)
     return found, kept
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What the extractor saw in pictures, against which samples are held.
+
+    Arguments:
+        real: training pictures.
+        held_out: held-out pictures.
+        decoded: their reconstructions.
+        truth: (N,) int64, classes of the held-out pictures.
+        classes: K.
+        wanted: whether this rank is to compare them.
+    """
+
+    real: Seen
+    held_out: Seen
+    decoded: Seen
+    truth: Tensor
+    classes: int
+    wanted: bool
+
+    def figures(
+        self, seen: Seen, labels: Tensor, against: Mapping[str, Seen] | None = None
+    ) -> dict[str, Any]:
+        """Distances of a set to the training pictures, FID to others too; {} if not wanted."""
+        if not self.wanted:
+            return {}
+        return {
+            **distances_between(self.real, seen),
+            **{
+                f"fid_against_{name}": frechet_distance([other.features], [seen.features])
+                for name, other in (against or {}).items()
+            },
+            **recognised(seen, labels, self.classes),
+        }
+
+
+def look_at_pictures(
+    pipeline: Pipeline,
+    data: PictureData,
+    extractor: Extractor,
+    count: int,
+    progress: Progress,
+    ranks: Ranks,
+) -> Sets:
+    """Looks at `count` pictures of each kind."""
+    own = ranks.share(spread(len(data.train), count))
+    real = look_at(extractor, data.train, own, "training pictures", progress).joined(ranks)
+    asked = spread(len(data.held_out), count)
+    own = ranks.share(asked)
+    held_out = look_at(extractor, data.held_out, own, "held-out pictures", progress).joined(ranks)
+    originals = shown(data.held_out, own, "reconstructions", progress)
+    decoded = look(extractor, restored(pipeline, originals)).joined(ranks)
+    truth, classes = data.held_out.labels[asked], max(1, len(data.class_names))
+    return Sets(real, held_out, decoded, truth, classes, ranks.first)
 
 
 def conditions(pipeline: Pipeline, extractor: Extractor, judge: Extractor) -> dict[str, Any]:
@@ -247,13 +297,15 @@ def draw(
     judge: Extractor,
     progress: Progress = quiet,
     draws: Sequence[Draw] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Judged:
     """As many samples of each class as `fraction` needs to keep `counts` (K,) of them."""
     labels = torch.arange(len(counts)).repeat_interleave(needed(counts, fraction))
     seeds, scores = seeds_within(labels), torch.empty(0)
-    batches = drawn(pipeline, labels, seeds, "samples", progress, draws)
+    own_labels, own_seeds = ranks.share(labels), ranks.share(seeds)
+    batches = drawn(pipeline, own_labels, own_seeds, "samples", progress, draws)
     if fraction == 1:
-        return Judged(labels, seeds, look(extractor, batches), scores)
+        return Judged(labels, seeds, look(extractor, batches).joined(ranks), scores)
     found: list[Tensor] = []
 
     def judged(images: Tensor) -> Tensor:
@@ -261,10 +313,11 @@ def draw(
         found.append(judge.probabilities(images).cpu())
         return images
 
-    own = judge is extractor
-    seen = look(extractor, batches if own else map(judged, batches))
-    probabilities = seen.probabilities if own else torch.cat(found)
-    return Judged(labels, seeds, seen, intended(probabilities, labels, len(counts), judge.name))
+    alone = judge is extractor
+    seen = look(extractor, batches if alone else map(judged, batches))
+    probabilities = seen.probabilities if alone else torch.cat(found)
+    scores = ranks.join(intended(probabilities, own_labels, len(counts), judge.name))
+    return Judged(labels, seeds, seen.joined(ranks), scores)
 
 
 def needed(counts: Tensor, fraction: float) -> Tensor:
@@ -302,7 +355,7 @@ def kept_score(
     classes, device = len(data.class_names), str(pipeline.device)
     name = f"kept fraction {fraction}"
     found = scores_of(pictures, {"real": data.held_out}, classes, training, device, name, progress)
-    return float(found["real"]["top1"])
+    return float(found[0, 0])
 
 
 def save_neighbours(

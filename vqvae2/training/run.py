@@ -15,7 +15,7 @@ STAGE is `stage1`, `prior0`, `prior1`, ...
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +59,25 @@ class RunFolder:
                     "use another --run, or the same options to go on."
                 )
             self._require_same_pictures(facts)
+            # Of pictures that are decoded when their turn comes, some were met earlier.
+            met = [*self.read_data().get("skipped", []), *facts["skipped"]]
+            facts = {**facts, "skipped": list(dict.fromkeys(met))}
         write_json(path, "vqvae2-run", 2, to_dict(run))
+        write_json(self.path / "data.json", "vqvae2-data", 1, facts)
+
+    def write_skipped(self, names: Sequence[str]) -> None:
+        """Adds pictures that could not be read to data.json."""
+        facts = self.read_data()
+        facts["skipped"] = list(dict.fromkeys([*facts.get("skipped", []), *names]))
         write_json(self.path / "data.json", "vqvae2-data", 1, facts)
 
     def _may_change(self, name: str) -> bool:
         """Whether a field of the config can change without changing what was begun."""
         first, _, rest = name.partition(".")
-        if name.endswith(".skip_not_finite"):
-            return True  # it changes nothing of what was learnt
+        if name.endswith((".skip_not_finite", ".recompute", ".shard_optimizer")):
+            return True  # they change nothing of what was learnt
+        if first == "views":
+            return not any(self.begun(f"prior{level}") for level in range(len(self.read().priors)))
         if first in ("priors", "stage2"):
             return not self.begun(f"prior{rest.split('.')[0]}")
         return first == "draws" or name in ("data.source", "data.memory_gib")

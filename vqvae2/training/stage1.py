@@ -47,8 +47,8 @@ class Stage1:
 
     def indices(self, step: int) -> Tensor:
         """Which pictures this rank takes at `step`, (B,)."""
-        count, batch = len(self.pictures), self.config.batch
-        return batch_indices(count, batch, self.seed, step, self.rank, self.world)
+        order, batch = self.pictures.order, self.config.batch
+        return batch_indices(order, batch, self.seed, step, self.rank, self.world)
 
     def names(self, step: int) -> list[str]:
         """What those pictures are called."""
@@ -59,6 +59,9 @@ class Stage1:
         config, indices = self.config, self.indices(step)
         keep = self.kept_levels(step).chunk(self.world)[self.rank]
         images = self.pictures.batch(indices)
+        if ahead := self.pictures.steps_ahead(config.batch):
+            # After the batch: blocks in use are let go last.
+            self.pictures.expect(self.indices(step + ahead))
         return list(
             zip(images.chunk(config.accumulate), keep.chunk(config.accumulate), strict=True)
         )

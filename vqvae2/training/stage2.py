@@ -61,8 +61,8 @@ class Stage2:
 
     def indices(self, step: int) -> Tensor:
         """Which examples this rank takes at `step`, (B,)."""
-        count, batch = len(self.codes), self.config.batch
-        return batch_indices(count, batch, self.seed, step, self.rank, self.world)
+        order, batch = self.codes.order, self.config.batch
+        return batch_indices(order, batch, self.seed, step, self.rank, self.world)
 
     def names(self, step: int) -> list[str]:
         """Their numbers in the data set of codes."""
