@@ -1,4 +1,7 @@
-"""Two processes against one, over gloo, with the same joint batch."""
+"""Two processes against one, over gloo, with the same joint batch.
+
+What a rank asserts fails its test: `spawn` raises what was raised in any process.
+"""
 
 import os
 import shutil
