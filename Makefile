@@ -34,10 +34,10 @@ runs/demo/metrics.json: | $(VENV)/.installed
 	$(BIN)/vqvae2 demo
 
 faults: $(VENV)/.installed  ## kills, cut files, full disks: what becomes of a run
-	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python tests/stress/faults.py
 
 fuzz: $(VENV)/.installed  ## changed files of every kind: what readers do with them
-	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python tests/stress/fuzz.py
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

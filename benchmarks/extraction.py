@@ -1,10 +1,10 @@
-"""Pictures to codes: bytes a picture on disk, pictures a second, and two ranks beside one process.
+"""Images to codes: bytes a image on disk, images a second, and two ranks beside one process.
 
     python benchmarks/extraction.py --run runs/cifar10
 
 Extracts all codes of a trained run once more, into folders of its own, by the real job: one
 process with a thread, with two, and two ranks (gloo, a thread each). All must write the same
-bytes. Listing and decoding the pictures is part of it. Prints a table and writes JSON.
+bytes. Listing and decoding the images is part of it. Prints a table and writes JSON.
 """
 
 import json
@@ -20,9 +20,9 @@ import tyro
 from training import together
 
 from vqvae2.cli.display import console, table
-from vqvae2.data.images import open_pictures
-from vqvae2.training.job import Job, new_accelerator
-from vqvae2.training.run import RunFolder
+from vqvae2.data.images import open_images
+from vqvae2.runs.folder import RunFolder
+from vqvae2.training.stages import Job, new_accelerator
 
 FORMS = {"one process, a thread": (1, 1), "one process, two threads": (1, 2), "two ranks": (2, 1)}
 """Ranks, and threads of each."""
@@ -49,7 +49,7 @@ def extract(folder: Path, threads: int) -> float:
     accelerator = new_accelerator(run, at)
     accelerator.wait_for_everyone()
     begun = time.perf_counter()
-    job = Job(at, run, open_pictures(run.data), accelerator)
+    job = Job(at, run, open_images(run.data), accelerator)
     for _ in job.train(lambda stage: stage == "codes"):
         pass
     return time.perf_counter() - begun
@@ -65,11 +65,11 @@ def measure(source: Path, world: int, threads: int) -> tuple[dict[str, float], d
         seconds = max(together(world, extract, folder, threads))
         shards = sorted(RunFolder(folder).codes.glob("*.parquet"))
         sums = {path.name: blake2b(path.read_bytes()).hexdigest() for path in shards}
-        count = sum(RunFolder(folder).read_data()[split] for split in ("train", "held_out"))
+        count = sum(RunFolder(folder).read_data()[split] for split in ("train", "validation"))
         size = sum(path.stat().st_size for path in shards)
     finally:
         shutil.rmtree(folder)
-    figures = {"pictures": count, "pictures_a_second": count / seconds, "bytes_each": size / count}
+    figures = {"images": count, "images_a_second": count / seconds, "bytes_each": size / count}
     return figures, sums
 
 
@@ -83,10 +83,10 @@ def main() -> None:
         sums.append(own)
         seen = found[name]
         rows.append(
-            [name, f"{seen['pictures']:,}", f"{seen['pictures_a_second']:,.0f}",
+            [name, f"{seen['images']:,}", f"{seen['images_a_second']:,.0f}",
              f"{seen['bytes_each']:.1f}", "yes" if own == sums[0] else "NO"]
         )  # fmt: skip
-    columns = ["form", "pictures", "a second", "bytes each on disk", "same bytes as the first"]
+    columns = ["form", "images", "a second", "bytes each on disk", "same bytes as the first"]
     table(f"extraction of {' + '.join(map(str, codes))} codes of {run.data.size}x{run.data.size}",
           columns, rows)  # fmt: skip
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""FID streams: peak memory for 2,000 and for 20,000 pairs of pictures.
+"""FID streams: peak memory for 2,000 and for 20,000 pairs of images.
 
     python benchmarks/fid_memory.py --extractor NETWORK.pt
 
-Each number runs in a process of its own, whose peak memory is printed; pictures are drawn anew for
+Each number runs in a process of its own, whose peak memory is printed; images are drawn anew for
 each batch, so nothing but the metric could grow.
 """
 
@@ -16,7 +16,7 @@ import tyro
 
 from vqvae2.cli.display import table
 from vqvae2.data.synthetic import render
-from vqvae2.metrics.features import open_extractor, stream
+from vqvae2.metrics.extractors import open_extractor, stream
 from vqvae2.metrics.fid import frechet_distance
 
 BATCH = 100
@@ -28,8 +28,8 @@ class Options:
 
     Arguments:
         extractor: Path or URL of a TorchScript network.
-        counts: Pairs of pictures.
-        size: Side of the built-in pictures.
+        counts: Pairs of images.
+        size: Side of the built-in images.
     """
 
     extractor: str
@@ -37,14 +37,14 @@ class Options:
     size: int = 32
 
 
-def pictures(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
+def dataset(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
     for first in range(0, count, BATCH):
         yield render(torch.arange(first, first + BATCH), size, seed=seed).images
 
 
 def measure(where: str, count: int, size: int) -> tuple[float, float]:
     extractor = open_extractor(where)
-    real, other = (stream(extractor.features, pictures(count, size, seed)) for seed in (1, 2))
+    real, other = (stream(extractor.features, dataset(count, size, seed)) for seed in (1, 2))
     distance = frechet_distance(real, other)
     return distance, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -57,7 +57,7 @@ def main() -> None:
             arguments = (options.extractor, count, options.size)
             distance, peak = pool.apply(measure, arguments)
         rows.append([f"{count:,}", f"{distance:.4f}", f"{peak:.0f}"])
-    table("FID between two seeds of the built-in pictures", ["pairs", "FID", "peak MiB"], rows)
+    table("FID between two seeds of the built-in images", ["pairs", "FID", "peak MiB"], rows)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,17 @@ import torch
 import tyro
 from accelerate import Accelerator
 
-from vqvae2.autoencoder import VQVAE
+from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
-from vqvae2.data.images import open_pictures
-from vqvae2.data.order import spread
+from vqvae2.data.images import open_images
+from vqvae2.data.order import evenly_spaced
+from vqvae2.imaging.grid import batches
 from vqvae2.metrics.distortion import figures, measure_distortion
-from vqvae2.presets import find_preset
-from vqvae2.sheets import batches
-from vqvae2.training.config import Run
-from vqvae2.training.job import seed_weights
+from vqvae2.runs.config import RunConfig
+from vqvae2.runs.presets import find_preset
+from vqvae2.training.autoencoder_task import AutoencoderTask
 from vqvae2.training.loop import new_state, train
-from vqvae2.training.stage1 import Stage1
+from vqvae2.training.stages import seed_weights
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Options:
     """Train stage 1 for a while and measure.
 
     Arguments:
-        data: A folder of pictures with a held-out split.
+        data: A folder of images with a validation split.
         preset: Whose stage 1.
         seconds: Of training.
         plain: Also the plain form: no steps without quantisation, no level dropout, no revival.
-        pictures: Held-out pictures measured.
+        images: Validation images measured.
         seed: Of weights, order and noise.
         out: JSON file.
     """
@@ -47,12 +47,12 @@ class Options:
     preset: str = "cifar10"
     seconds: float = 60.0
     plain: bool = False
-    pictures: int = 2000
+    dataset: int = 2000
     seed: int = 0
     out: Path | None = None
 
 
-def plain_form(run: Run) -> Run:
+def plain_form(run: RunConfig) -> RunConfig:
     """The same run as the paper states it: codes from data, EMA, and nothing else."""
     codebook = replace(run.autoencoder.codebook, revive_below=0.0)
     return replace(
@@ -62,20 +62,20 @@ def plain_form(run: Run) -> Run:
     )
 
 
-def measure(run: Run, options: Options, name: str) -> dict[str, Any]:
-    data = open_pictures(run.data)
+def measure(run: RunConfig, options: Options, name: str) -> dict[str, Any]:
+    data = open_images(run.data)
     seed_weights(options.seed, "autoencoder")
     model = VQVAE(run.autoencoder)
     model.to(memory_format=torch.channels_last)
-    task = Stage1(model, data.train, run.stage1, options.seed)
+    task = AutoencoderTask(model, data.train, run.stage1, options.seed)
     state = new_state(task)
     begun = time.monotonic()
     for _ in train(task, state, Accelerator(cpu=True)):
         if time.monotonic() - begun >= options.seconds:
             break
     seconds = time.monotonic() - begun
-    chosen = spread(len(data.held_out), options.pictures)
-    seen = figures(measure_distortion(state.average, batches(data.held_out, chosen)))
+    chosen = evenly_spaced(len(data.validation), options.dataset)
+    seen = figures(measure_distortion(state.average, batches(data.validation, chosen)))
     return {"form": name, "seconds": seconds, "steps": state.step, **seen}
 
 
@@ -92,7 +92,7 @@ def main() -> None:
         cells.append(" / ".join(f"{error:.4f}" for error in r["mse_level_alone"]))
         rows.append([r["form"], *cells])
     columns = ["form", "s", "steps", "MSE", "codes used", "perplexity", "MSE alone"]
-    table(f"{options.preset}, {options.pictures} held-out pictures", columns, rows)
+    table(f"{options.preset}, {options.dataset} validation images", columns, rows)
     if options.out:
         document = {"options": asdict(options), "torch": torch.__version__, "results": results}
         options.out.write_text(json.dumps(document, default=str, indent=2) + "\n")

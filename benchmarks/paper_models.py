@@ -1,6 +1,6 @@
 """The paper's models: parameters, code grids, one training step each, one step of each prior.
 
-Each autoencoder takes one training step on one picture of its own size, in a process of its own,
+Each autoencoder takes one training step on one image of its own size, in a process of its own,
 whose peak memory is printed. The priors are counted at full width (on the meta device) and built
 and stepped at a reduced one.
 
@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from vqvae2.autoencoder import VQVAE
+from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import table
-from vqvae2.presets import find_preset
 from vqvae2.priors import Prior
+from vqvae2.runs.presets import find_preset
 
 NAMES = ("imagenet256", "ffhq1024")
 REDUCED = 64
@@ -76,7 +76,7 @@ def apart(function: Any, name: str) -> Any:
 
 def main() -> None:
     columns = ["preset", "side", "code grids", "parameters", "s a step", "peak MiB"]
-    table("one training step on one picture", columns, [apart(train_once, n) for n in NAMES])
+    table("one training step on one image", columns, [apart(train_once, n) for n in NAMES])
     columns = ["preset", "level", "grid", "parameters", f"at width {REDUCED}", "step gives"]
     rows = [row for name in NAMES for row in apart(step_priors, name)]
     table("priors", columns, rows)

@@ -21,10 +21,9 @@ import tyro
 from accelerate import Accelerator
 
 from vqvae2.cli.display import console, table
-from vqvae2.data.codes import Codes, read_codes
-from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.codes import CodeDataset, read_codes
+from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.pixels import PixelData
-from vqvae2.likelihood import Categorical, Draw
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.pipeline import load_autoencoder
 from vqvae2.priors import (
@@ -39,11 +38,12 @@ from vqvae2.priors import (
     RowLSTMConfig,
     TransformerConfig,
 )
-from vqvae2.training.config import TrainConfig
-from vqvae2.training.job import seed_weights
+from vqvae2.priors.likelihood import Categorical, SamplingConfig
+from vqvae2.runs.config import TrainingConfig
+from vqvae2.runs.folder import RunFolder
 from vqvae2.training.loop import new_state, train
-from vqvae2.training.run import RunFolder
-from vqvae2.training.stage2 import PriorLoss, Stage2
+from vqvae2.training.prior_task import PriorLoss, PriorTask
+from vqvae2.training.stages import seed_weights
 from vqvae2.weights import fingerprint
 
 FAMILY: dict[str, PriorConfig] = {
@@ -64,7 +64,7 @@ class Options:
 
     Arguments:
         run: A run folder with codes, to compare priors on codes.
-        data: A folder of pictures, to compare priors on pixels.
+        data: A folder of images, to compare priors on pixels.
         level: Of the codes.
         millions: Parameters of each.
         steps: Of training on codes.
@@ -113,12 +113,12 @@ def sized(config: PriorConfig, domain: Domain, count: float) -> PriorConfig:
     return min(widths(config), key=lambda wide: abs(parameters(wide, domain) - count))
 
 
-def learn(
-    prior: Prior, level: int, codes: Codes, options: Options, seconds: float
+def fit(
+    prior: Prior, level: int, codes: CodeDataset, options: Options, seconds: float
 ) -> tuple[Any, float, int]:
     """Trains by the same loop as a run; the averaged weights, seconds and steps."""
     timed = math.isfinite(seconds)
-    config = TrainConfig(
+    config = TrainingConfig(
         steps=1_000_000 if timed else options.steps,
         batch=options.batch,
         warmup_steps=50,
@@ -126,7 +126,7 @@ def learn(
         cooldown=0.0 if timed else 0.5,
         average_decay=0.99,
     )
-    task = Stage2(prior, level, codes, config, options.seed)
+    task = PriorTask(prior, level, codes, config, options.seed)
     state = new_state(task)
     begun = time.perf_counter()
     for progress in train(task, state, Accelerator(cpu=True)):
@@ -140,7 +140,7 @@ def learn(
 
 
 @torch.no_grad()
-def milliseconds_a_value(prior: Prior, level: int, codes: Codes, batch: int) -> float:
+def milliseconds_a_value(prior: Prior, level: int, codes: CodeDataset, batch: int) -> float:
     """At the middle of the map, where attention has half of its keys; a whole row of positions."""
     maps, labels = codes.batch(torch.arange(batch))
     domain, noise = prior.domain, torch.full((batch,), 0.5, dtype=torch.float64)
@@ -153,13 +153,17 @@ def milliseconds_a_value(prior: Prior, level: int, codes: Codes, batch: int) -> 
     for _ in range(3):
         begun = time.perf_counter()
         for _ in range(count):
-            previous = Categorical.sample(prior.step(cache, previous), noise, Draw())
+            previous = Categorical.sample(prior.step(cache, previous), noise, SamplingConfig())
         took.append(1e3 * (time.perf_counter() - begun) / count)
     return min(took)
 
 
 def compare(
-    train_codes: Codes, held_out: Codes, domain: Domain, options: Options, seconds: float
+    train_codes: CodeDataset,
+    validation: CodeDataset,
+    domain: Domain,
+    options: Options,
+    seconds: float,
 ) -> dict[str, Any]:
     level, lines, results = len(domain.coarser_grids), [], {}
     for name, base in FAMILY.items():
@@ -172,20 +176,20 @@ def compare(
         seed_weights(options.seed, "benchmark")
         prior = Prior(config, domain)
         console.print(f"{name}: {parameters(config, domain):,} parameters, {config}")
-        module, spent, steps = learn(prior, level, train_codes, options, seconds)
+        module, spent, steps = fit(prior, level, train_codes, options, seconds)
         assert isinstance(module, PriorLoss)
         limit = 500 if domain.ordered else 5000
-        nats = nats_per_code(module.prior, level, held_out, limit, 50)
+        nats = nats_per_code(module.prior, level, validation, limit, 50)
         seen = nats_per_code(module.prior, level, train_codes, limit, 50)
-        step_ms = milliseconds_a_value(module.prior, level, held_out, 16)
+        step_ms = milliseconds_a_value(module.prior, level, validation, 16)
         results[name] = {
             "parameters": parameters(config, domain),
             "config": str(config),
             "examples": steps * options.batch,
             "seconds": spent,
-            "held_out_nats": nats,
+            "validation_nats": nats,
             "train_nats": seen,
-            "held_out_bits": nats / math.log(2),
+            "validation_bits": nats / math.log(2),
             "ms_a_value_at_16": step_ms,
         }
         figure = nats / math.log(2) if domain.ordered else nats
@@ -196,7 +200,7 @@ def compare(
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")
     unit = "bits per dimension" if domain.ordered else "nats per code"
-    columns = ["prior", "M", "examples", "s", unit, "gap nats", "ms a value, 16 pictures"]
+    columns = ["prior", "M", "examples", "s", unit, "gap nats", "ms a value, 16 images"]
     table("held out", columns, lines)
     return results
 
@@ -205,12 +209,12 @@ def on_codes(folder: RunFolder, options: Options) -> None:
     run, known = folder.read(), fingerprint(load_autoencoder(folder.model / "autoencoder"))
     levels = options.level + 1
     train_codes = read_codes(folder.codes, "train", known, levels)
-    held_out = read_codes(folder.codes, "held_out", known, levels)
-    compare(train_codes, held_out, run.domain(options.level), options, math.inf)
+    validation = read_codes(folder.codes, "validation", known, levels)
+    compare(train_codes, validation, run.domain(options.level), options, math.inf)
 
 
 def on_pixels(options: Options) -> None:
-    data = open_pictures(DataConfig(source=options.data, size=32))
+    data = open_images(DataConfig(source=options.data, size=32))
     domain = Domain(
         num_codes=256,
         grid=(32, 32),
@@ -219,7 +223,7 @@ def on_pixels(options: Options) -> None:
         ordered=True,
     )
     seconds = 60 * options.minutes
-    compare(PixelData(data.train), PixelData(data.held_out), domain, options, seconds)
+    compare(PixelData(data.train), PixelData(data.validation), domain, options, seconds)
 
 
 def main() -> None:

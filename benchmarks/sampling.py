@@ -3,18 +3,18 @@
     python benchmarks/sampling.py                      # all, about 8 minutes on two cores
     python benchmarks/sampling.py --parts limit growth
 
-The model is a hierarchy for one 256x256 picture: codes 32x32 with attention, then 64x64, both
+The model is a hierarchy for one 256x256 image: codes 32x32 with attention, then 64x64, both
 priors of 80 to 90 million parameters, random weights (speed does not depend on them).
 
 - exact: at a small size, float64: the same seeds give the same maps by cached steps and by whole
   passes.
-- practice: the codes of one picture, ours measured whole; the common practice is a whole pass
+- practice: the codes of one image, ours measured whole; the common practice is a whole pass
   over rows 0..i for each position of row i, condition cached, timed at some rows and summed.
 - limit: time a position over the time of that position's matrix products alone, same weights and
   batch. Recorded are the products of one row's steps; they are run again without anything else.
 - growth: time a position on 64x64 over 16x16; with attention, time by the keys that are read.
-- memory: bytes of the cache a picture.
-- gpu: milliseconds a position and pictures a second at batch 1, 64 and 512, and the ratio to
+- memory: bytes of the cache a image.
+- gpu: milliseconds a position and images a second at batch 1, 64 and 512, and the ratio to
   reading the weights once from memory; without a GPU it says so.
 """
 
@@ -31,9 +31,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqvae2.cli.display import console, table
-from vqvae2.likelihood import Categorical, Draw
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior, TransformerConfig
-from vqvae2.sampling import draw_level, uniforms
+from vqvae2.priors.likelihood import Categorical, SamplingConfig
+from vqvae2.sampling.hierarchy import sample_level, uniforms
 
 Part = Literal["exact", "practice", "limit", "growth", "memory", "gpu"]
 
@@ -53,7 +53,7 @@ class Options:
 
     Arguments:
         parts: Which parts; all by default.
-        batches: Pictures at a time.
+        batches: Images at a time.
         rows: Rows at which the common practice is timed, a map.
         out: JSON file.
     """
@@ -142,7 +142,7 @@ def steps(prior: Prior, batch: int, cache: Any, first: int, count: int) -> None:
     place.column.fill_(first % place.width)
     previous, noise = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), 0.5).double()
     for _ in range(count):
-        previous = Categorical.sample(prior.step(cache, previous), noise, Draw())
+        previous = Categorical.sample(prior.step(cache, previous), noise, SamplingConfig())
 
 
 def exact() -> dict[str, Any]:
@@ -156,25 +156,27 @@ def exact() -> dict[str, Any]:
         prior = make(small, grid, coarser).double()
         context = context_of(prior, 4)
         noise = uniforms(range(4), prior.domain.num_values, 0)
-        *_, fast = draw_level(prior, context, noise, Draw())
+        *_, fast = sample_level(prior, context, noise, SamplingConfig())
         slow = torch.zeros_like(fast)
         for position in range(prior.domain.num_values):
             logits = prior(slow, context).flatten(2)[..., position]
-            slow.view(4, -1)[:, position] = Categorical.sample(logits, noise[:, position], Draw())
+            slow.view(4, -1)[:, position] = Categorical.sample(
+                logits, noise[:, position], SamplingConfig()
+            )
         same.append(bool(torch.equal(fast, slow)))
     console.print(f"cached and whole-pass sampling give equal maps, float64: {same}")
     return {"equal_maps": same}
 
 
 def practice(options: Options) -> dict[str, Any]:
-    """The codes of one picture: ours whole, the common practice at a spread of rows."""
+    """The codes of one image: ours whole, the common practice at a spread of rows."""
     priors, lines, result = hierarchy(), [], {}
     for batch in options.batches:
         ours, theirs = [], []
         for prior in priors:
             context = context_of(prior, batch)
             noise = uniforms(range(batch), prior.domain.num_values, 0)
-            ours.append(seconds(exhaust, draw_level(prior, context, noise, Draw())))
+            ours.append(seconds(exhaust, sample_level(prior, context, noise, SamplingConfig())))
             theirs.append(whole_passes(prior, context, batch, options.rows))
         ratio = sum(theirs) / sum(ours)
         result[batch] = {"ours_s": ours, "practice_s": theirs, "ratio": ratio}
@@ -182,7 +184,7 @@ def practice(options: Options) -> dict[str, Any]:
         lines.append([f"{batch}", *shown, f"{ratio:.0f}"])
     sizes = ", ".join(f"{millions(prior):.1f} M" for prior in priors)
     columns = ["batch", "ours 32x32 s", "64x64 s", "practice 32x32 s", "64x64 s", "ratio"]
-    table(f"codes of one 256x256 picture (priors of {sizes} parameters)", columns, lines)
+    table(f"codes of one 256x256 image (priors of {sizes} parameters)", columns, lines)
     return {"parameters_millions": [millions(p) for p in priors], "by_batch": result}
 
 
@@ -293,7 +295,7 @@ def by_keys(options: Options) -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """Bytes of the caches a picture, by counting and by the bytes of every tensor in them."""
+    """Bytes of the caches a image, by counting and by the bytes of every tensor in them."""
     lines, result = [], {}
     cases = [("32x32, attention", make(TOP, (32, 32)))]
     cases += [("64x64", make(LARGE, (64, 64), ((32, 32),)))]
@@ -305,9 +307,9 @@ def memory() -> dict[str, Any]:
             for context in [context_of(prior, batch)]
         ]
         each = (sizes[1] - sizes[0]) / 16
-        result[name] = {"bytes_a_picture": each}
+        result[name] = {"bytes_a_image": each}
         lines.append([name, f"{each / 2**20:.1f}"])
-    table("memory of the cache", ["prior", "MiB a picture"], lines)
+    table("memory of the cache", ["prior", "MiB a image"], lines)
     return result
 
 
@@ -315,7 +317,7 @@ def gpu() -> dict[str, Any]:
     """The same hierarchy on a GPU, its steps recorded as graphs."""
     if not torch.cuda.is_available():
         console.print(
-            "no GPU here: this part would print milliseconds a position and pictures a second at "
+            "no GPU here: this part would print milliseconds a position and images a second at "
             "batch 1, 64 and 512, and time a position over that of reading the weights once."
         )
         return {}
@@ -330,7 +332,7 @@ def gpu() -> dict[str, Any]:
             for _ in range(2):
                 torch.cuda.synchronize()
                 begun = time.perf_counter()
-                exhaust(draw_level(prior, context, noise, Draw()))
+                exhaust(sample_level(prior, context, noise, SamplingConfig()))
                 torch.cuda.synchronize()
                 spent = time.perf_counter() - begun
             took.append(spent)
@@ -340,18 +342,18 @@ def gpu() -> dict[str, Any]:
         ratios = [a / b for a, b in zip(each, reading, strict=True)]
         result[batch] = {
             "ms_a_position": each,
-            "pictures_a_second": batch / sum(took),
+            "images_a_second": batch / sum(took),
             "over_reading_the_weights": ratios,
         }
         figures = [f"{v:.3f}" for v in each] + [f"{r:.1f}" for r in ratios]
         lines.append([f"{batch}", *figures, f"{batch / sum(took):.2f}"])
-    columns = ["batch", "ms 32x32", "ms 64x64", "over reading", "over reading", "pictures/s"]
+    columns = ["batch", "ms 32x32", "ms 64x64", "over reading", "over reading", "images/s"]
     table(torch.cuda.get_device_name(), columns, lines)
     return result
 
 
 def weights_a_position(prior: Prior) -> int:
-    """Numbers that a step must read: all weights but those used once a row or once a picture."""
+    """Numbers that a step must read: all weights but those used once a row or once a image."""
     seldom = ("conditioning", "vertical", "link", "horizontal_bias", "position", "vectors")
     named = prior.named_parameters()
     return sum(p.numel() for name, p in named if not any(word in name for word in seldom))

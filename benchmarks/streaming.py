@@ -1,8 +1,8 @@
-"""What streamed pictures cost: memory while the data grow tenfold, and pictures a second.
+"""What streamed images cost: memory while the data grow tenfold, and images a second.
 
-    python benchmarks/streaming.py --pictures 4000
+    python benchmarks/streaming.py --images 4000
 
-Writes shards of built-in pictures, then reads as many steps of batches from each in a process of
+Writes shards of built-in images, then reads as many steps of batches from each in a process of
 its own. Held is what the process has beyond its start, at its peak. Prints a table, writes JSON.
 """
 
@@ -21,11 +21,11 @@ import tyro
 from PIL import Image
 
 from vqvae2.cli.display import console, table
-from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.order import batch_indices
 from vqvae2.data.synthetic import CLASS_NAMES, labels_of, render
 
-BATCH, PICTURES_A_SHARD = 64, 2000
+BATCH, IMAGES_A_SHARD = 64, 2000
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Options:
     """Measure streaming.
 
     Arguments:
-        pictures: Of the smaller set; the larger has ten times as many.
-        side: Of the pictures.
-        window: Pictures that are shuffled together.
+        images: Of the smaller set; the larger has ten times as many.
+        side: Of the images.
+        window: Images that are shuffled together.
         steps: Batches of 64 that are read.
         out: JSON file.
     """
 
-    pictures: int = 4000
+    dataset: int = 4000
     side: int = 64
     window: int = 2048
     steps: int = 200
@@ -48,12 +48,10 @@ class Options:
 
 
 def write_shards(folder: Path, kind: str, options: Options, count: int) -> int:
-    """Shards of `count` training pictures and one of 256 held out; bytes of them all."""
-    firsts = {f"train-{n:05d}": n for n in range(0, count, PICTURES_A_SHARD)}
+    """Shards of `count` training images and one of 256 held out; bytes of them all."""
+    firsts = {f"train-{n:05d}": n for n in range(0, count, IMAGES_A_SHARD)}
     for name, first in {**firsts, "val": count}.items():
-        own = range(
-            first, first + (256 if name == "val" else min(PICTURES_A_SHARD, count - first))
-        )
+        own = range(first, first + (256 if name == "val" else min(IMAGES_A_SHARD, count - first)))
         labels = labels_of(own, 0).tolist()
         files = [encoded(image) for image in render(own, options.side, 0).images]
         if kind == "tar":
@@ -95,16 +93,16 @@ def read(source: str, options: Options) -> dict[str, float]:
     torch.set_num_threads(1)
     config = DataConfig(source=source, size=options.side, stream=True, window=options.window)
     begun, before = time.perf_counter(), peak()
-    train = open_pictures(config).train
+    train = open_images(config).train
     opened = time.perf_counter() - begun
     begun = time.perf_counter()
     for step in range(options.steps):
         train.batch(batch_indices(train.order, BATCH, 0, step))
         train.expect(batch_indices(train.order, BATCH, 0, step + 8))
     return {
-        "pictures": len(train),
+        "images": len(train),
         "seconds_to_open": opened,
-        "pictures_a_second": options.steps * BATCH / (time.perf_counter() - begun),
+        "images_a_second": options.steps * BATCH / (time.perf_counter() - begun),
         "mib_held": peak() - before,
     }
 
@@ -119,10 +117,10 @@ def main() -> None:
     options = tyro.cli(Options)
     found, rows = {}, []
     for kind in ("parquet", "tar"):
-        for count in (options.pictures, 10 * options.pictures):
+        for count in (options.dataset, 10 * options.dataset):
             folder = Path(tempfile.mkdtemp(prefix="vqvae2-shards-"))
             try:
-                console.print(f"writing {count:,} pictures as {kind}")
+                console.print(f"writing {count:,} images as {kind}")
                 size = write_shards(folder, kind, options, count)
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     seen = pool.apply(read, (str(folder), options))
@@ -130,11 +128,11 @@ def main() -> None:
                 shutil.rmtree(folder)
             found[f"{kind} {count}"] = {**seen, "mib_on_disk": size / 2**20}
             rows.append(
-                [kind, f"{seen['pictures']:,}", f"{size / 2**20:,.0f}",
-                 f"{seen['seconds_to_open']:.1f}", f"{seen['pictures_a_second']:,.0f}",
+                [kind, f"{seen['images']:,}", f"{size / 2**20:,.0f}",
+                 f"{seen['seconds_to_open']:.1f}", f"{seen['images_a_second']:,.0f}",
                  f"{seen['mib_held']:.0f}"]
             )  # fmt: skip
-    columns = ["shards", "pictures", "MiB on disk", "s to open", "pictures a second", "MiB held"]
+    columns = ["shards", "images", "MiB on disk", "s to open", "images a second", "MiB held"]
     table("streamed", columns, rows)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n")

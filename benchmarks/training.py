@@ -1,8 +1,8 @@
-"""Speed of training: pictures a second, and the share of the machine's own matrix products.
+"""Speed of training: images a second, and the share of the machine's own matrix products.
 
     python benchmarks/training.py
 
-The loop is the real one (`vqvae2.training.loop`) on the built-in pictures. Model FLOPs are those
+The loop is the real one (`vqvae2.training.loop`) on the built-in images. Model FLOPs are those
 of convolutions and matrix products, forward and backward, as torch counts them; the peak is the
 best rate of large matrix products in the same process, before and after. Beside it the plain form:
 the same network, contiguous NCHW, Adam that is not fused, no loop around it. Each line is a
@@ -24,22 +24,22 @@ import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator
 
-from vqvae2.autoencoder import VQVAE
+from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
+from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
-from vqvae2.codebook import Codebook, CodebookConfig
-from vqvae2.data.images import DataConfig, open_pictures
+from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.order import Shuffle
-from vqvae2.presets import find_preset
 from vqvae2.priors import Prior
-from vqvae2.training.config import TrainConfig
-from vqvae2.training.job import seed_weights
+from vqvae2.runs.config import TrainingConfig
+from vqvae2.runs.presets import find_preset
+from vqvae2.training.autoencoder_task import AutoencoderTask
 from vqvae2.training.loop import new_state, train
+from vqvae2.training.prior_task import PriorTask
 from vqvae2.training.speed import matrix_rate, measure_speed
-from vqvae2.training.stage1 import Stage1
-from vqvae2.training.stage2 import Stage2
+from vqvae2.training.stages import seed_weights
 
 SIDES = {32: ("cifar10", 32), 64: ("images64", 32), 128: ("images128", 8), 256: ("images128", 2)}
-"""The preset and the batch for each side of the pictures."""
+"""The preset and the batch for each side of the images."""
 
 VECTORS, CODES, SIZE = 262_144, 512, 64
 
@@ -49,7 +49,7 @@ class Options:
     """Measure training.
 
     Arguments:
-        sides: Of pictures for the autoencoder: 32, 64, 128, 256.
+        sides: Of images for the autoencoder: 32, 64, 128, 256.
         seconds: Of training, for each.
         parts: autoencoder, prior, quantiser, ranks, gpu.
         out: JSON file.
@@ -67,7 +67,7 @@ class Case:
 
     Arguments:
         what: "autoencoder" or "prior".
-        side: of the pictures.
+        side: of the images.
         form: "ours" or "plain"; on a GPU also "bf16", "compiled" and both.
         seconds: of training.
         device: where.
@@ -140,24 +140,24 @@ def ours(case: Case) -> tuple[Iterator[Any], int]:
     return train(task, new_state(task), accelerator), task.config.batch
 
 
-def stage1(case: Case) -> Stage1:
+def stage1(case: Case) -> AutoencoderTask:
     name, batch = SIDES.get(case.side, ("ffhq1024", 1))
     batch = case.batch or batch
     run = find_preset(name)()
-    data = DataConfig(size=case.side, synthetic_pictures=4 * batch, held_out_fraction=0.25)
+    data = DataConfig(size=case.side, synthetic_images=4 * batch, validation_fraction=0.25)
     seed_weights(0, "stage1")
     model = VQVAE(run.autoencoder).to(case.device, memory_format=torch.channels_last)
     config = replace(run.stage1.train, steps=1 << 30, batch=batch, accumulate=1)
     stage = replace(run.stage1, train=config, continuous_steps=0)
-    return Stage1(model, open_pictures(data).train, stage, seed=0)
+    return AutoencoderTask(model, open_images(data).train, stage, seed=0)
 
 
-def stage2(case: Case) -> Stage2:
+def stage2(case: Case) -> PriorTask:
     run = find_preset("images64")()
     batch = case.batch or 16
     prior = Prior(run.priors[1], run.domain(1)).to(case.device)
     codes = CodeNoise(run.grids(), run.autoencoder.num_codes, 4 * batch)
-    return Stage2(prior, 1, codes, TrainConfig(steps=1 << 30, batch=batch), seed=0)
+    return PriorTask(prior, 1, codes, TrainingConfig(steps=1 << 30, batch=batch), seed=0)
 
 
 def plain(case: Case) -> tuple[Iterator[Any], int]:
@@ -165,7 +165,7 @@ def plain(case: Case) -> tuple[Iterator[Any], int]:
     task = stage1(case)
     model = task.module.to(memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False, fused=False)
-    images = task.pictures.batch(torch.arange(task.config.batch)).to(case.device).float() / 255
+    images = task.dataset.batch(torch.arange(task.config.batch)).to(case.device).float() / 255
     noise = torch.Generator().manual_seed(0)
 
     def steps() -> Iterator[None]:
@@ -240,7 +240,7 @@ def pace(what: str, side: int, seconds: float, threads: int) -> float:
     accelerator = Accelerator(cpu=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     case = Case(what, side, "ours", seconds)
-    task: Stage1 | Stage2 = stage1(case) if what == "autoencoder" else stage2(case)
+    task: AutoencoderTask | PriorTask = stage1(case) if what == "autoencoder" else stage2(case)
     task.rank, task.world = rank, world
     steps = train(task, new_state(task), accelerator)
     for _ in range(3):
@@ -273,14 +273,14 @@ def together(world: int, function: Callable[..., float], *given: Any) -> list[fl
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    ranks = [
+    world = [
         context.Process(target=as_rank, args=(rank, world, port, results, function, given))
         for rank in range(world)
     ]
-    for process in ranks:
+    for process in world:
         process.start()
-    found = [results.get() for _ in ranks]
-    for process in ranks:
+    found = [results.get() for _ in world]
+    for process in world:
         process.join()
     return found
 
@@ -360,7 +360,7 @@ def main() -> None:
             found |= show(on_gpu)
         else:
             console.print(
-                "No GPU: there, the same table for pictures of 64, 128, 256 and 1024 (three "
+                "No GPU: there, the same table for images of 64, 128, 256 and 1024 (three "
                 "levels) in float32, bfloat16, compiled and both."
             )
     options.out.parent.mkdir(parents=True, exist_ok=True)

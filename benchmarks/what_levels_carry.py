@@ -1,6 +1,6 @@
-"""Does the top carry the shape and the bottom the texture? Linear probes on the built-in pictures.
+"""Does the top carry the shape and the bottom the texture? Linear probes on the built-in images.
 
-Fits logistic regressions from the codes of each level to the known factors of the pictures
+Fits logistic regressions from the codes of each level to the known factors of the images
 (VQ-VAE-2, Sec. 3.1 claims the division).
 
     python benchmarks/what_levels_carry.py runs/demo
@@ -13,15 +13,15 @@ from typing import Annotated
 import torch
 import tyro
 
-from vqvae2.autoencoder import VQVAE
+from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import table
 from vqvae2.data.synthetic import render
+from vqvae2.imaging.grid import to_float
 from vqvae2.metrics.probe import code_features, probe_accuracy
 from vqvae2.pipeline import Pipeline
-from vqvae2.sheets import to_float
 
 TRAIN, TEST = 4000, 2000
-FIRST = 1_000_000  # far from the pictures that the autoencoder saw
+FIRST = 1_000_000  # far from the images that the autoencoder saw
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
     """Probe the codes of a run.
 
     Arguments:
-        run: A run on the built-in pictures at 32x32, as `vqvae2 demo` leaves one.
+        run: A run on the built-in images at 32x32, as `vqvae2 demo` leaves one.
     """
 
     run: Annotated[Path, tyro.conf.Positional] = Path("runs/demo")
@@ -73,7 +73,7 @@ def main() -> None:
         rows.append([factor, *cells])
     names = ["top", "bottom"] if len(train) == 2 else [f"level {i}" for i in range(len(train))]
     columns = ["factor (classes)", *(f"{n}, {k}" for n in names for k in ("places", "counts"))]
-    title = f"linear probes, test accuracy in %, {TRAIN} + {TEST} built-in pictures at 32x32"
+    title = f"linear probes, test accuracy in %, {TRAIN} + {TEST} built-in images at 32x32"
     table(title, columns, rows)
 
 

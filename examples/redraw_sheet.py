@@ -1,8 +1,8 @@
-"""Completions and variations of held-out pictures of one or more runs, on one sheet.
+"""Completions and variations of validation images of one or more runs, on one sheet.
 
     python examples/redraw_sheet.py runs/cifar10 runs/imagenette128-images64 --out redrawn.png
 
-A row is a held-out picture, what its codes keep of it, its upper half, completions of that half
+A row is a validation image, what its codes keep of it, its upper half, completions of that half
 with the seeds 0, 1, ..., and variations that keep the coarsest codes and draw the others.
 """
 
@@ -15,10 +15,10 @@ import tyro
 from torch import Tensor
 
 from vqvae2 import Pipeline
-from vqvae2.data.images import open_held_out
-from vqvae2.data.order import spread
-from vqvae2.sheets import save_png, sheet, to_float
-from vqvae2.training.run import RunFolder
+from vqvae2.data.images import open_validation
+from vqvae2.data.order import evenly_spaced
+from vqvae2.imaging.grid import save_png, sheet, to_float
+from vqvae2.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,26 @@ class Options:
 
     Arguments:
         runs: Run folders.
-        pictures: Held-out pictures a run, spread over its classes.
+        images: Validation images a run, spread over its classes.
         versions: Completions, and variations, of each.
         out: PNG file.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    pictures: int = 6
+    images: int = 6
     versions: int = 4
     out: Path = Path("redrawn.png")
 
 
 def rows_of(run: Path, options: Options) -> list[Tensor]:
-    """A row of pictures (columns, C, S, S) for each held-out picture of a run."""
-    pipeline, held_out = Pipeline.load(run), open_held_out(RunFolder(run).read().data)
-    indices = spread(len(held_out), options.pictures)
-    images, count = to_float(held_out.batch(indices)), options.versions
-    labels = held_out.labels[indices].repeat_interleave(count)
+    """A row of images (columns, C, S, S) for each validation image of a run."""
+    pipeline, validation = Pipeline.load(run), open_validation(RunFolder(run).read().data)
+    indices = evenly_spaced(len(validation), options.images)
+    images, count = to_float(validation.batch(indices)), options.versions
+    labels = validation.labels[indices].repeat_interleave(count)
     repeated, seeds = images.repeat_interleave(count, dim=0), [*range(count)] * len(images)
-    completed = pipeline.redraw(repeated, labels, seeds).images
-    varied = pipeline.redraw(repeated, labels, seeds, box=(0, 0, 1, 1), keep_levels=1).images
+    completed = pipeline.inpaint(repeated, labels, seeds).images
+    varied = pipeline.inpaint(repeated, labels, seeds, box=(0, 0, 1, 1), keep_levels=1).images
     upper = images.clone()
     upper[:, :, images.shape[2] // 2 :] = 0.5
     first = zip(images, pipeline.reconstruct(images), upper, strict=True)
@@ -60,7 +60,7 @@ def main() -> None:
     rows = [row for run in options.runs for row in rows_of(run, options)]
     seeds = [f"{n}" for n in range(options.versions)]
     titles = [
-        "picture",
+        "image",
         "codes",
         "kept",
         *(f"half {n}" for n in seeds),

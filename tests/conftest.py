@@ -1,100 +1,16 @@
-"""What several tests share: small models, and real-looking pictures."""
+"""What every test runs with: no hub, a cache of its own, one thread."""
 
 import os
 import tempfile
-import warnings
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nothing of a user's cache is read or written.
 os.environ["VQVAE2_CACHE"] = tempfile.mkdtemp(prefix="vqvae2-tests-")
 
 import pytest
-import torch
-from torch import Tensor
-
-from vqvae2.autoencoder import VQVAE, VQVAEConfig
-from vqvae2.codebook import CodebookConfig
-from vqvae2.data.synthetic import render
-
-# Tiny tensors: a second thread costs more than it brings, above all beside other work.
-torch.set_num_threads(1)
-
-FACTORS = [(4,), (2, 4), (2, 2, 2)]
-"""One, two and three levels."""
-
-
-def small_config(factors: tuple[int, ...], num_codes: int = 24) -> VQVAEConfig:
-    return VQVAEConfig(
-        factors=factors,
-        channels=16,
-        residual_channels=8,
-        num_residual_blocks=1,
-        codebook=CodebookConfig(num_codes=num_codes, code_size=6),
-    )
-
-
-def small_autoencoder(
-    factors: tuple[int, ...], num_codes: int = 24, dtype: torch.dtype = torch.float64
-) -> VQVAE:
-    """An untrained autoencoder whose codebooks have started from pictures."""
-    torch.manual_seed(0)
-    model = VQVAE(small_config(factors, num_codes)).to(dtype).eval()
-    model.start_codebooks(pictures(32).to(dtype), torch.Generator().manual_seed(0))
-    return model
-
-
-def pictures(count: int, size: int = 16, first: int = 0) -> Tensor:
-    """Built-in pictures in [0, 1]."""
-    return render(torch.arange(first, first + count), size, seed=0).images.float() / 255
+from builders import FACTORS
 
 
 @pytest.fixture(params=FACTORS, ids=["1-level", "2-levels", "3-levels"])
 def factors(request: pytest.FixtureRequest) -> tuple[int, ...]:
     return request.param
-
-
-class Network(torch.nn.Module):
-    """With the calls of the Inception network."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = torch.nn.Conv2d(3, 24, 5, stride=3)
-        self.last = torch.nn.Linear(24, outputs)
-
-    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        pooled = torch.relu(self.conv(images.float() / 255)).mean(dim=[2, 3])
-        return pooled if return_features else self.last(pooled * 20).softmax(dim=1)
-
-
-def save_network(path: Path, outputs: int = 7) -> None:
-    """A small TorchScript network, its weights by seed 0."""
-    path.parent.mkdir(exist_ok=True)
-    with warnings.catch_warnings():
-        # Deprecated, and still the form of the network that published figures are taken with.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(Network(outputs)).save(str(path))
-
-
-def save_hub_classifier(folder: Path, kind: str) -> torch.nn.Linear:
-    """An image classifier as the hub keeps it, of 3 classes; returns its last layer."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    torch.manual_seed(0)
-    if kind == "resnet":
-        config = transformers.ResNetConfig(
-            embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", num_labels=3
-        )
-        network = transformers.ResNetForImageClassification(config)
-    else:
-        config = transformers.ViTConfig(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-            image_size=16, patch_size=8, num_labels=3,
-        )  # fmt: skip
-        network = transformers.ViTForImageClassification(config)
-    network.save_pretrained(folder)
-    side = {"height": 16, "width": 16}
-    transformers.ViTImageProcessorPil(size=side).save_pretrained(folder)
-    return network.classifier if kind == "vit" else network.classifier[-1]

@@ -13,7 +13,7 @@ def test_its_code_runs():
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names = {}
     exec(code, names)
-    assert names["pictures"].shape == (1, 3, 32, 32)
+    assert names["images"].shape == (1, 3, 32, 32)
 
 
 def test_its_tree_is_the_real_tree():

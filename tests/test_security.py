@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import pictures, save_hub_classifier
-from test_sources import config
+from builders import save_hub_classifier, synthetic_images
+from noise_images import config
 
 from vqvae2.cli.display import console
 from vqvae2.cli.main import run
 from vqvae2.cli.sample import file_name
-from vqvae2.data.images import open_pictures
-from vqvae2.metrics.features import open_extractor
+from vqvae2.data.images import open_images
+from vqvae2.imaging.grid import png, to_pil
+from vqvae2.metrics.extractors import open_extractor
 from vqvae2.pipeline import Pipeline, PipelineConfig
-from vqvae2.sheets import png, to_pil
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
 
 
 def test_every_test_that_the_document_names_is_there():
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
     named = {word.strip("`,") for word in DOCUMENT.read_text().split() if "`test_" in word}
     assert len(named) >= 8
     for name in named:
@@ -65,14 +65,14 @@ def test_an_archive_writes_nothing_outside(tmp_path):
     inside = tmp_path / "deep" / "data"
     inside.mkdir(parents=True)
     with tarfile.open(inside / "train.tar", "w") as archive:
-        for number, image in enumerate(pictures(6)):
+        for number, image in enumerate(synthetic_images(6)):
             for name in (f"../../escaped-{number}", f"{tmp_path}/far/escaped-{number}"):
                 data = png(to_pil(image))
                 member = tarfile.TarInfo(f"{name}.png")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-    data = open_pictures(config(inside / "train.tar", held_out_fraction=0.3))
-    assert len(data.train) + len(data.held_out) == 12
+    data = open_images(config(inside / "train.tar", validation_fraction=0.3))
+    assert len(data.train) + len(data.validation) == 12
     assert not list(tmp_path.rglob("*escaped*"))
 
 

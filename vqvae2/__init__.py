@@ -4,16 +4,15 @@
 
     pipeline = Pipeline.load("runs/cifar10")
     codes = pipeline.encode(images)               # a list, coarsest first
-    pictures = pipeline.sample(["cat"] * 8).images
+    images = pipeline.sample(["cat"] * 8).images
 
 Importing needs torch alone.
 """
 
-from vqvae2.autoencoder import VQVAE, Reconstruction, VQVAEConfig
-from vqvae2.codebook import Codebook, CodebookConfig, Quantized
-from vqvae2.likelihood import Categorical, Draw, LogisticMixture
+from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
+from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
+from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction, VQVAEConfig
 from vqvae2.pipeline import Pipeline, PipelineConfig, Samples
-from vqvae2.pixels import Pixels, PixelsConfig
 from vqvae2.priors import (
     DiagonalBiLSTMConfig,
     Domain,
@@ -25,7 +24,14 @@ from vqvae2.priors import (
     RowLSTMConfig,
     TransformerConfig,
 )
-from vqvae2.sampling import draw_hierarchy, draw_level, erase, sample_hierarchy, uniforms
+from vqvae2.priors.likelihood import Categorical, LogisticMixture, SamplingConfig
+from vqvae2.sampling.hierarchy import (
+    erase,
+    iterate_hierarchy,
+    sample_hierarchy,
+    sample_level,
+    uniforms,
+)
 
 __version__ = "0.1.0"
 
@@ -52,9 +58,9 @@ __all__ = [
     "PixelsConfig",
     "LogisticMixture",
     "Categorical",
-    "Draw",
-    "draw_level",
-    "draw_hierarchy",
+    "SamplingConfig",
+    "sample_level",
+    "iterate_hierarchy",
     "sample_hierarchy",
     "erase",
     "uniforms",

@@ -1,118 +1,162 @@
-"""Frozen dataclasses as JSON and back, and files that are whole or not there.
+"""Frozen dataclasses to JSON values and back.
 
-Every JSON file begins with the name of its format and a version; what is not known is refused.
+The annotation of a field decides how its value is read: numbers, strings, tuples, literals,
+optional values, dictionaries and other dataclasses. Where several dataclasses may stand (a union,
+or the subclasses of an abstract class), each has a field `kind` that names it.
 """
 
 import dataclasses
-import difflib
-import json
-import os
+import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-UNFINISHED = ".part"
-"""Ending of a file that is being written."""
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""A value that JSON can hold."""
+
+JsonObject: TypeAlias = dict[str, Json]
+
+Hint: TypeAlias = object
+"""What may annotate a field: a type, a union, `tuple[int, ...]`, ..."""
 
 
-def to_dict(value: Any) -> Any:
-    """A dataclass, with all inside it, as JSON types; tuples become lists."""
+def to_dict(value: object) -> JsonObject:
+    """A dataclass, with everything in it, as a JSON object; tuples become lists."""
+    result = to_json(value)
+    assert isinstance(result, dict), value
+    return result
+
+
+def to_json(value: object) -> Json:
+    """A dataclass, sequence, mapping or plain value as JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {field.name: to_dict(getattr(value, field.name)) for field in fields}
+        return {field.name: to_json(getattr(value, field.name)) for field in fields}
     if isinstance(value, tuple | list):
-        return [to_dict(item) for item in value]
+        return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    assert value is None or isinstance(value, bool | int | float | str), value
     return value
 
 
-def from_dict(kind: type[T], data: Any, where: str = "config") -> T:
+def from_dict(kind: type[T], data: object, where: str = "config") -> T:
     """The value of type `kind` that `to_dict` turned into `data`.
 
+    Arguments:
+        kind: a dataclass, or an abstract class whose subclasses are dataclasses with a `kind`.
+        data: a JSON object.
+        where: what messages call it.
+
     Raises:
-        ValueError: a field is unknown, missing or of another type; `where` names it.
+        ValueError: a field is unknown, missing or of another type.
     """
     return typing.cast(T, _parse(kind, data, where))
 
 
-def _parse(kind: Any, data: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _parse_dataclass(typing.cast(type, kind), data, where)
+def _parse(hint: Hint, data: object, where: str) -> object:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _parse_dataclass(hint, data, where)
+    if inspect.isabstract(hint):
+        return _parse_alternative(_subclasses(hint), data, where)
     if origin is tuple and isinstance(data, list):
-        repeated = len(arguments) == 2 and arguments[1] is Ellipsis
-        kinds = [arguments[0]] * len(data) if repeated else list(arguments)
-        if len(kinds) == len(data):
-            pairs = enumerate(zip(kinds, data, strict=True))
-            return tuple(_parse(k, item, f"{where}[{i}]") for i, (k, item) in pairs)
-    elif origin is typing.Literal and data in arguments:
+        return _parse_tuple(arguments, data, where)
+    if origin in (dict, Mapping) and isinstance(data, Mapping):
+        return {str(key): _parse(arguments[1], v, f"{where}.{key}") for key, v in data.items()}
+    if origin is typing.Literal and data in arguments:
         return data
-    elif origin in (types.UnionType, typing.Union):
-        chosen = [k for k in arguments if _fits(k, data) and _is_kind(k, data)]
-        if chosen:
-            return _parse(chosen[0], data, where)
-        kinds = [name for k in arguments for name in _kinds(k)]
-        if kinds and isinstance(data, Mapping):
-            raise ValueError(
-                f"{where}.kind must be one of {', '.join(kinds)}, got {data.get('kind')!r}."
-            )
-    elif _fits(kind, data):
+    if origin in (types.UnionType, typing.Union):
+        return _parse_alternative(arguments, data, where)
+    if _fits(hint, data):
         with suppress(OverflowError):  # of an integer that no float holds
-            return float(data) if kind is float else data
-    raise ValueError(f"{where} must be {getattr(kind, '__name__', kind)}, got {data!r}.")
+            return float(data) if hint is float else data  # type: ignore[arg-type]
+    raise ValueError(f"{where} must be {_name(hint)}, got {data!r}.")
 
 
-def _parse_dataclass(kind: type, data: Any, where: str) -> Any:
+def _parse_tuple(hints: Sequence[Hint], data: list[object], where: str) -> tuple[object, ...]:
+    repeated = len(hints) == 2 and hints[1] is Ellipsis
+    each = [hints[0]] * len(data) if repeated else list(hints)
+    if len(each) != len(data):
+        raise ValueError(f"{where} must have {len(each)} values, got {data!r}.")
+    pairs = enumerate(zip(each, data, strict=True))
+    return tuple(_parse(hint, item, f"{where}[{i}]") for i, (hint, item) in pairs)
+
+
+def _parse_alternative(hints: Sequence[Hint], data: object, where: str) -> object:
+    """The first of several types that fits; dataclasses are told apart by their `kind`."""
+    kinds = [name for hint in hints for name in _kinds(hint)]
+    named = data.get("kind") if isinstance(data, Mapping) else None
+    for hint in hints:
+        if _fits(hint, data) and (not _kinds(hint) or named in _kinds(hint)):
+            return _parse(hint, data, where)
+    if kinds and isinstance(data, Mapping):
+        raise ValueError(f"{where}.kind must be one of {', '.join(kinds)}, got {named!r}.")
+    raise ValueError(f"{where} must be {' or '.join(map(_name, hints))}, got {data!r}.")
+
+
+def _parse_dataclass(kind: type, data: object, where: str) -> object:
     if not isinstance(data, Mapping):
         raise ValueError(f"{where} must be an object ({kind.__name__}), got {data!r}.")
     hints = typing.get_type_hints(kind)
-    unknown = sorted(set(data) - set(hints))
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - set(fields))
     if unknown:
         raise ValueError(
-            f"{where} has fields that {kind.__name__} does not know: {', '.join(unknown)}; "
+            f"{where} has fields that {kind.__name__} does not have: {', '.join(unknown)}; "
             "it may come from a newer version."
         )
-    required = {
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(data))
+    missing = sorted(name for name in set(fields) - set(data) if _is_required(fields[name]))
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)} of {kind.__name__}.")
-    parsed = {name: _parse(hints[name], item, f"{where}.{name}") for name, item in data.items()}
-    return kind(**parsed)
+    return kind(**{name: _parse(hints[name], v, f"{where}.{name}") for name, v in data.items()})
 
 
-def _fits(kind: Any, data: Any) -> bool:
-    if kind is types.NoneType:
+def _is_required(field: "dataclasses.Field[object]") -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _fits(hint: Hint, data: object) -> bool:
+    """Whether the JSON type of `data` is the one that `hint` is read from."""
+    origin = typing.get_origin(hint)
+    if hint is types.NoneType:
         return data is None
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(hint) or inspect.isabstract(hint) or origin in (dict, Mapping):
         return isinstance(data, Mapping)
-    if kind is float:
+    if origin is tuple:
+        return isinstance(data, list)
+    if hint is float:
         return isinstance(data, int | float) and not isinstance(data, bool)
-    if kind is int:
+    if hint is int:
         return isinstance(data, int) and not isinstance(data, bool)
-    return isinstance(kind, type) and isinstance(data, kind)
+    return isinstance(hint, type) and isinstance(data, hint)
 
 
-def _kinds(kind: Any) -> tuple[str, ...]:
-    """What a dataclass's field `kind` may say: dataclasses in a union are told apart by it."""
-    hint = typing.get_type_hints(kind).get("kind") if dataclasses.is_dataclass(kind) else None
-    return typing.get_args(hint)
+def _subclasses(kind: object) -> list[type]:
+    """The final classes below an abstract one."""
+    assert isinstance(kind, type)
+    below: list[type] = kind.__subclasses__()
+    return [final for sub in below for final in (_subclasses(sub) or [sub])]
 
 
-def _is_kind(kind: Any, data: Any) -> bool:
-    kinds = _kinds(kind)
-    return not kinds or (isinstance(data, Mapping) and data.get("kind") in kinds)
+def _kinds(hint: Hint) -> tuple[str, ...]:
+    """The values that the field `kind` of a dataclass may have; () without such a field."""
+    if not (dataclasses.is_dataclass(hint) and isinstance(hint, type)):
+        return ()
+    return typing.get_args(typing.get_type_hints(hint).get("kind"))
 
 
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """What differs between two `to_dict` results, one line a field."""
+def _name(hint: Hint) -> str:
+    return getattr(hint, "__name__", str(hint))
+
+
+def differences(old: Json, new: Json, where: str = "") -> list[str]:
+    """The differences between two results of `to_dict`, one line per field."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         pairs = [(f"{where}.{key}".lstrip("."), old.get(key), new.get(key)) for key in keys]
@@ -121,57 +165,3 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
         return [line for name, a, b in pairs for line in differences(a, b, name)]
     return [] if old == new else [f"{where}: {old!r} before, {new!r} now"]
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` for a name that is not among `known`, or all there are."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
-
-
-class OtherVersion(ValueError):
-    """A file is of another format or version."""
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file that is whole or not there: to a neighbour first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
-    try:
-        with neighbour.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        neighbour.replace(path)
-    finally:
-        neighbour.unlink(missing_ok=True)
-
-
-def write_json(path: Path, name: str, version: int, content: Mapping[str, Any]) -> None:
-    """Writes `content` under its format's name and version."""
-    document = {"format": name, "version": version, **content}
-    write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
-
-
-def read_json(path: Path, name: str, version: int) -> dict[str, Any]:
-    """Reads what `write_json` wrote, or says in one line why not."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        message = f"{path} is not readable as JSON ({error}); restore or remove it."
-        raise ValueError(message) from None
-    if not isinstance(document, dict):
-        raise ValueError(f"{path} must hold {name} version {version}, got a {type(document)}.")
-    found = (document.pop("format", None), document.pop("version", None))
-    if found != (name, version):
-        raise OtherVersion(
-            f"{path} must hold {name} version {version}, got {found[0]} version {found[1]}."
-        )
-    return document
-
-
-def cache_folder() -> Path:
-    """Where fetched networks and features are kept: VQVAE2_CACHE, or a folder of the user's."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(os.environ.get("VQVAE2_CACHE") or f"{base}/vqvae2")

@@ -1,12 +1,12 @@
-"""One object that a user holds: pictures to codes and back, labels to pictures, likelihoods.
+"""One object that a user holds: images to codes and back, labels to images, likelihoods.
 
 On disk it is the hub's layout, every file a name and a version, nothing pickled:
 
-    config.json              class names, picture size, how to draw
+    config.json              class names, image size, how to draw
     autoencoder/             config.json, model.safetensors
     priors/0/ priors/1/ ...  coarsest first, the same two files each
 
-Legend: `B` batch, `C` picture channels, `S` side of a picture, `H W` code grid.
+Legend: `B` batch, `C` image channels, `S` side of a image, `H W` code grid.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vqvae2.autoencoder import VQVAE, VQVAEConfig
-from vqvae2.configuration import from_dict, read_json, suggestion, to_dict, write_json
-from vqvae2.likelihood import Draw
-from vqvae2.pixels import Pixels, PixelsConfig
+from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
+from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig
+from vqvae2.configuration import from_dict, to_dict
+from vqvae2.files import read_json, write_json
+from vqvae2.messages import did_you_mean
 from vqvae2.priors import Domain, Prior, PriorConfig
-from vqvae2.sampling import Box, covered, erase, sample_hierarchy
+from vqvae2.priors.likelihood import SamplingConfig
+from vqvae2.sampling.hierarchy import Box, covered, erase, sample_hierarchy
 from vqvae2.weights import fingerprint, load_module, read_config, save_module
 
 FORMAT = "vqvae2-pipeline"
@@ -33,14 +35,14 @@ class PipelineConfig:
     """What a pipeline knows beside its models.
 
     Arguments:
-        image_size: S, the side of the pictures that the priors were trained on.
+        image_size: S, the side of the images that the priors were trained on.
         class_names: in the order of the labels; () for a model without classes.
         draws: how each level is drawn unless the caller says otherwise, coarsest first.
     """
 
     image_size: int
     class_names: tuple[str, ...] = ()
-    draws: tuple[Draw, ...] = ()
+    sampling: tuple[SamplingConfig, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +69,13 @@ class PriorCard:
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures drawn by `Pipeline.sample`.
+    """Images drawn by `Pipeline.sample`.
 
     Arguments:
         images: (B, C, S, S) in [0, 1].
         codes: (B, H, W) int64 a level, coarsest first.
         labels: (B,) int64.
-        seeds: one a picture.
+        seeds: one a image.
     """
 
     images: Tensor
@@ -145,17 +147,17 @@ class Pipeline:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Codes (B, H, W) int64 a level, coarsest first, of pictures (B, C, ., .) in [0, 1]."""
+        """Codes (B, H, W) int64 a level, coarsest first, of images (B, C, ., .) in [0, 1]."""
         return self.autoencoder.encode(images.to(self.device))
 
     @torch.no_grad()
     def decode(self, codes: Sequence[Tensor], levels: Sequence[int] | None = None) -> Tensor:
-        """Pictures in [0, 1] from codes; `levels` as in `VQVAE.decode`."""
+        """Images in [0, 1] from codes; `levels` as in `VQVAE.decode`."""
         codes = [code.to(self.device) for code in codes]
         return self.autoencoder.decode(codes, levels).clamp(0, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Pictures through the codes and back."""
+        """Images through the codes and back."""
         return self.decode(self.encode(images))
 
     def sample(
@@ -163,21 +165,23 @@ class Pipeline:
         labels: Sequence[int | str] | Tensor,
         seeds: Sequence[int] | None = None,
         *,
-        draws: Sequence[Draw] | None = None,
+        sampling: Sequence[SamplingConfig] | None = None,
         given: Sequence[Tensor | None] | None = None,
         batch: int = 64,
     ) -> Samples:
-        """Draws pictures of the given classes.
+        """Draws images of the given classes.
 
         Arguments:
-            labels: one a picture, numbers or class names.
-            seeds: one a picture; 0, 1, 2, ... by default. The same seed and label give the same
-                picture in any batch.
+            labels: one a image, numbers or class names.
+            seeds: one a image; 0, 1, 2, ... by default. The same seed and label give the same
+                image in any batch.
             draws: how to draw each level, coarsest first; the model's own by default.
             given: codes to keep, a map a level or None; see `sampling.draw_level`.
-            batch: pictures at a time, which bounds the memory and nothing else.
+            batch: images at a time, which bounds the memory and nothing else.
         """
-        parts = list(self.sample_batches(labels, seeds, draws=draws, given=given, batch=batch))
+        parts = list(
+            self.sample_batches(labels, seeds, sampling=sampling, given=given, batch=batch)
+        )
         return Samples(
             torch.cat([part.images for part in parts]),
             [torch.cat(maps) for maps in zip(*(part.codes for part in parts), strict=True)],
@@ -190,34 +194,34 @@ class Pipeline:
         labels: Sequence[int | str] | Tensor,
         seeds: Sequence[int] | None = None,
         *,
-        draws: Sequence[Draw] | None = None,
+        sampling: Sequence[SamplingConfig] | None = None,
         given: Sequence[Tensor | None] | None = None,
         batch: int = 64,
     ) -> Iterator[Samples]:
-        """`sample` in parts of at most `batch` pictures, in bounded memory."""
+        """`sample` in parts of at most `batch` images, in bounded memory."""
         self._require_priors()
         numbers = self.labels(labels)
         seeds = list(range(len(numbers))) if seeds is None else list(seeds)
-        draws = self.config.draws if draws is None else draws
+        sampling = self.config.sampling if sampling is None else sampling
         if len(seeds) != len(numbers):
             raise ValueError(
-                f"Expected one seed a picture, got {len(seeds)} seeds for {len(numbers)} pictures."
+                f"Expected one seed a image, got {len(seeds)} seeds for {len(numbers)} images."
             )
         for level, maps in enumerate(given or ()):
             if maps is not None and len(maps) != len(numbers):
                 raise ValueError(
-                    f"Expected a given map of level {level} for each of {len(numbers)} pictures, "
+                    f"Expected a given map of level {level} for each of {len(numbers)} images, "
                     f"got {len(maps)}."
                 )
         if not seeds:
-            raise ValueError("Expected at least one picture to draw, got none.")
+            raise ValueError("Expected at least one image to draw, got none.")
         for first in range(0, len(numbers), batch):
             part = slice(first, first + batch)
             known = None if given is None else [g if g is None else g[part] for g in given]
-            codes = sample_hierarchy(self.priors, numbers[part], seeds[part], draws, known)
+            codes = sample_hierarchy(self.priors, numbers[part], seeds[part], sampling, known)
             yield Samples(self.decode(codes), codes, numbers[part], seeds[part])
 
-    def redraw(
+    def inpaint(
         self,
         images: Tensor,
         labels: Sequence[int | str] | Tensor,
@@ -225,10 +229,10 @@ class Pipeline:
         *,
         box: Box = (0, 0.5, 1, 1),
         keep_levels: int = 0,
-        draws: Sequence[Draw] | None = None,
+        sampling: Sequence[SamplingConfig] | None = None,
         batch: int = 64,
     ) -> Samples:
-        """Draws a part of pictures anew and keeps the codes of the rest.
+        """Draws a part of images anew and keeps the codes of the rest.
 
         What is drawn sees the kept codes before it in raster order, and all of the kept levels;
         so a lower half continues its upper half, and a box in the middle fits what is above it.
@@ -251,14 +255,14 @@ class Pipeline:
         self._require_priors()
         codes = self.encode(images if keep_levels else paint_over(images, box))
         given = [*codes[:keep_levels], *(erase(maps, box) for maps in codes[keep_levels:])]
-        return self.sample(labels, seeds, draws=draws, given=given, batch=batch)
+        return self.sample(labels, seeds, sampling=sampling, given=given, batch=batch)
 
     @torch.no_grad()
     def log_prob(self, images: Tensor, labels: Sequence[int | str] | Tensor) -> list[Tensor]:
-        """Log-probability in nats of each code of pictures, (B, H, W) a level.
+        """Log-probability in nats of each code of images, (B, H, W) a level.
 
-        Their sum is log p(codes), not log p(picture): see `docs/glossary.md`. Of a prior on pixels
-        it is each colour's, (B, H, W, 3), and the sum is log p(picture).
+        Their sum is log p(codes), not log p(image): see `docs/glossary.md`. Of a prior on pixels
+        it is each colour's, (B, H, W, 3), and the sum is log p(image).
         """
         self._require_priors()
         codes, numbers = self.encode(images), self.labels(labels).to(self.device)
@@ -266,7 +270,7 @@ class Pipeline:
         if grid != expected:
             size = self.config.image_size
             raise ValueError(
-                f"The priors know pictures of {size}x{size} (codes {expected}), got codes {grid}."
+                f"The priors know images of {size}x{size} (codes {expected}), got codes {grid}."
             )
         return [
             prior.log_prob(codes[level], numbers, codes[:level])
@@ -290,7 +294,7 @@ class Pipeline:
             raise ValueError(f"A class number must be in [0, {limit}), got {name}.")
         hint = "this model has no classes; leave the class out."
         if classes:
-            hint = suggestion(name, classes)
+            hint = did_you_mean(name, classes)
         raise ValueError(f"Unknown class {name!r}; {hint}")
 
     def _require_priors(self) -> None:
@@ -303,7 +307,7 @@ class Pipeline:
 
 
 def paint_over(images: Tensor, box: Box) -> Tensor:
-    """Pictures (B, C, H, W) with the box filled by the nearest row, or column, outside it.
+    """Images (B, C, H, W) with the box filled by the nearest row, or column, outside it.
 
     A box that leaves nothing is filled with grey.
     """

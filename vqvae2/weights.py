@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vqvae2.configuration import read_json, to_dict, write_bytes, write_json
+from vqvae2.configuration import to_dict
+from vqvae2.files import read_json, write_bytes, write_json
 
 VERSION = 2
 """Of the models' files: the names of weights, and what configs say."""

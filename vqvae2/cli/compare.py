@@ -1,4 +1,4 @@
-"""`vqvae2 compare`: runs and folders of pictures side by side."""
+"""`vqvae2 compare`: runs and folders of images side by side."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +8,9 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, table
-from vqvae2.cli.parse import parse
+from vqvae2.cli.options import parse
 from vqvae2.cli.sample import at_least_one
-from vqvae2.configuration import write_json
-from vqvae2.report.words import distance_table, figure
-from vqvae2.training.compare import (
+from vqvae2.evaluation.comparison import (
     common_side,
     compare_sets,
     figures_of_runs,
@@ -20,31 +18,33 @@ from vqvae2.training.compare import (
     open_set,
     parse_set,
 )
-from vqvae2.training.quality import extractor_of
-from vqvae2.training.run import RunFolder
+from vqvae2.evaluation.samples import extractor_of
+from vqvae2.files import write_json
+from vqvae2.report.formatting import distance_table, figure
+from vqvae2.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Options:
-    """Put runs or folders of pictures side by side.
+    """Put runs or folders of images side by side.
 
-    Alone, runs are compared by what `evaluate` wrote of them. With --against, the pictures of each
+    Alone, runs are compared by what `evaluate` wrote of them. With --against, the images of each
     set are compared with those of another: FID, KID, inception score, precision and recall. A set
-    is a FOLDER of pictures (another model's samples, say), RUN:samples (or just RUN),
-    RUN:reconstructions, RUN:held_out or RUN:train of a run, or DATA:train or DATA:held_out of any
-    data set.
+    is a FOLDER of images (another model's samples, say), RUN:samples (or just RUN),
+    RUN:reconstructions, RUN:validation or RUN:train of a run, or DATA:train or DATA:validation
+    of any data set.
 
     Arguments:
-        sets: Runs, or sets of pictures.
-        against: The set that they are compared with, usually real pictures.
+        sets: Runs, or sets of images.
+        against: The set that they are compared with, usually real images.
         extractor: The network that compares: path or URL of a TorchScript file, hub:NAME, or own
             for a classifier trained on the run after --against; the Inception network of the
             published figures by default, which is fetched once.
         extractor_name: What figures call it; the file's name by default.
-        count: Pictures of each set, at most as many as the smallest has.
+        count: Images of each set, at most as many as the smallest has.
         size: Side in pixels that folders are cropped and resized to; by default that of a run
-            among the sets, or the pictures as they are.
-        paired: Also PSNR, SSIM and MS-SSIM, picture by picture of the same name.
+            among the sets, or the images as they are.
+        paired: Also PSNR, SSIM and MS-SSIM, image by image of the same name.
         out: Also write the figures into this JSON file.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
@@ -79,7 +79,7 @@ def side_by_side(options: Options) -> dict[str, Any]:
     for where in options.sets:
         if not is_run(Path(where)):
             raise ValueError(
-                f"{where} is not a run folder; to compare pictures give --against SET, to compare "
+                f"{where} is not a run folder; to compare images give --against SET, to compare "
                 "runs give run folders."
             )
     columns = figures_of_runs([RunFolder(Path(where)) for where in options.sets])
@@ -93,21 +93,21 @@ def side_by_side(options: Options) -> dict[str, Any]:
 
 
 def compare_with(options: Options) -> dict[str, Any]:
-    """Prints the distances of sets of pictures to another."""
+    """Prints the distances of sets of images to another."""
     device, against = resolve(options.device), options.against
     names = [against, *options.sets]
-    # "own" is a classifier of the pictures of the run that is compared with.
+    # "own" is a classifier of the images of the run that is compared with.
     folder = RunFolder(parse_set(against)[0])
     extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
     size = options.size or common_side(names)
     with monitor() as view:
         reference, *others = (
-            open_set(where, size, options.count, device, view.pictures) for where in names
+            open_set(where, size, options.count, device, view.track) for where in names
         )
         found = compare_sets(reference, others, extractor, options.count, options.paired)
     head, *rows = distance_table(extractor.name, found["sets"])
     side = found["side"]
-    table(f"against {against}, {found['num_pictures']:,} pictures each, {side}x{side}", head, rows)
+    table(f"against {against}, {found['num_images']:,} images each, {side}x{side}", head, rows)
     if options.paired:
         show_pairs({name: figures["pairs"] for name, figures in found["sets"].items()})
     return found
@@ -117,4 +117,4 @@ def show_pairs(pairs: dict[str, dict[str, float | None]]) -> None:
     """Prints distortion, a row a set."""
     keys = {"mse": "MSE", "psnr_db": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
     rows = [[name, *(figure(seen[key]) for key in keys)] for name, seen in pairs.items()]
-    table("picture by picture", ["set", *keys.values()], rows)
+    table("image by image", ["set", *keys.values()], rows)

@@ -2,7 +2,7 @@
 
 import torch
 
-from vqvae2.ranks import Ranks, started_ranks
+from vqvae2.distributed import World, launched_world
 
 AUTO = "auto"
 
@@ -27,7 +27,7 @@ def resolve(name: str) -> str:
     return name
 
 
-def share(device: str) -> tuple[Ranks, str]:
+def share(device: str) -> tuple[World, str]:
     """The processes that share a command (`torchrun -m vqvae2 ...`), and this one's device."""
-    ranks = started_ranks(device)
-    return ranks, ranks.device if ranks.world > 1 else device
+    world = launched_world(device)
+    return world, world.device if world.size > 1 else device

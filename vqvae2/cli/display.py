@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vqvae2.cli.visible import visible
-from vqvae2.report.words import about_quality, distance_table, percent, quality_sets
-from vqvae2.training.learn import Stopped
+from vqvae2.messages import printable
+from vqvae2.report.formatting import about_quality, distance_table, percent, quality_sets
+from vqvae2.training.fit import Stopped
 
 if TYPE_CHECKING:
-    from vqvae2.training.learn import Event
+    from vqvae2.training.fit import Event
 
 
 class PlainConsole(Console):
@@ -25,7 +25,7 @@ class PlainConsole(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Prints; texts are made visible first."""
-        super().print(*(visible(o) if isinstance(o, str) else o for o in objects), **options)
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
 
 
 # Lines are not cut when piped.
@@ -33,7 +33,7 @@ console = PlainConsole(highlight=False, markup=False, soft_wrap=True)
 errors = PlainConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 SHOWN = ("mse", "nats_per_code", "share_used.0", "share_used.1", "share_used.2")
-"""Held-out figures worth a line while training."""
+"""Validation figures worth a line while training."""
 
 QUIET_SECONDS = 30.0
 """Between two lines of progress where there is no terminal to draw a bar in."""
@@ -80,7 +80,7 @@ class Stopper:
 
 
 class Monitor:
-    """A bar a stage with speed and time left; held-out figures as lines above it.
+    """A bar a stage with speed and time left; validation figures as lines above it.
 
     Where there is no terminal, a line now and then instead of the bars.
     """
@@ -106,20 +106,20 @@ class Monitor:
             self.learnt.add(event.stage)
         if event.text:
             self._print(event.text, style="yellow")
-        if event.split == "held_out" and event.figures:
+        if event.split == "validation" and event.figures:
             self._print(self._line(event))
         name = f"codes {event.split}" if event.stage == "codes" else event.stage
         if event.total:
             self.step(name, event.done, event.total, event.rate, event.share)
 
-    def pictures(self, text: str, done: int, total: int) -> None:
-        """Progress of reading or drawing pictures, as `open_pictures` tells it."""
+    def track(self, text: str, done: int, total: int) -> None:
+        """Progress of reading or drawing images, as `open_images` tells it."""
         self._last = time.monotonic()
         self.step(text, done, total, 0.0)
 
     def step(self, name: str, done: int, total: int, rate: float, share: float = 0.0) -> None:
         """Moves the bar `name`."""
-        speed, now = f"{rate:,.0f} pictures/s" if rate else "", time.monotonic()
+        speed, now = f"{rate:,.0f} images/s" if rate else "", time.monotonic()
         speed += f", {share:.0%} of the peak" * (share > 0)
         if name not in self.done or done < self.done[name]:
             # The first time, or the same work on something else.
@@ -171,21 +171,21 @@ def monitor(shown: bool = True) -> Iterator[Monitor]:
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table."""
     view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(map(visible, columns)):
+    for number, column in enumerate(map(printable, columns)):
         view.add_column(column, no_wrap=number == 0)
     for row in rows:
-        view.add_row(*map(visible, row))
+        view.add_row(*map(printable, row))
     console.print(title)
     console.print(view)
 
 
 def show_figures(metrics: dict[str, Any]) -> None:
-    """The held-out figures of a run as a table, a row a level."""
+    """The validation figures of a run as a table, a row a level."""
     if "reconstruction" not in metrics:
         show_pixel_figures(metrics)
         return
     seen, priors = metrics["reconstruction"], metrics.get("priors", {})
-    nats, gap = priors.get("held_out_nats_per_code", []), priors.get("gap_nats_per_code", [])
+    nats, gap = priors.get("validation_nats_per_code", []), priors.get("gap_nats_per_code", [])
     rows = [
         [
             str(level),
@@ -197,32 +197,34 @@ def show_figures(metrics: dict[str, Any]) -> None:
         ]
         for level, used in enumerate(seen["codes_used"])
     ]
-    title = f"held out, {count(seen['num_pictures'], 'picture')}: MSE {seen['mse']:.5f}"
+    title = f"held out, {count(seen['num_images'], 'image')}: MSE {seen['mse']:.5f}"
     title += f", PSNR {seen['psnr_db']:.2f} dB"
     for key, word in (("ssim", "SSIM"), ("ms_ssim", "MS-SSIM")):
         title += "" if seen.get(key) is None else f", {word} {seen[key]:.3f}"
-    if "held_out_bits_per_dim" in priors:
-        title += f", codes {priors['held_out_bits_per_dim']:.3f} bits per dimension"
+    if "validation_bits_per_dim" in priors:
+        title += f", codes {priors['validation_bits_per_dim']:.3f} bits per dimension"
     columns = ["level", "codes used", "perplexity", "MSE alone", "nats per code", "gap"]
     table(title, columns, rows)
 
 
 def show_pixel_figures(metrics: dict[str, Any]) -> None:
-    """The held-out figures of a prior on pixels."""
-    priors, number = metrics.get("priors", {}), metrics["provenance"]["held_out_pictures"]
-    title = f"held out, {count(number, 'picture')}"
+    """The validation figures of a prior on pixels."""
+    priors, number = metrics.get("priors", {}), metrics["provenance"]["validation_images"]
+    title = f"held out, {count(number, 'image')}"
     if not priors:
         console.print(f"{title}: the prior is not trained yet")
         return
-    nats, seen, gap = (priors[f"{name}_nats_per_code"][0] for name in ("held_out", "train", "gap"))
-    row = [f"{priors['held_out_bits_per_dim']:.3f}", f"{nats:.3f}", f"{seen:.3f}", f"{gap:+.3f}"]
+    nats, seen, gap = (
+        priors[f"{name}_nats_per_code"][0] for name in ("validation", "train", "gap")
+    )
+    row = [f"{priors['validation_bits_per_dim']:.3f}", f"{nats:.3f}", f"{seen:.3f}", f"{gap:+.3f}"]
     table(title, ["bits per dimension", "nats per value", "in training", "gap"], [row])
 
 
 def show_quality(name: str, figures: dict[str, Any]) -> None:
     """The figures of samples and what they are compared with, taken with one network."""
     head, *rows = distance_table(name, quality_sets(figures))
-    table(f"against {figures['num_pictures']:,} training pictures, as many each", head, rows)
+    table(f"against {figures['num_images']:,} training images, as many each", head, rows)
     console.print(about_quality(name, figures))
 
 
@@ -237,24 +239,24 @@ def show_classification(figures: dict[str, Any]) -> None:
     training = figures["training"]
     title = (
         f"ResNet-{training['depth']}, {training['steps']:,} steps of {training['batch']}, trained "
-        f"on {figures['num_pictures']:,} pictures each; Top-1 of held-out pictures"
+        f"on {figures['num_images']:,} images each; Top-1 of validation images"
     )
     table(title, ["trained on", *(f"asked about {name}" for name in asked)], rows)
     by_class = [
         [name, *(percent(found["real"]["by_class"][n]) for found in trained.values())]
         for n, name in enumerate(figures["class_names"])
     ]
-    table("by class, asked about real pictures", ["class", *trained], by_class)
+    table("by class, asked about real images", ["class", *trained], by_class)
 
 
 def show_detection(outside: str, figures: dict[str, Any]) -> None:
-    """How well each score tells held-out pictures from others."""
+    """How well each score tells validation images from others."""
     rows = [
-        [name, f"{seen['auroc']:.3f}", f"{seen['held_out']:.5g}", f"{seen['outside']:.5g}"]
+        [name, f"{seen['auroc']:.3f}", f"{seen['validation']:.5g}", f"{seen['outside']:.5g}"]
         for name, seen in figures["scores"].items()
     ]
-    inside, others = figures["num_pictures"]
-    title = f"{inside:,} held-out pictures against {others:,} of {outside}"
+    inside, others = figures["num_images"]
+    title = f"{inside:,} validation images against {others:,} of {outside}"
     table(title, ["score", "AUROC", "mean held out", "mean outside"], rows)
 
 
@@ -267,6 +269,6 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """`1 picture`, `2 pictures`, `no pictures`."""
+    """`1 image`, `2 images`, `no images`."""
     named = one if number == 1 else many or f"{one}s"
     return f"{number:,} {named}" if number else f"no {named}"

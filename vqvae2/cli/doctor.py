@@ -7,9 +7,9 @@ from typing import Annotated
 import tyro
 
 from vqvae2.cli.display import console
-from vqvae2.cli.parse import parse
-from vqvae2.doctor import diagnose
-from vqvae2.training.run import RunFolder
+from vqvae2.cli.options import parse
+from vqvae2.report.doctor import diagnose
+from vqvae2.runs.folder import RunFolder
 
 COLOURS = {"good": "green", "watch": "yellow", "bad": "red"}
 

@@ -15,15 +15,15 @@ from vqvae2.cli.display import (
     show_figures,
     show_quality,
 )
-from vqvae2.cli.parse import parse
+from vqvae2.cli.options import parse
 from vqvae2.cli.sample import at_least_one
-from vqvae2.data.images import picture_files
-from vqvae2.metrics.classification_score import ScoreTraining
-from vqvae2.training.classification import evaluate_classification
-from vqvae2.training.evaluate import evaluate
-from vqvae2.training.outside import evaluate_outside
-from vqvae2.training.quality import SampleQuality, evaluate_samples, extractor_of
-from vqvae2.training.run import RunFolder
+from vqvae2.data.images import image_files
+from vqvae2.evaluation.accuracy_score import evaluate_classification
+from vqvae2.evaluation.evaluation import evaluate
+from vqvae2.evaluation.out_of_distribution import evaluate_outside
+from vqvae2.evaluation.samples import SampleEvaluationConfig, evaluate_samples, extractor_of
+from vqvae2.metrics.accuracy_score import ClassifierTraining
+from vqvae2.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,25 @@ class Options:
 
     Arguments:
         run: A run folder.
-        limit: Held-out pictures, at most; evenly spread over the classes.
-        samples: Also draw so many samples and compare them with as many training pictures: FID,
+        limit: Validation images, at most; evenly spread over the classes.
+        samples: Also draw so many samples and compare them with as many training images: FID,
             KID, inception score, precision and recall; at most as many as are held out.
         extractor: The network that compares: path or URL of a TorchScript file, hub:NAME, or own
-            for a classifier trained on the run's pictures; the Inception network of the published
+            for a classifier trained on the run's images; the Inception network of the published
             figures by default, which is fetched once.
         extractor_name: What figures call it; the file's name by default.
         keep: Kept fractions of samples (classifier rejection), for instance 1 0.5 0.2 0.1 0.05;
-            each is measured over --samples pictures, from more draws.
+            each is measured over --samples images, from more draws.
         judge: The classifier that chooses them, named as the extractor is; the extractor itself
             by default, which then measures what it has chosen.
-        temperatures: Also measure --samples pictures drawn with these temperatures for all levels.
-        cas: Also train classifiers on so many real pictures, reconstructions and samples, and ask
-            each about the held-out pictures: the classification accuracy score. With --samples,
+        temperatures: Also measure --samples images drawn with these temperatures for all levels.
+        cas: Also train classifiers on so many real images, reconstructions and samples, and ask
+            each about the validation images: the classification accuracy score. With --samples,
             on each kept fraction of those too.
         score: How those classifiers are trained.
-        outside: A folder of pictures of another kind: how well does the likelihood tell them from
-            the held-out ones?
-        outside_limit: Pictures of each kind, at most.
+        outside: A folder of images of another kind: how well does the likelihood tell them from
+            the validation ones?
+        outside_limit: Images of each kind, at most.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
@@ -63,7 +63,7 @@ class Options:
     judge: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
     temperatures: tuple[float, ...] = ()
     cas: int = 0
-    score: ScoreTraining = field(default_factory=ScoreTraining)
+    score: ClassifierTraining = field(default_factory=ClassifierTraining)
     outside: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     outside_limit: int = 2000
     device: str = AUTO
@@ -74,8 +74,8 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, "evaluate", arguments)
     folder = RunFolder(options.run)
     check(options, folder)
-    ranks, device = share(resolve(options.device))
-    console.quiet = not ranks.first
+    world, device = share(resolve(options.device))
+    console.quiet = not world.is_main
     extractor = judge = None
     # Before anything is measured: they may be missing.
     if options.samples:
@@ -83,26 +83,26 @@ def main(arguments: list[str]) -> None:
         # One network for both is loaded, or trained, once.
         if options.judge and options.judge != options.extractor:
             judge = extractor_of(options.judge, "", folder, device)
-    show_figures(evaluate(folder, options.limit, device, ranks))
-    with monitor(ranks.first) as view:
+    show_figures(evaluate(folder, options.limit, device, world))
+    with monitor(world.is_main) as view:
         if extractor is not None:
             score = options.score if options.cas else None
-            wanted = SampleQuality(options.samples, options.keep, options.temperatures, score)
-            found = evaluate_samples(
-                folder, extractor, wanted, device, view.pictures, judge, ranks
+            wanted = SampleEvaluationConfig(
+                options.samples, options.keep, options.temperatures, score
             )
-            if ranks.first:
+            found = evaluate_samples(folder, extractor, wanted, device, view.track, judge, world)
+            if world.is_main:
                 show_quality(extractor.name, found)
-            if found["num_pictures"] < options.samples:
+            if found["num_images"] < options.samples:
                 console.print("No split has more; `vqvae2 compare` takes any number of samples.")
         if options.cas:
             scores = evaluate_classification(
-                folder, options.cas, options.score, device, view.pictures, ranks
+                folder, options.cas, options.score, device, view.track, world
             )
             show_classification(scores)
         if options.outside:
             other, count = Path(options.outside), options.outside_limit
-            found = evaluate_outside(folder, other, count, device, view.pictures, ranks)
+            found = evaluate_outside(folder, other, count, device, view.track, world)
             show_detection(options.outside, found)
     console.print(f"all figures in {options.run / 'metrics.json'}")
 
@@ -113,20 +113,20 @@ def check(options: Options, folder: RunFolder) -> None:
     at_least_one("outside-limit", options.outside_limit)
     for name in ("samples", "cas"):
         if getattr(options, name) < 0:
-            raise ValueError(f"--{name} is a number of pictures, got {getattr(options, name)}.")
-    SampleQuality(max(1, options.samples), options.keep, options.temperatures)
+            raise ValueError(f"--{name} is a number of images, got {getattr(options, name)}.")
+    SampleEvaluationConfig(max(1, options.samples), options.keep, options.temperatures)
     for_samples = ("extractor", "extractor_name", "keep", "temperatures", "judge")
     given = [name for name in for_samples if getattr(options, name) != getattr(Options, name)]
     if given and not options.samples:
         raise ValueError(f"--{given[0].replace('_', '-')} needs --samples, the number to draw.")
-    if options.score != ScoreTraining() and not options.cas:
-        raise ValueError("--score needs --cas, the number of pictures to learn from.")
+    if options.score != ClassifierTraining() and not options.cas:
+        raise ValueError("--score needs --cas, the number of images to learn from.")
     if options.judge and min(options.keep) == 1:
         raise ValueError("--judge chooses kept fractions: give some below 1 with --keep.")
     if options.cas and len(folder.read_data().get("class_names", [])) < 2:
-        raise ValueError("--cas needs pictures of at least 2 classes; this run has none.")
+        raise ValueError("--cas needs images of at least 2 classes; this run has none.")
     if options.outside:
-        picture_files(options.outside)
+        image_files(options.outside)
     run = folder.read()
     missing = [level for level in range(len(run.priors)) if not folder.done(f"prior{level}")]
     if (options.samples or options.cas or options.outside) and (missing or not run.priors):

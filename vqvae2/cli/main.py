@@ -9,17 +9,16 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from vqvae2.cli.visible import visible
-from vqvae2.configuration import suggestion
+from vqvae2.messages import did_you_mean, printable
 
 COMMANDS = {
-    "demo": "everything on the built-in pictures, in minutes, with a report",
-    "train": "all stages on your pictures; repeat the command to go on",
-    "reconstruct": "pictures through a run's codes and back",
-    "sample": "new pictures, by class and seed",
-    "redraw": "a part of your pictures drawn anew, or all of it in other detail",
+    "demo": "everything on the built-in images, in minutes, with a report",
+    "train": "all stages on your images; repeat the command to go on",
+    "reconstruct": "images through a run's codes and back",
+    "sample": "new images, by class and seed",
+    "inpaint": "a part of your images drawn anew, or all of it in other detail",
     "evaluate": "the figures of a run, into metrics.json",
-    "compare": "runs or folders of pictures side by side",
+    "compare": "runs or folders of images side by side",
     "report": "everything about a run in one HTML file",
     "doctor": "whether a run is healthy, in words",
     "presets": "the complete configurations by name",
@@ -59,7 +58,7 @@ def run(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        return complain(f"Unknown command {name!r}; {suggestion(name, COMMANDS)}")
+        return complain(f"Unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
     return guarded(lambda: import_module(f"vqvae2.cli.{name}").main(rest))
 
 
@@ -113,5 +112,5 @@ def sentence(error: Exception) -> str:
 
 def complain(message: str, code: int = 2) -> int:
     """Prints one line to the error stream."""
-    print(f"vqvae2: {visible(message)}", file=sys.stderr)
+    print(f"vqvae2: {printable(message)}", file=sys.stderr)
     return code

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import torch
 
 from vqvae2.cli.display import table
-from vqvae2.cli.parse import parse
+from vqvae2.cli.options import parse
 from vqvae2.pipeline import new_autoencoder
-from vqvae2.presets import EXPECTED, PRESETS
 from vqvae2.priors import Prior
-from vqvae2.training.config import Run
+from vqvae2.runs.config import RunConfig
+from vqvae2.runs.presets import EXPECTED, PRESETS
 
 
 @dataclass(frozen=True)
 class Options:
-    """List the presets: pictures, code grids, parameters, memory, what to expect."""
+    """List the presets: images, code grids, parameters, memory, what to expect."""
 
 
 def main(arguments: list[str]) -> None:
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     table(title, columns, [row(name, preset()) for name, preset in PRESETS.items()])
 
 
-def row(name: str, run: Run) -> list[str]:
+def row(name: str, run: RunConfig) -> list[str]:
     """One preset's line."""
     with torch.device("meta"):
         autoencoder = count(new_autoencoder(run.autoencoder))

@@ -8,14 +8,14 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console
-from vqvae2.cli.parse import parse
+from vqvae2.cli.options import parse
 from vqvae2.report.report import write_report
-from vqvae2.training.run import RunFolder
+from vqvae2.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write RUN/report.html: pictures, levels, codebooks, curves, samples, figures, config.
+    """Write RUN/report.html: images, levels, codebooks, curves, samples, figures, config.
 
     Arguments:
         run: A run folder.

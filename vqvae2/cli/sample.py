@@ -1,4 +1,4 @@
-"""`vqvae2 sample`: new pictures from a run, by class and seed."""
+"""`vqvae2 sample`: new images from a run, by class and seed."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,37 +12,37 @@ from torch import Tensor
 
 from vqvae2.cli.device import AUTO, resolve, share
 from vqvae2.cli.display import Monitor, console, count, monitor
-from vqvae2.cli.parse import parse
-from vqvae2.configuration import to_dict
-from vqvae2.data.order import spread
-from vqvae2.likelihood import Draw
+from vqvae2.cli.options import parse
+from vqvae2.configuration import to_json
+from vqvae2.data.order import evenly_spaced
+from vqvae2.evaluation.samples import extractor_of
+from vqvae2.imaging.grid import read_png, save_png, sheet, to_pil
 from vqvae2.metrics.rejection import best_of, best_of_all
 from vqvae2.pipeline import Pipeline, Samples
-from vqvae2.sheets import read_png, save_png, sheet, to_pil
-from vqvae2.training.quality import extractor_of
-from vqvae2.training.run import RunFolder
+from vqvae2.priors.likelihood import SamplingConfig
+from vqvae2.runs.folder import RunFolder
 
-CLASSES_ON_A_SHEET, PICTURES_A_ROW = 20, 16
+CLASSES_ON_A_SHEET, IMAGES_A_ROW = 20, 16
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draw new pictures; each PNG carries the settings that made it.
+    """Draw new images; each PNG carries the settings that made it.
 
     Arguments:
         run: A run folder, or a folder or hub name of a saved pipeline.
         classes: Class names or numbers; all of them by default.
-        count: Pictures of each class.
-        seed: Of the first picture of each class; the next have the next seeds.
+        count: Images of each class.
+        seed: Of the first image of each class; the next have the next seeds.
         temperature: One for all levels or one a level, coarsest first; 0 takes the likeliest.
         top_k: Draw from the most probable codes only; likewise.
         top_p: Draw from the codes that together have this probability; likewise.
         keep: Part of the samples that is kept, those that --judge finds most like their class; so
             many more are drawn (classifier rejection).
         judge: Path or URL of a TorchScript classifier of the same classes, hub:NAME, or own for
-            one trained on the run's pictures.
+            one trained on the run's images.
         out: Where to; RUN/samples by default, ./samples for a pipeline that is no run.
-        batch: Pictures at a time; bounds memory, changes no picture.
+        batch: Images at a time; bounds memory, changes no image.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
     """
 
@@ -65,22 +65,22 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, "sample", arguments)
     at_least_one("count", options.count)
     at_least_one("batch", options.batch)
-    ranks, device = share(resolve(options.device))
-    console.quiet = not ranks.first
+    world, device = share(resolve(options.device))
+    console.quiet = not world.is_main
     pipeline = open_pipeline(options.run).to(device)
-    draws = drawing(pipeline, options.temperature, options.top_k, options.top_p)
+    sampling = drawing(pipeline, options.temperature, options.top_k, options.top_p)
     numbers = list(dict.fromkeys(wanted_classes(pipeline, options.classes)))
     each = number_to_draw(options)
     labels = torch.tensor(numbers).repeat_interleave(each)
     seeds = torch.arange(options.seed, options.seed + each).repeat(len(numbers))
-    own = ranks.share(torch.arange(len(labels)))
+    own = world.shard_nonempty(torch.arange(len(labels)))
     out = Path(options.out) if options.out else output_folder(options.run, "samples")
 
     def save(image: Tensor, label: int, seed: int, extra: dict[str, Any]) -> None:
         settings = {
             "class": class_name(pipeline, label),
             "seed": seed,
-            "draws": to_dict(tuple(draws)),
+            "sampling": to_json(tuple(sampling)),
             "run": options.run,
             **extra,
         }
@@ -90,9 +90,9 @@ def main(arguments: list[str]) -> None:
     if options.keep < 1:
         judge = extractor_of(options.judge, "", RunFolder(Path(options.run)), device)
     kept = list(zip(labels.tolist(), seeds.tolist(), strict=True))
-    with monitor(ranks.first) as view:
+    with monitor(world.is_main) as view:
         drawn = pipeline.sample_batches(
-            labels[own], seeds[own].tolist(), draws=draws, batch=options.batch
+            labels[own], seeds[own].tolist(), sampling=sampling, batch=options.batch
         )
         parts = watched(drawn, len(own), view)
         if judge is None:
@@ -104,17 +104,17 @@ def main(arguments: list[str]) -> None:
         else:
             classes = max(1, len(pipeline.config.class_names))
             found = best_of(parts, judge, classes, options.count)
-            kept = best_of_all(found, options.count, ranks)
+            kept = best_of_all(found, options.count, world)
             best = set(kept)
             for chosen in found:
                 if (chosen.label, chosen.seed) in best:
                     verdict = {"judge": judge.name, "score": chosen.score}
                     save(chosen.image, chosen.label, chosen.seed, verdict)
-    ranks.wait()
-    if ranks.first:
+    world.barrier()
+    if world.is_main:
         grid = save_grid(pipeline, out, numbers[:CLASSES_ON_A_SHEET], kept)
         of = f" of {len(labels):,}, the best by {judge.name}," if judge else ""
-        console.print(f"{count(len(kept), 'picture')}{of} in {out}, together on {grid}")
+        console.print(f"{count(len(kept), 'image')}{of} in {out}, together on {grid}")
 
 
 def save_grid(
@@ -128,7 +128,7 @@ def save_grid(
     """
     rows = []
     for number in shown:
-        seeds = [seed for label, seed in kept if label == number][:PICTURES_A_ROW]
+        seeds = [seed for label, seed in kept if label == number][:IMAGES_A_ROW]
         rows.append([read_png(out / png_name(pipeline, number, seed)) for seed in seeds])
     path = out.with_name(f"{out.name}-sheet.png")
     save_rows(path, rows, [class_name(pipeline, number) for number in shown])
@@ -155,24 +155,24 @@ def watched(parts: Iterator[Samples], total: int, view: Monitor) -> Iterator[Sam
     for part in parts:
         yield part
         done += len(part.images)
-        view.pictures("sampling", done, total)
+        view.track("sampling", done, total)
 
 
-def save_class_sheet(folder: RunFolder, pictures_a_class: int, device: str) -> Path:
+def save_class_sheet(folder: RunFolder, images_a_class: int, device: str) -> Path:
     """A sheet of samples of a run, a row a class, seeds 0, 1, 2, ...; its path."""
     pipeline = Pipeline.load(folder.path).to(device)
     names = pipeline.config.class_names
-    numbers = spread(len(names), CLASSES_ON_A_SHEET).tolist() or [0]
-    labels = [number for number in numbers for _ in range(pictures_a_class)]
-    samples = pipeline.sample(labels, list(range(pictures_a_class)) * len(numbers))
+    numbers = evenly_spaced(len(names), CLASSES_ON_A_SHEET).tolist() or [0]
+    labels = [number for number in numbers for _ in range(images_a_class)]
+    samples = pipeline.sample(labels, list(range(images_a_class)) * len(numbers))
     path = folder.path / "samples" / "sheet.png"
-    rows = torch.split(samples.images.cpu(), pictures_a_class)
+    rows = torch.split(samples.images.cpu(), images_a_class)
     save_rows(path, rows, [class_name(pipeline, number) for number in numbers])
     return path
 
 
 def save_rows(path: Path, rows: Sequence[Iterable[Tensor]], names: list[str]) -> None:
-    """Rows of pictures with their class names, enlarged to at least 64 pixels."""
+    """Rows of images with their class names, enlarged to at least 64 pixels."""
     stacked = [torch.stack(list(row)) for row in rows]
     save_png(path, sheet(stacked, names, scale=max(1, 64 // stacked[0].shape[2])))
 
@@ -195,10 +195,10 @@ def drawing(
     temperature: tuple[float, ...],
     top_k: tuple[int, ...],
     top_p: tuple[float, ...],
-) -> list[Draw]:
+) -> list[SamplingConfig]:
     """How each level is drawn: the model's own settings with the options on top."""
     levels = pipeline.autoencoder.config.num_levels
-    draws = list(pipeline.config.draws) or [Draw()] * levels
+    sampling = list(pipeline.config.sampling) or [SamplingConfig()] * levels
     options: dict[str, tuple[Any, ...]] = {
         "temperature": temperature,
         "top_k": top_k,
@@ -213,19 +213,19 @@ def drawing(
                 f"{len(values)}."
             )
         each = values * levels if len(values) == 1 else values
-        draws = [replace(draw, **{field: v}) for draw, v in zip(draws, each, strict=True)]
-    return draws
+        sampling = [replace(draw, **{field: v}) for draw, v in zip(sampling, each, strict=True)]
+    return sampling
 
 
 def class_name(pipeline: Pipeline, label: int) -> str:
     """A label's name."""
     names = pipeline.config.class_names
-    return names[label] if names else "picture"
+    return names[label] if names else "image"
 
 
 def file_name(pipeline: Pipeline, label: int) -> str:
     """A class name as part of a file's name; with its number where another looks the same."""
-    names = [safe(name) for name in pipeline.config.class_names] or ["picture"]
+    names = [safe(name) for name in pipeline.config.class_names] or ["image"]
     return names[label] if names.count(names[label]) == 1 else f"{names[label]}-{label}"
 
 

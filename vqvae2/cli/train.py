@@ -1,4 +1,4 @@
-"""`vqvae2 train`: all stages, from pictures to priors and a sheet of samples."""
+"""`vqvae2 train`: all stages, from images to priors and a sheet of samples."""
 
 import re
 import time
@@ -12,14 +12,14 @@ from typing import Annotated, Literal
 import tyro
 
 from vqvae2.cli.display import Stopper, console, count, duration, monitor, show_figures, table
-from vqvae2.cli.parse import change, parse_known
+from vqvae2.cli.options import change, parse_known
 from vqvae2.cli.sample import save_class_sheet
-from vqvae2.data.images import PictureData, open_pictures
-from vqvae2.presets import find_preset
-from vqvae2.training.config import Run
-from vqvae2.training.evaluate import evaluate
-from vqvae2.training.job import Job, new_accelerator
-from vqvae2.training.run import RunFolder
+from vqvae2.data.images import ImageSplits, open_images
+from vqvae2.evaluation.evaluation import evaluate
+from vqvae2.runs.config import RunConfig
+from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.presets import find_preset
+from vqvae2.training.stages import Job, new_accelerator
 
 DEFAULT_PRESET = "images64"
 SAMPLES_A_CLASS = 8
@@ -35,9 +35,9 @@ class Options:
 
     Arguments:
         preset: A complete configuration by name, see `vqvae2 presets` (images64 by default).
-        data: A folder of pictures (a sub-folder a class gives labels), Parquet files, WebDataset
+        data: A folder of images (a sub-folder a class gives labels), Parquet files, WebDataset
             shards (here or at s3://, https://, ...; --data.stream reads large ones where they
-            lie), the name of a hub data set, or "synthetic" for the built-in pictures.
+            lie), the name of a hub data set, or "synthetic" for the built-in images.
         run: The run folder (runs/NAME-PRESET by default).
         stage: One stage alone.
         tracker: Also log to one of accelerate's trackers; its package must be installed.
@@ -61,21 +61,21 @@ def main(arguments: list[str]) -> None:
     train(folder, run, options)
 
 
-def resolve(options: Options, changes: list[str]) -> tuple[RunFolder, Run]:
-    """The run that the options mean, before its pictures are known."""
+def resolve(options: Options, changes: list[str]) -> tuple[RunFolder, RunConfig]:
+    """The run that the options mean, before its images are known."""
     start = starting_point(options)
     run = change(start, "train", ["--help"] if options.help_config else changes)
     if run.num_classes != start.num_classes or run.preset != start.preset:
-        raise ValueError("preset and num_classes are no options: the pictures tell the classes.")
+        raise ValueError("preset and num_classes are no options: the images tell the classes.")
     if Path(run.data.source).exists():
-        # As an absolute path, so that other commands find the pictures from anywhere.
+        # As an absolute path, so that other commands find the images from anywhere.
         source = str(Path(run.data.source).resolve())
         run = replace(run, data=replace(run.data, source=source))
     name = re.sub(r"[*?\[\]]+", "", Path(run.data.source).stem).strip("-_.") or "run"
     return RunFolder(Path(options.run or f"runs/{name}-{run.preset}")), run
 
 
-def starting_point(options: Options) -> Run:
+def starting_point(options: Options) -> RunConfig:
     """The run that was begun there, or the preset, with --data in its place."""
     begun = RunFolder(Path(options.run))
     if options.run and not options.preset and (begun.path / "config.json").exists():
@@ -87,17 +87,17 @@ def starting_point(options: Options) -> Run:
     preset = find_preset(options.preset or DEFAULT_PRESET)
     run = preset(options.data) if options.data else preset()
     if run.data.source != "synthetic" and not options.data and not options.help_config:
-        raise ValueError(f"The preset {run.preset} needs pictures: give --data FOLDER.")
+        raise ValueError(f"The preset {run.preset} needs images: give --data FOLDER.")
     return run
 
 
-def train(folder: RunFolder, run: Run, options: Options) -> None:
+def train(folder: RunFolder, run: RunConfig, options: Options) -> None:
     """Trains what is not trained yet, then draws a sheet of samples and prints the figures."""
     accelerator = new_accelerator(run, folder, find_tracker(options.tracker))
     main_process = accelerator.is_main_process
     begun = time.monotonic()
     with monitor(shown=main_process) as view:
-        data = open_pictures(run.data, progress=view.pictures)
+        data = open_images(run.data, progress=view.track)
         run = replace(run, num_classes=max(1, len(data.class_names)))
         if main_process:
             tell(folder, run, data)
@@ -128,21 +128,21 @@ def finish(folder: RunFolder, learnt: bool, device: str) -> None:
     console.print(f"go on     vqvae2 sample {folder.path}   or   vqvae2 report {folder.path}")
 
 
-def tell(folder: RunFolder, run: Run, data: PictureData) -> None:
+def tell(folder: RunFolder, run: RunConfig, data: ImageSplits) -> None:
     """What is about to be trained on, and what could not be read."""
     console.print(
-        f"{folder.path}: preset {run.preset}, {count(len(data.train), 'picture')} to train on, "
-        f"{len(data.held_out):,} held out, {count(len(data.class_names), 'class', 'classes')}"
+        f"{folder.path}: preset {run.preset}, {count(len(data.train), 'image')} to train on, "
+        f"{len(data.validation):,} held out, {count(len(data.class_names), 'class', 'classes')}"
     )
     if not data.class_names:
         console.print(
             "No labels: samples will not be of a chosen class. A sub-folder a class gives labels.",
             style="yellow",
         )
-    skipped = [*data.train.skipped, *data.held_out.skipped]
+    skipped = [*data.train.skipped, *data.validation.skipped]
     if skipped:
         few = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        console.print(f"{count(len(skipped), 'picture')} could not be read: {few}", style="yellow")
+        console.print(f"{count(len(skipped), 'image')} could not be read: {few}", style="yellow")
 
 
 def chosen(stage: str) -> Callable[[str], bool]:

@@ -1,1 +1,1 @@
-"""Pictures, the built-in labelled set, code maps and the order in which training sees them."""
+"""Images, the built-in labelled set, code maps and the order in which training sees them."""

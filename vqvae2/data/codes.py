@@ -1,12 +1,12 @@
-"""Code data sets: every picture's codes and label, as Parquet shards.
+"""Code data sets: every image's codes and label, as Parquet shards.
 
 A shard is readable by anything that reads Parquet. Its columns are `level_0`, `level_1`, ...
-(coarsest first; each row the uint16 codes of a picture in raster order) and `label` (int64). The
+(coarsest first; each row the uint16 codes of a image in raster order) and `label` (int64). The
 file's metadata key `vqvae2` holds JSON: format, version, the fingerprint of the autoencoder that
-made the codes, the fingerprint of the pictures, the number of codes and the grids. Shards are
+made the codes, the fingerprint of the images, the number of codes and the grids. Shards are
 written whole or not at all, so an extraction that was stopped goes on with the first one missing.
 
-Legend: `N` pictures, `H W` grid, `K` codes.
+Legend: `N` images, `H W` grid, `K` codes.
 """
 
 import io
@@ -22,22 +22,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqvae2.autoencoder import VQVAE
-from vqvae2.configuration import from_dict, to_dict, write_bytes
+from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.configuration import from_dict, to_dict
+from vqvae2.data.augmentation import Augmentation
 from vqvae2.data.decode import one_line
-from vqvae2.data.images import Pictures
-from vqvae2.data.order import BlockShuffle, Order, Shuffle, at_once
-from vqvae2.data.views import Views
+from vqvae2.data.images import ImageDataset
+from vqvae2.data.order import BlockShuffle, Order, Shuffle, inference_batch_size
+from vqvae2.files import write_bytes
 from vqvae2.weights import fingerprint
 
 FORMAT, VERSION = "vqvae2-codes", 1
-PICTURES_A_SHARD = 8192
+IMAGES_A_SHARD = 8192
 
 HELD_BYTES = 2 << 30
 """Codes beyond this are read by shards, so many bytes of them; each process holds its own."""
 
 
-class Codes(Protocol):
+class CodeDataset(Protocol):
     """What a prior learns from: `CodeData`, `ShardedCodes`, `vqvae2.data.pixels.PixelData`."""
 
     def __len__(self) -> int:
@@ -57,21 +58,21 @@ class CodesInfo:
 
     Arguments:
         autoencoder: fingerprint of the autoencoder.
-        pictures: fingerprint of the pictures.
+        images: fingerprint of the images.
         num_codes: K.
         grids: (H, W) a level, coarsest first.
-        num_pictures: of the whole split.
+        num_images: of the whole split.
     """
 
     autoencoder: str
-    pictures: str
+    dataset: str
     num_codes: int
     grids: tuple[tuple[int, int], ...]
-    num_pictures: int
+    num_images: int
 
 
 @dataclass(frozen=True)
-class CodeData:
+class CodesInMemory:
     """The codes of one split in memory.
 
     Arguments:
@@ -99,56 +100,60 @@ class CodeData:
         return codes, self.labels[indices]
 
 
-def describe(autoencoder: VQVAE, pictures: Pictures | Views) -> CodesInfo:
-    """What the shards of pictures will say of themselves."""
+def describe(autoencoder: VQVAE, dataset: ImageDataset | Augmentation) -> CodesInfo:
+    """What the shards of images will say of themselves."""
     return CodesInfo(
         autoencoder=fingerprint(autoencoder),
-        pictures=pictures.fingerprint(),
+        dataset=dataset.fingerprint(),
         num_codes=autoencoder.config.num_codes,
-        grids=tuple(autoencoder.config.grids(pictures.size, pictures.size)),
-        num_pictures=len(pictures),
+        grids=tuple(autoencoder.config.grids(dataset.size, dataset.size)),
+        num_images=len(dataset),
     )
 
 
 @torch.no_grad()
 def extract_shard(
-    autoencoder: VQVAE, pictures: Pictures | Views, info: CodesInfo, path: Path, number: int
+    autoencoder: VQVAE,
+    dataset: ImageDataset | Augmentation,
+    info: CodesInfo,
+    path: Path,
+    number: int,
 ) -> Iterator[int]:
-    """Encodes the pictures of one shard into `path`; yields how many of them are done.
+    """Encodes the images of one shard into `path`; yields how many of them are done.
 
-    A shard that is there already and comes from the same autoencoder and pictures is kept.
+    A shard that is there already and comes from the same autoencoder and images is kept.
     """
-    device, batch = next(autoencoder.parameters()).device, at_once(pictures.size)
+    device, batch = next(autoencoder.parameters()).device, inference_batch_size(dataset.size)
 
     def encode(indices: range) -> list[Tensor]:
-        images = pictures.batch(list(indices)).to(device).float() / 255
+        images = dataset.batch(list(indices)).to(device).float() / 255
         return [codes.cpu() for codes in autoencoder.encode(images)]
 
-    own = shard_range(number, len(pictures))
+    own = shard_range(number, len(dataset))
     if not is_shard_of(path, info):
         parts = []
         for begin in own[::batch]:
             parts.append(encode(range(begin, min(begin + batch, own.stop))))
             yield min(begin + batch, own.stop) - own.start
         levels = [torch.cat(maps).numpy() for maps in zip(*parts, strict=True)]
-        write_shard(path, info, levels, pictures.labels[own.start : own.stop].numpy())
+        write_shard(path, info, levels, dataset.labels[own.start : own.stop].numpy())
     yield len(own)
 
 
-def shard_range(number: int, num_pictures: int) -> range:
-    """Which pictures of a split a shard holds."""
-    first = number * PICTURES_A_SHARD
-    return range(first, min(first + PICTURES_A_SHARD, num_pictures))
+def shard_range(number: int, num_images: int) -> range:
+    """Which images of a split a shard holds."""
+    first = number * IMAGES_A_SHARD
+    return range(first, min(first + IMAGES_A_SHARD, num_images))
 
 
-def shards_of(num_pictures: int) -> int:
+def shards_of(num_images: int) -> int:
     """How many shards a split has."""
-    return -(-num_pictures // PICTURES_A_SHARD)
+    return -(-num_images // IMAGES_A_SHARD)
 
 
-def remove_other_shards(folder: Path, split: str, num_pictures: int) -> None:
-    """Removes what an earlier extraction of more pictures left behind."""
-    own = {shard_path(folder, split, number) for number in range(shards_of(num_pictures))}
+def remove_other_shards(folder: Path, split: str, num_images: int) -> None:
+    """Removes what an earlier extraction of more images left behind."""
+    own = {shard_path(folder, split, number) for number in range(shards_of(num_images))}
     for path in folder.glob(f"{split}-*.parquet"):
         if path not in own:
             path.unlink()
@@ -156,7 +161,7 @@ def remove_other_shards(folder: Path, split: str, num_pictures: int) -> None:
 
 def open_codes(
     folder: Path, split: str, autoencoder: str, num_levels: int | None = None
-) -> "CodeData | ShardedCodes":
+) -> "CodesInMemory | ShardedCodes":
     """The codes of a split, in memory or, where they take more than `HELD_BYTES`, by shards.
 
     Arguments and errors are those of `read_codes`.
@@ -164,14 +169,14 @@ def open_codes(
     paths, info = whole_shards(folder, split, autoencoder)
     grids = info.grids[:num_levels]
     numbers = sum(height * width for height, width in grids)
-    if 2 * numbers * info.num_pictures > HELD_BYTES:
+    if 2 * numbers * info.num_images > HELD_BYTES:
         return ShardedCodes(info, paths, grids)
     return read_codes(folder, split, autoencoder, num_levels)
 
 
 def read_codes(
     folder: Path, split: str, autoencoder: str, num_levels: int | None = None
-) -> CodeData:
+) -> CodesInMemory:
     """All shards of a split; ValueError if they are of another autoencoder, cut or incomplete.
 
     Arguments:
@@ -182,7 +187,7 @@ def read_codes(
     grids = info.grids[:num_levels]
     parts = [read_shard(path, grids) for path in paths]
     levels = [np.concatenate([part.levels[i] for part in parts]) for i in range(len(grids))]
-    return CodeData(info, levels, torch.cat([part.labels for part in parts]))
+    return CodesInMemory(info, levels, torch.cat([part.labels for part in parts]))
 
 
 def whole_shards(folder: Path, split: str, autoencoder: str) -> tuple[list[Path], CodesInfo]:
@@ -197,9 +202,9 @@ def whole_shards(folder: Path, split: str, autoencoder: str) -> tuple[list[Path]
             f"{autoencoder}; remove the folder and extract them again."
         )
     count = sum(rows_of(path) for path in paths)
-    if any(info != infos[0] for info in infos) or count != infos[0].num_pictures:
+    if any(info != infos[0] for info in infos) or count != infos[0].num_images:
         raise ValueError(
-            f"The codes in {folder} are incomplete: {count} of {infos[0].num_pictures} pictures "
+            f"The codes in {folder} are incomplete: {count} of {infos[0].num_images} images "
             f"of split {split!r}; repeat the extraction."
         )
     return paths, infos[0]
@@ -215,7 +220,7 @@ class ShardedCodes:
         grids: (H, W) of the levels that are read.
 
     Attributes:
-        order: of any epoch: shards at random, and their pictures shuffled among some, of which
+        order: of any epoch: shards at random, and their images shuffled among some, of which
             twice as many are held.
     """
 
@@ -231,7 +236,7 @@ class ShardedCodes:
         self._read = lru_cache(2 * window)(self._read_shard)
 
     def __len__(self) -> int:
-        return self.info.num_pictures
+        return self.info.num_images
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """Codes (B, H, W) int64 a level, and labels (B,)."""
@@ -246,12 +251,12 @@ class ShardedCodes:
                 level[own] = maps
         return codes, labels
 
-    def _read_shard(self, shard: int) -> CodeData:
+    def _read_shard(self, shard: int) -> CodesInMemory:
         return read_shard(self.paths[shard], self.grids)
 
 
 def rows_of(path: Path) -> int:
-    """How many pictures a shard says that it holds."""
+    """How many images a shard says that it holds."""
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
@@ -262,7 +267,7 @@ def rows_of(path: Path) -> int:
         raise ValueError(f"{path} is not a shard of codes ({reason}); remove it.") from None
 
 
-def read_shard(path: Path, grids: Sequence[tuple[int, int]]) -> CodeData:
+def read_shard(path: Path, grids: Sequence[tuple[int, int]]) -> CodesInMemory:
     """One shard's coarsest levels; ValueError if its checksums do not fit."""
     import pyarrow as arrow
     import pyarrow.parquet as parquet
@@ -276,7 +281,7 @@ def read_shard(path: Path, grids: Sequence[tuple[int, int]]) -> CodeData:
         levels = [column(table, n).reshape(-1, *g) for n, g in zip(names, grids, strict=True)]
         if any(level.size and level.max() >= info.num_codes for level in levels):
             raise ValueError(f"a code is not below {info.num_codes}")
-        return CodeData(info, levels, torch.from_numpy(table["label"].to_numpy().copy()))
+        return CodesInMemory(info, levels, torch.from_numpy(table["label"].to_numpy().copy()))
     # What Arrow says, and what comes of columns of other types.
     except (arrow.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
         reason = one_line(error)[:100]
@@ -324,7 +329,7 @@ def read_info(path: Path) -> CodesInfo:
 
 
 def is_shard_of(path: Path, info: CodesInfo) -> bool:
-    """Whether a whole shard made from exactly this autoencoder and these pictures is there."""
+    """Whether a whole shard made from exactly this autoencoder and these images is there."""
     try:
         if not path.is_file() or read_info(path) != info:
             return False

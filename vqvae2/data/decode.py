@@ -1,7 +1,7 @@
-"""The decoder: a picture's bytes or path become a square of uint8 RGB.
+"""The decoder: a image's bytes or path become a square of uint8 RGB.
 
-Every picture is turned upright, laid on white where transparent, cropped to its central square
-and resized without aliasing. One that cannot be read is an `UnreadablePicture`, which says why.
+Every image is turned upright, laid on white where transparent, cropped to its central square
+and resized without aliasing. One that cannot be read is an `UnreadableImage`, which says why.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class UnreadablePicture(ValueError):
-    """A picture that cannot be used, and why.
+class UnreadableImage(ValueError):
+    """A image that cannot be used, and why.
 
     Arguments:
         reason: What is wrong with it.
@@ -36,30 +36,30 @@ class UnreadablePicture(ValueError):
         self.short_side = short_side
 
 
-Source = bytes | str | Path  # a picture file's bytes, or its path
-Decoded = list[Tensor | UnreadablePicture]  # one entry a picture, (3, S, S) uint8
+Source = bytes | str | Path  # a image file's bytes, or its path
+Decoded = list[Tensor | UnreadableImage]  # one entry a image, (3, S, S) uint8
 
 
-def decode_picture(source: Source, size: int) -> Tensor:
-    """Returns the central square of a picture, with shape (3, S, S), uint8.
+def decode_image(source: Source, size: int) -> Tensor:
+    """Returns the central square of a image, with shape (3, S, S), uint8.
 
     Arguments:
         source: The file's bytes, or its path.
-        size: Side of the square, pixels; the picture's short side must be at least half of it.
+        size: Side of the square, pixels; the image's short side must be at least half of it.
     """
     with _quiet_pillow():
         return _decode_square(source, size)
 
 
-def decode_pictures(sources: Sequence[Source | None], size: int) -> Decoded:
-    """Decodes many pictures in a pool of threads; None stands for a picture that is missing."""
+def decode_images(sources: Sequence[Source | None], size: int) -> Decoded:
+    """Decodes many images in a pool of threads; None stands for a image that is missing."""
 
-    def decode(source: Source | None) -> Tensor | UnreadablePicture:
+    def decode(source: Source | None) -> Tensor | UnreadableImage:
         if source is None:
-            return UnreadablePicture("the row holds no picture")
+            return UnreadableImage("the row holds no image")
         try:
             return _decode_square(source, size)
-        except UnreadablePicture as error:
+        except UnreadableImage as error:
             return error
 
     with _quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -67,13 +67,13 @@ def decode_pictures(sources: Sequence[Source | None], size: int) -> Decoded:
 
 
 def decode_full(source: Source) -> "Image":
-    """Returns a whole picture as upright RGB at its own size."""
+    """Returns a whole image as upright RGB at its own size."""
     with _quiet_pillow():
         return _decode_upright(source, at_least=None)
 
 
 def to_uint8_rgb(image: "Image") -> Tensor:
-    """Returns a picture as an RGB tensor, with shape (3, H, W), uint8."""
+    """Returns a image as an RGB tensor, with shape (3, H, W), uint8."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
@@ -89,7 +89,7 @@ def _decode_square(source: Source, size: int) -> Tensor:
     image = _decode_upright(source, at_least=size)
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
-    # Whole pixels, so that a picture whose short side is `size` is cropped and nothing else.
+    # Whole pixels, so that a image whose short side is `size` is cropped and nothing else.
     box = (left, top, left + short, top + short)
     if short == size:
         return to_uint8_rgb(image.crop(box))
@@ -98,7 +98,7 @@ def _decode_square(source: Source, size: int) -> Tensor:
 
 
 def _decode_upright(source: Source, *, at_least: int | None) -> "Image":
-    """Returns the picture upright and as RGB; JPEG may come smaller, at 3 times `at_least`."""
+    """Returns the image upright and as RGB; JPEG may come smaller, at 3 times `at_least`."""
     from PIL import Image
 
     try:
@@ -109,16 +109,16 @@ def _decode_upright(source: Source, *, at_least: int | None) -> "Image":
             image.load()
             orientation = image.getexif().get(0x0112, 1)
             return _upright(_rgb(image), orientation)
-    except UnreadablePicture:
+    except UnreadableImage:
         raise
     # Pillow's readers meet broken files with a dozen kinds of error, from OSError to struct.error.
     except Exception as error:
-        raise UnreadablePicture(one_line(error)) from error
+        raise UnreadableImage(one_line(error)) from error
 
 
 def _check_side(short: int, size: int) -> None:
     if 2 * short < size:
-        raise UnreadablePicture(
+        raise UnreadableImage(
             f"its short side of {short} pixels is below half of {size}", short_side=short
         )
 
@@ -126,7 +126,7 @@ def _check_side(short: int, size: int) -> None:
 def _upright(image: "Image", orientation: int) -> "Image":
     """Undoes the rotation that EXIF tag 274 tells; other values than 2 to 8 mean none.
 
-    Pillow's own `exif_transpose` also rewrites the tags, which fails on pictures whose other tags
+    Pillow's own `exif_transpose` also rewrites the tags, which fails on images whose other tags
     are damaged.
     """
     from PIL.Image import Transpose
@@ -144,7 +144,7 @@ def _upright(image: "Image", orientation: int) -> "Image":
 
 
 def _rgb(image: "Image") -> "Image":
-    """Returns any mode of picture as RGB, laid on white where it is transparent."""
+    """Returns any mode of image as RGB, laid on white where it is transparent."""
     from PIL import Image
 
     if image.mode == "F" or image.mode.startswith("I"):
@@ -178,7 +178,7 @@ _WARNINGS = threading.Lock()
 def _quiet_pillow() -> Iterator[None]:
     """Silences Pillow, which warns of damage that it can read around.
 
-    Where warnings are errors they would make readable pictures unreadable. Filters belong to the
+    Where warnings are errors they would make readable images unreadable. Filters belong to the
     process, hence the lock: two threads must not restore each other's.
     """
     with _WARNINGS, warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""Pictures to learn from: two splits of square uint8 RGB pictures with labels, from any source.
+"""Images to learn from: two splits of square uint8 RGB images with labels, from any source.
 
-`open_pictures` gives one split to train on and one held out. A picture that cannot be read is
+`open_images` gives one split to train on and one held out. A image that cannot be read is
 skipped, named and counted; it never ends a run.
 """
 
@@ -15,12 +15,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from vqvae2.data.decode import UnreadablePicture
-from vqvae2.data.folders import folder_rows, list_pictures
-from vqvae2.data.order import Order, Shuffle, spread
-from vqvae2.data.rows import Rows
+from vqvae2.data.decode import UnreadableImage
+from vqvae2.data.folders import folder_rows, list_images
+from vqvae2.data.listing import ImageListing
+from vqvae2.data.order import Order, Shuffle, evenly_spaced
 from vqvae2.data.sources import open_source, synthetic_rows
-from vqvae2.data.streamed import Streaming, open_streamed
+from vqvae2.data.streaming import Streaming, open_streamed
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
@@ -29,35 +29,35 @@ def quiet(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-PICTURES_TRIED = 256
+IMAGES_TRIED = 256
 """Before a source that is decoded on access counts as one that cannot be read."""
 
-DECODED_AT_ONCE = 512  # pictures between two reports of progress
+DECODED_AT_ONCE = 512  # images between two reports of progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where pictures come from and how they are made.
+    """Where images come from and how they are made.
 
     Arguments:
         source: A folder, Parquet file(s), WebDataset .tar shard(s) (a file, a folder of them or a
             glob), the name of a hub data set ("owner/name" or "owner/name:config"), or
             "synthetic" for the built-in set. Shards elsewhere, "s3://..." or "https://...", are
             streamed.
-        size: Side of the square pictures, pixels.
-        held_out_fraction: Share held out when the source brings no validation or test split.
-        synthetic_pictures: Size of the built-in set, both splits together.
-        seed: Of the held-out split and of the built-in set.
-        memory_gib: Decoded pictures are kept in memory up to this size, else decoded on access.
+        size: Side of the square images, pixels.
+        validation_fraction: Share held out when the source brings no validation or test split.
+        synthetic_images: Size of the built-in set, both splits together.
+        seed: Of the validation split and of the built-in set.
+        memory_gib: Decoded images are kept in memory up to this size, else decoded on access.
         stream: Read shards where they lie, some at a time, instead of converting them all first:
-            for more pictures than a disk or an hour can take.
-        window: Streamed pictures that are shuffled together; twice as many are held, encoded.
+            for more images than a disk or an hour can take.
+        window: Streamed images that are shuffled together; twice as many are held, encoded.
     """
 
     source: str = "synthetic"
     size: int = 64
-    held_out_fraction: float = 0.1
-    synthetic_pictures: int = 12_000
+    validation_fraction: float = 0.1
+    synthetic_images: int = 12_000
     seed: int = 0
     memory_gib: float = 4.0
     stream: bool = False
@@ -65,27 +65,27 @@ class DataConfig:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether pictures are read where they lie."""
+        """Whether images are read where they lie."""
         return self.stream or "://" in self.source
 
 
 STEPS_AHEAD = 32
-"""At which streamed pictures are asked for, if a window lasts as long."""
+"""At which streamed images are asked for, if a window lasts as long."""
 
-TITLES = ("training pictures", "held-out pictures")
+TITLES = ("training images", "validation images")
 
 
 @final
-class Pictures:
-    """One split: square uint8 RGB pictures with their labels.
+class ImageDataset:
+    """One split: square uint8 RGB images with their labels.
 
-    Pictures are decoded once, here, when `in_memory`; those that cannot be read are left out.
+    Images are decoded once, here, when `in_memory`; those that cannot be read are left out.
     Otherwise they are decoded on access, and one that cannot be read is replaced by the next
     that can, of the same class where there is one.
 
     Arguments:
         rows: What to decode.
-        size: Side of the square pictures, pixels.
+        size: Side of the square images, pixels.
         in_memory: Decode everything now and keep it, N * 3 * S * S bytes.
         title: What to call this split in messages and progress.
         progress: Told how far decoding has come.
@@ -93,25 +93,25 @@ class Pictures:
     Attributes:
         class_names: Empty when the source has no labels.
         labels: With shape (N,), int64, all 0 when there are no labels.
-        size: Side of the square pictures, pixels.
-        names: What each picture is called.
-        reasons: Why each unreadable picture found so far cannot be used, by name.
+        size: Side of the square images, pixels.
+        names: What each image is called.
+        reasons: Why each unreadable image found so far cannot be used, by name.
     """
 
     def __init__(
         self,
-        rows: Rows,
+        rows: ImageListing,
         *,
         size: int,
         in_memory: bool,
-        title: str = "pictures",
+        title: str = "images",
         progress: Progress | None = None,
     ) -> None:
         self.size = size
         self.class_names = rows.class_names
         self.reasons: dict[str, str] = {}
         self._title = title
-        self._bad: dict[int, UnreadablePicture] = {}
+        self._bad: dict[int, UnreadableImage] = {}
         self._pixels: Tensor | None = None
         self._found = rows  # before unreadable ones are left out: what the fingerprint is of
         if in_memory:
@@ -132,7 +132,7 @@ class Pictures:
         return self._rows.stream.order if self._rows.stream else Shuffle(len(self))
 
     def steps_ahead(self, batch: int) -> int:
-        """How many steps of `batch` before its turn a streamed picture may be on its way."""
+        """How many steps of `batch` before its turn a streamed image may be on its way."""
         stream = self._rows.stream
         if self._pixels is not None or stream is None:
             return 0
@@ -150,49 +150,51 @@ class Pictures:
 
     @property
     def skipped(self) -> list[str]:
-        """The names of the unreadable pictures found so far."""
+        """The names of the unreadable images found so far."""
         return list(self.reasons)
 
     def name(self, index: int) -> str:
-        """Returns what a picture is called in messages and tables: a file name or a number."""
+        """Returns what a image is called in messages and tables: a file name or a number."""
         return self.names[index]
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns the pictures of the given indices, with shape (B, 3, S, S), uint8."""
+        """Returns the images of the given indices, with shape (B, 3, S, S), uint8."""
         index = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).cpu()
         if self._pixels is not None:
             return self._pixels[index]
         wanted = [number % len(self) for number in index.tolist()]
-        pictures = torch.empty((len(wanted), 3, self.size, self.size), dtype=torch.uint8)
+        dataset = torch.empty((len(wanted), 3, self.size, self.size), dtype=torch.uint8)
         for place, decoded in enumerate(self._decode(wanted)):
-            picture = self._replacement(wanted[place]) if decoded is None else decoded
-            pictures[place] = picture
-        return pictures
+            image = self._replacement(wanted[place]) if decoded is None else decoded
+            dataset[place] = image
+        return dataset
 
     def fingerprint(self) -> str:
         """Returns 16 hexadecimal digits that tell this split from others, without decoding it.
 
-        It covers the names, labels, file lengths and side of the pictures, not where they lie.
+        It covers the names, labels, file lengths and side of the images, not where they lie.
         """
         rows = self._found
-        digest = hashlib.sha256(f"vqvae2-pictures 1 {self.size} {rows.facts}\n".encode())
+        digest = hashlib.sha256(f"vqvae2-images 1 {self.size} {rows.facts}\n".encode())
         names = [] if rows.stream else rows.names
         digest.update(json.dumps([self.class_names, names, rows.lengths]).encode())
         digest.update(rows.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _decode_all(self, rows: Rows, progress: Progress | None) -> tuple[Tensor, list[int]]:
-        """Returns every readable picture, (M, 3, S, S), and which they are."""
+    def _decode_all(
+        self, rows: ImageListing, progress: Progress | None
+    ) -> tuple[Tensor, list[int]]:
+        """Returns every readable image, (M, 3, S, S), and which they are."""
         total = len(rows.names)
         pixels = torch.empty((total, 3, self.size, self.size), dtype=torch.uint8)
         kept: list[int] = []
         for start in range(0, total, DECODED_AT_ONCE):
             part = range(start, min(start + DECODED_AT_ONCE, total))
-            for index, picture in zip(part, rows.decode(part), strict=True):
-                if isinstance(picture, UnreadablePicture):
-                    self._skip(index, rows.names[index], picture)
+            for index, image in zip(part, rows.decode(part), strict=True):
+                if isinstance(image, UnreadableImage):
+                    self._skip(index, rows.names[index], image)
                 else:
-                    pixels[len(kept)] = picture
+                    pixels[len(kept)] = image
                     kept.append(index)
             if progress is not None:
                 progress(f"reading {self._title}", part.stop, total)
@@ -201,26 +203,26 @@ class Pictures:
         return pixels[: len(kept)], kept
 
     def _decode(self, indices: list[int]) -> list[Tensor | None]:
-        """Returns the pictures, None where one is unreadable; those known to be are not tried."""
+        """Returns the images, None where one is unreadable; those known to be are not tried."""
         fresh = [index for index in dict.fromkeys(indices) if index not in self._bad]
         found: dict[int, Tensor] = {}
-        for index, picture in zip(fresh, self._rows.decode(fresh), strict=True):
-            if isinstance(picture, UnreadablePicture):
-                self._skip(index, self.names[index], picture)
+        for index, image in zip(fresh, self._rows.decode(fresh), strict=True):
+            if isinstance(image, UnreadableImage):
+                self._skip(index, self.names[index], image)
             else:
-                found[index] = picture
+                found[index] = image
         return [found.get(index) for index in indices]
 
     def _require_readable(self) -> None:
-        """Tells of a source without readable pictures at once, after trying some all over it."""
-        tried = spread(len(self), PICTURES_TRIED).tolist()
+        """Tells of a source without readable images at once, after trying some all over it."""
+        tried = evenly_spaced(len(self), IMAGES_TRIED).tolist()
         if all(self._decode([index])[0] is None for index in tried):
             raise self._nothing_readable(len(self))
 
     def _replacement(self, index: int) -> Tensor:
-        """Returns the next readable picture of the same class, else the next of any class.
+        """Returns the next readable image of the same class, else the next of any class.
 
-        Of streamed pictures those of the same block come first, then those of the next.
+        Of streamed images those of the same block come first, then those of the next.
         """
         stream = self._rows.stream
         for block in stream.from_block_of(index) if stream else [range(len(self))]:
@@ -229,12 +231,12 @@ class Pictures:
             others = others[others != index]
             same = self.labels[others] == self.labels[index]
             for other in torch.cat([others[same], others[~same]]).tolist():
-                picture = self._decode([other])[0]
-                if picture is not None:
-                    return picture
+                image = self._decode([other])[0]
+                if image is not None:
+                    return image
         raise self._nothing_readable(len(self))
 
-    def _skip(self, index: int, name: str, error: UnreadablePicture) -> None:
+    def _skip(self, index: int, name: str, error: UnreadableImage) -> None:
         self._bad[index] = error
         self.reasons[name] = str(error)
 
@@ -245,129 +247,129 @@ class Pictures:
             return ValueError(
                 f"All {tried} {self._title} are too small for size {self.size}: the short side "
                 f"must be at least {math.ceil(self.size / 2)} pixels, the largest has "
-                f"{max(sides)}; use larger pictures or a size of {2 * max(sides)} or less."
+                f"{max(sides)}; use larger images or a size of {2 * max(sides)} or less."
             )
         name, reason = next(iter(self.reasons.items()))
         return ValueError(
             f"None of the {tried} {self._title} could be read; the first, {name}: {reason}. "
-            "Check that the files are complete pictures."
+            "Check that the files are complete images."
         )
 
 
 @dataclass(frozen=True)
-class PictureData:
+class ImageSplits:
     """The two splits of a source and the classes they share, () without labels."""
 
-    train: Pictures
-    held_out: Pictures
+    train: ImageDataset
+    validation: ImageDataset
     class_names: tuple[str, ...]
 
     def close(self) -> None:
         """Ends what reads ahead; no more is asked for."""
         self.train.close()
-        self.held_out.close()
+        self.validation.close()
 
 
-def open_pictures(config: DataConfig, *, progress: Progress | None = None) -> PictureData:
-    """Opens a source as a training and a held-out split.
+def open_images(config: DataConfig, *, progress: Progress | None = None) -> ImageSplits:
+    """Opens a source as a training and a validation split.
 
     A source that brings a validation split holds that out, else its test split; from one that
-    brings neither, `held_out_fraction` is chosen by a hash of the seed and each picture's name,
-    so that more pictures never move the others across.
+    brings neither, `validation_fraction` is chosen by a hash of the seed and each image's name,
+    so that more images never move the others across.
 
     Arguments:
-        config: Where the pictures come from and how they are made.
+        config: Where the images come from and how they are made.
         progress: Called with what is done, how many are done, and of how many.
     """
     splits, in_memory = _split(config)
-    train, held_out = (
-        Pictures(rows, size=config.size, in_memory=kept, title=title, progress=progress)
+    train, validation = (
+        ImageDataset(rows, size=config.size, in_memory=kept, title=title, progress=progress)
         for rows, title, kept in zip(splits, TITLES, in_memory, strict=True)
     )
-    return PictureData(train=train, held_out=held_out, class_names=train.class_names)
+    return ImageSplits(train=train, validation=validation, class_names=train.class_names)
 
 
-def open_held_out(config: DataConfig, *, progress: Progress | None = None) -> Pictures:
-    """Opens the held-out split of `open_pictures` alone: the same pictures, less to decode."""
+def open_validation(config: DataConfig, *, progress: Progress | None = None) -> ImageDataset:
+    """Opens the validation split of `open_images` alone: the same images, less to decode."""
     (_, rows), (_, in_memory) = _split(config)
-    return Pictures(
+    return ImageDataset(
         rows, size=config.size, in_memory=in_memory, title=TITLES[1], progress=progress
     )
 
 
-def _split(config: DataConfig) -> tuple[tuple[Rows, Rows], tuple[bool, bool]]:
+def _split(config: DataConfig) -> tuple[tuple[ImageListing, ImageListing], tuple[bool, bool]]:
     """Returns what to train on and what to hold out, and which of them memory holds, decoded."""
     _check(config)
     if config.is_streamed:
-        how = Streaming(config.size, config.window, config.held_out_fraction, config.seed)
-        train, held_out = open_streamed(config.source, how)
+        how = Streaming(config.size, config.window, config.validation_fraction, config.seed)
+        train, validation = open_streamed(config.source, how)
     elif config.source == "synthetic":
-        train, held_out = synthetic_rows(config.synthetic_pictures, config.size, config.seed), None
+        train, validation = synthetic_rows(config.synthetic_images, config.size, config.seed), None
     else:
-        train, held_out = open_source(config.source, config.size)
-    if held_out is None:
-        train, held_out = _hold_out(train, config.held_out_fraction, config.seed)
-    if train.class_names and not held_out.class_names:
+        train, validation = open_source(config.source, config.size)
+    if validation is None:
+        train, validation = _hold_out(train, config.validation_fraction, config.seed)
+    if train.class_names and not validation.class_names:
         raise ValueError(
-            f"The training pictures of {config.source} have classes and the held-out ones have "
+            f"The training images of {config.source} have classes and the validation ones have "
             "none; sort those into the same sub-folders, or move their folder away."
         )
     if not train.class_names:
-        held_out = held_out.without_labels()
-    total = len(train.names) + len(held_out.names)
+        validation = validation.without_labels()
+    total = len(train.names) + len(validation.names)
     both = fits(total, config.size, config.memory_gib)
-    held = fits(len(held_out.names), config.size, config.memory_gib)
-    return (train, held_out), (False, held) if config.is_streamed else (both, both)
+    held = fits(len(validation.names), config.size, config.memory_gib)
+    return (train, validation), (False, held) if config.is_streamed else (both, both)
 
 
 def load_folder(
     path: str | Path, size: int, *, memory_gib: float = 4.0, progress: Progress | None = None
-) -> Pictures:
-    """Opens every picture in and below a folder as one split without labels.
+) -> ImageDataset:
+    """Opens every image in and below a folder as one split without labels.
 
     They are decoded now and kept in memory up to `memory_gib`, else on access.
     """
-    rows = folder_rows(Path(path), list_pictures(Path(path)), size)
+    rows = folder_rows(Path(path), list_images(Path(path)), size)
     in_memory = fits(len(rows.names), size, memory_gib)
-    return Pictures(rows, size=size, in_memory=in_memory, progress=progress)
+    return ImageDataset(rows, size=size, in_memory=in_memory, progress=progress)
 
 
 def fits(count: int, size: int, memory_gib: float) -> bool:
-    """Whether so many decoded pictures fit into so much memory."""
+    """Whether so many decoded images fit into so much memory."""
     return count * 3 * size**2 <= memory_gib * 2**30
 
 
-def picture_files(path: str | Path) -> list[Path]:
-    """Returns the pictures in and below a folder, in the order of `load_folder`."""
-    return [Path(path, name) for name in list_pictures(Path(path))]
+def image_files(path: str | Path) -> list[Path]:
+    """Returns the images in and below a folder, in the order of `load_folder`."""
+    return [Path(path, name) for name in list_images(Path(path))]
 
 
 def _check(config: DataConfig) -> None:
     if config.size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {config.size}.")
-    if not 0 < config.held_out_fraction < 1:
+    if not 0 < config.validation_fraction < 1:
         raise ValueError(
-            f"held_out_fraction must lie between 0 and 1, got {config.held_out_fraction}; "
-            "0.1 holds out every tenth picture."
+            f"validation_fraction must lie between 0 and 1, got {config.validation_fraction}; "
+            "0.1 holds out every tenth image."
         )
     if config.window < 1:
-        raise ValueError(f"window must be at least 1 picture, got {config.window}.")
+        raise ValueError(f"window must be at least 1 image, got {config.window}.")
     if not config.source:
         raise ValueError("source is empty; name a folder, a hub data set or 'synthetic'.")
 
 
-def _hold_out(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Splits by a hash of each name, so that every picture's side depends on itself alone."""
+def _hold_out(rows: ImageListing, fraction: float, seed: int) -> tuple[ImageListing, ImageListing]:
+    """Splits by a hash of each name, so that every image's side depends on itself alone."""
     if len(rows.names) < 2:
         raise ValueError(
-            f"At least 2 pictures are needed, one to train on and one held out, got "
-            f"{len(rows.names)} ({', '.join(rows.names)}); add pictures."
+            f"At least 2 images are needed, one to train on and one held out, got "
+            f"{len(rows.names)} ({', '.join(rows.names)}); add images."
         )
     places = [_place(name, seed) for name in rows.names]
-    ranks = sorted(range(len(places)), key=places.__getitem__)
-    # However few the pictures and whatever the fraction, neither side stays empty.
-    held = {index for index in ranks if places[index] < fraction} | {ranks[0]}
-    held -= {ranks[-1]}
+    world = sorted(range(len(places)), key=places.__getitem__)
+    # However few the images and whatever the fraction, neither side stays empty.
+    held = {index for index in world if places[index] < fraction} | {world[0]}
+    held -= {world[-1]}
     train = [index for index in range(len(places)) if index not in held]
     return rows.select(train), rows.select(sorted(held))
 

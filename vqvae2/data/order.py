@@ -125,12 +125,12 @@ def batch_indices(
     return indices
 
 
-def spread(num_examples: int, limit: int) -> Tensor:
+def evenly_spaced(num_examples: int, limit: int) -> Tensor:
     """At most `limit` indices at even distances: folders are sorted by class, so no prefix."""
     count = min(num_examples, limit)
     return torch.arange(count) * num_examples // max(1, count)
 
 
-def at_once(side: int) -> int:
-    """Pictures of `side` x `side` a pass when nothing is learnt: 1 to 128, by their pixels."""
+def inference_batch_size(side: int) -> int:
+    """Images of `side` x `side` a pass when nothing is learnt: 1 to 128, by their pixels."""
     return max(1, min(128, 128 * 64 * 64 // (side * side)))

@@ -1,4 +1,4 @@
-"""Shards of pictures as files: Parquet, and tars in the manner of WebDataset.
+"""Shards of images as files: Parquet, and tars in the manner of WebDataset.
 
 A shard is listed once, by its footer or its headers, as blocks: what is read at once, a row group
 or some hundred samples that follow one another. Paths are fsspec's: s3://, gs://, hf://, https://,
@@ -18,11 +18,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from vqvae2.configuration import cache_folder, from_dict, read_json, to_dict, write_json
-from vqvae2.data.decode import UnreadablePicture, one_line
+from vqvae2.configuration import from_dict, to_dict
+from vqvae2.data.decode import UnreadableImage, one_line
 from vqvae2.data.folders import SUFFIXES
-from vqvae2.data.rows import missing, suffix
+from vqvae2.data.listing import missing, suffix
 from vqvae2.data.tables import LABEL_COLUMNS, SHARD_KINDS, image_column, label_column
+from vqvae2.files import cache_folder, read_json, write_json
 
 SAMPLES_A_BLOCK = 256
 """Of a tar; a Parquet file says itself how many rows a group of it has."""
@@ -36,13 +37,13 @@ LISTING, LISTING_VERSION = "vqvae2-tar", 1
 
 @dataclass(frozen=True)
 class Block:
-    """Pictures that are read at once, and their labels.
+    """Images that are read at once, and their labels.
 
     Arguments:
         url: of the shard.
         first, end: row groups of a Parquet file, bytes of a tar.
-        start: number of its first picture in the shard.
-        count: pictures.
+        start: number of its first image in the shard.
+        count: images.
         num_bytes: of all their columns, or files.
         column: where a Parquet file has them.
         labels: as they stand, () without labels.
@@ -58,7 +59,7 @@ class Block:
     labels: tuple[int | str | bool | None, ...] = ()
 
     def name(self, number: int) -> str:
-        """What one of its pictures is called: its shard and its place there."""
+        """What one of its images is called: its shard and its place there."""
         return f"{self.url.rsplit('/', 1)[-1]}#{self.start + number}"
 
 
@@ -67,7 +68,7 @@ class Shard:
     """What a shard holds.
 
     Arguments:
-        blocks: its pictures in their order.
+        blocks: its images in their order.
         class_names: what integer labels are called, if the shard says so.
     """
 
@@ -99,7 +100,7 @@ class Reached:
     def read(self, size: int = -1) -> bytes:
         """Some of its bytes."""
         with reaching():
-            return self._file.read(size)  # type: ignore[no-any-return]
+            return self._file.read(size)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -115,11 +116,11 @@ def opened(url: str) -> Iterator[Reached]:
         yield Reached(file)
 
 
-def read_block(block: Block) -> list[bytes | UnreadablePicture]:
-    """The encoded pictures of a block.
+def read_block(block: Block) -> list[bytes | UnreadableImage]:
+    """The encoded images of a block.
 
     What is far away is asked for some times. A block whose bytes can be had and make no sense is
-    damaged: its pictures are, then. Raises ValueError where the bytes are out of reach.
+    damaged: its images are, then. Raises ValueError where the bytes are out of reach.
     """
     reason: Exception
     for number in range(TRIES):
@@ -138,12 +139,12 @@ def read_block(block: Block) -> list[bytes | UnreadablePicture]:
             f"{block.url} is out of reach ({reason}); everything up to the last checkpoint is "
             "kept: repeat the command when it is back."
         ) from reason
-    damage = UnreadablePicture(f"its block cannot be read: {one_line(reason)}")
+    damage = UnreadableImage(f"its block cannot be read: {one_line(reason)}")
     return [damage] * block.count
 
 
-def read_rows(block: Block) -> list[bytes | UnreadablePicture]:
-    """The pictures of row groups of a Parquet file."""
+def read_rows(block: Block) -> list[bytes | UnreadableImage]:
+    """The images of row groups of a Parquet file."""
     import pyarrow.parquet as parquet
 
     with opened(block.url) as file, parquet.ParquetFile(file) as table:
@@ -155,20 +156,20 @@ def read_rows(block: Block) -> list[bytes | UnreadablePicture]:
     return [
         cell
         if isinstance(cell, bytes) and cell
-        else UnreadablePicture("the row holds no picture's bytes")
+        else UnreadableImage("the row holds no image's bytes")
         for cell in cells
     ]
 
 
-def read_samples(block: Block) -> list[bytes | UnreadablePicture]:
-    """The pictures of samples of a tar that follow one another."""
+def read_samples(block: Block) -> list[bytes | UnreadableImage]:
+    """The images of samples of a tar that follow one another."""
     system, path = file_system(block.url)
     with reaching():
         held = system.cat_file(path, start=block.first, end=block.end)
     # Two empty records end an archive.
     file = io.BytesIO(held + bytes(1024))
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        found = [sample.picture for sample in samples_of(archive) if sample.picture is not None]
+        found = [sample.image for sample in samples_of(archive) if sample.image is not None]
         if len(found) != block.count:
             raise ValueError(f"expected {block.count} samples, got {len(found)}")
         return [archive.extractfile(member).read() for member in found]  # type: ignore[union-attr]
@@ -222,12 +223,11 @@ def read_tar(url: str) -> Shard:
     key = blake2b(f"{url} {facts}".encode(), digest_size=16).hexdigest()
     kept = cache_folder() / "shards" / f"{key}.json"
     try:
-        listed = read_json(kept, LISTING, LISTING_VERSION)["blocks"]
-        return Shard(tuple(from_dict(Block, block, str(kept)) for block in listed))
+        return from_dict(Shard, read_json(kept, LISTING, LISTING_VERSION), str(kept))
     except (ValueError, OSError, KeyError):
         blocks = tuple(walk_tar(url))
     with suppress(OSError):  # a cache that cannot be written only costs time
-        write_json(kept, LISTING, LISTING_VERSION, {"blocks": to_dict(blocks)})
+        write_json(kept, LISTING, LISTING_VERSION, to_dict(Shard(blocks)))
     return Shard(blocks)
 
 
@@ -238,7 +238,7 @@ def walk_tar(url: str) -> Iterator[Block]:
         first = end = start = count = 0
         labels: list[Any] = []
         for sample in samples_of(archive):
-            if sample.picture is None:
+            if sample.image is None:
                 continue
             if count == SAMPLES_A_BLOCK:
                 yield Block(url, first, end, start, count, end - first, labels=tuple(labels))
@@ -262,14 +262,14 @@ class Sample:
     Arguments:
         key: the name, up to the first dot behind the folders.
         first, end: its bytes in the tar.
-        picture: the first of its files that is one.
+        image: the first of its files that is one.
         label: the file that tells its label.
     """
 
     key: str
     first: int
     end: int
-    picture: tarfile.TarInfo | None = None
+    image: tarfile.TarInfo | None = None
     label: tarfile.TarInfo | None = None
 
 
@@ -288,8 +288,8 @@ def samples_of(archive: tarfile.TarFile) -> Iterator[Sample]:
                 yield sample
             sample = Sample(key, member.offset, end)
         sample.end = end
-        if sample.picture is None and f".{ending.lower()}" in SUFFIXES:
-            sample.picture = member
+        if sample.image is None and f".{ending.lower()}" in SUFFIXES:
+            sample.image = member
         elif ending.lower() == "cls" or (ending.lower() == "json" and sample.label is None):
             sample.label = member
     if sample is not None:
@@ -336,7 +336,7 @@ def file_system(url: str) -> tuple[Any, str]:
     """What serves a path, and the path as it knows it."""
     from fsspec.core import url_to_fs
 
-    return url_to_fs(url)  # type: ignore[no-any-return]
+    return url_to_fs(url)
 
 
 def is_local(url: str) -> bool:

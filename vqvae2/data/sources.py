@@ -1,6 +1,6 @@
-"""Where pictures come from: a folder, Parquet files, WebDataset shards, the hub, the built-in set.
+"""Where images come from: a folder, Parquet files, WebDataset shards, the hub, the built-in set.
 
-Each source gives `Rows`: a training split, and a held-out split where it brings one.
+Each source gives `Rows`: a training split, and a validation split where it brings one.
 """
 
 import glob
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vqvae2.data import synthetic
 from vqvae2.data.folders import SUFFIXES, list_files, open_folder
-from vqvae2.data.rows import Rows, Splits, missing, suffix
+from vqvae2.data.listing import ImageListing, Splits, missing, suffix
 from vqvae2.data.tables import SHARD_KINDS, open_hub, open_shards
 
 
@@ -31,11 +31,11 @@ def open_source(source: str, size: int) -> Splits:
     raise ValueError(missing(path))
 
 
-def synthetic_rows(total: int, size: int, seed: int) -> Rows:
-    """Returns the built-in set, with `total` pictures."""
+def synthetic_rows(total: int, size: int, seed: int) -> ImageListing:
+    """Returns the built-in set, with `total` images."""
     if total < 2:
-        raise ValueError(f"synthetic_pictures must be at least 2, got {total}.")
-    return Rows(
+        raise ValueError(f"synthetic_images must be at least 2, got {total}.")
+    return ImageListing(
         names=[str(index) for index in range(total)],
         labels=synthetic.labels_of(range(total), seed),
         class_names=synthetic.CLASS_NAMES,
@@ -46,7 +46,7 @@ def synthetic_rows(total: int, size: int, seed: int) -> Rows:
 
 
 def _open_files(folder: Path, size: int) -> Splits:
-    """Opens what a folder holds: pictures, or shards if there is no picture."""
+    """Opens what a folder holds: images, or shards if there is no image."""
     files = list_files(str(folder))
     shards = [str(folder / name) for name in files if suffix(name) in SHARD_KINDS]
     if shards and not any(suffix(name) in SUFFIXES for name in files):

@@ -1,12 +1,12 @@
-"""The built-in data set: pictures of one textured object, labelled and of any size.
+"""The built-in data set: images of one textured object, labelled and of any size.
 
-A picture is drawn from known factors: shape, texture, the hues of object and background,
+A image is drawn from known factors: shape, texture, the hues of object and background,
 position, scale, rotation and the light that falls across the scene. Its class is the pair
 (shape, texture), which gives 12 classes such as "striped-disc".
 
-Every factor is a hash of (seed, index, factor), so that a picture is the same in any batch and
+Every factor is a hash of (seed, index, factor), so that a image is the same in any batch and
 nothing needs to be stored. Edges are drawn from signed distances, blended over one pixel, so that
-the same picture looks the same at 16 and at 256 pixels.
+the same image looks the same at 16 and at 256 pixels.
 
 Scene coordinates run from -1 to 1 along both sides, x to the right and y down.
 """
@@ -34,7 +34,7 @@ PIXELS_AT_ONCE = 1 << 18  # bounds the memory of drawing to some 20 MB
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """What a batch of pictures was drawn from, one entry a picture, each with shape (B,).
+    """What a batch of images was drawn from, one entry a image, each with shape (B,).
 
     Arguments:
         shape_id: Index into `SHAPES`, int64.
@@ -63,12 +63,12 @@ class Factors:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticBatch:
-    """Pictures, their classes and the factors they were drawn from.
+    """Images, their classes and the factors they were drawn from.
 
     Arguments:
-        images: Pictures, with shape (B, 3, S, S), uint8.
+        images: Images, with shape (B, 3, S, S), uint8.
         labels: Index into `CLASS_NAMES`, with shape (B,), int64.
-        factors: The factors of each picture.
+        factors: The factors of each image.
     """
 
     images: Tensor
@@ -77,23 +77,23 @@ class SyntheticBatch:
 
 
 def render(indices: Sequence[int] | Tensor, size: int, seed: int) -> SyntheticBatch:
-    """Draws the pictures of the given indices; each depends on (seed, index) alone.
+    """Draws the images of the given indices; each depends on (seed, index) alone.
 
     Arguments:
-        indices: Which pictures, any non-negative integers.
-        size: Side of the square pictures, pixels.
+        indices: Which images, any non-negative integers.
+        size: Side of the square images, pixels.
         seed: Selects one of the endlessly many data sets.
     """
     if size < 1:
-        raise ValueError(f"The side of a picture must be at least 1 pixel, got {size}.")
+        raise ValueError(f"The side of a image must be at least 1 pixel, got {size}.")
     index = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
     if len(index) and int(index.min()) < 0:
         raise ValueError(f"Indices must be 0 or more, got {int(index.min())}.")
     factors = draw_factors(index, seed)
     images = torch.empty((len(index), 3, size, size), dtype=torch.uint8)
-    at_once = max(1, PIXELS_AT_ONCE // size**2)
-    for start in range(0, len(index), at_once):
-        part = slice(start, start + at_once)
+    inference_batch_size = max(1, PIXELS_AT_ONCE // size**2)
+    for start in range(0, len(index), inference_batch_size):
+        part = slice(start, start + inference_batch_size)
         images[part] = torch.from_numpy(_draw(_columns(factors, part), size))
     labels = factors.shape_id * len(TEXTURES) + factors.texture_id
     return SyntheticBatch(images=images, labels=labels, factors=factors)
@@ -162,7 +162,7 @@ def _columns(factors: Factors, part: slice) -> dict[str, Floats]:
 
 
 def _draw(factors: dict[str, Floats], size: int) -> NDArray[np.uint8]:
-    """Returns the pictures, with shape (B, 3, S, S)."""
+    """Returns the images, with shape (B, 3, S, S)."""
     pixel = np.float32(2.0 / size)
     axis = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * pixel - np.float32(1.0)
     x, y = axis[None, None, :], axis[None, :, None]

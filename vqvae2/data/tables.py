@@ -1,4 +1,4 @@
-"""Tables of pictures: Parquet files, WebDataset shards, data sets of the hub.
+"""Tables of images: Parquet files, WebDataset shards, data sets of the hub.
 
 All three are converted once into the cache of the `datasets` library and read from there.
 """
@@ -13,8 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae2.data.decode import Decoded, decode_pictures, one_line
-from vqvae2.data.rows import HELD_OUT_NAMES, TRAIN_NAMES, Rows, Splits, missing, suffix
+from vqvae2.data.decode import Decoded, decode_images, one_line
+from vqvae2.data.listing import (
+    TRAIN_NAMES,
+    VALIDATION_NAMES,
+    ImageListing,
+    Splits,
+    missing,
+    suffix,
+)
 
 SHARD_KINDS = {".parquet": "parquet", ".tar": "webdataset"}  # what `datasets` calls them
 IMAGE_COLUMNS = ("image", "img", "png", "jpg", "jpeg", "webp")
@@ -29,9 +36,9 @@ def open_shards(files: list[str], origin: str, size: int) -> Splits:
     suffixes = sorted({suffix(file) for file in files})
     if len(suffixes) > 1 or suffixes[0] not in SHARD_KINDS:
         raise ValueError(
-            f"Expected a folder of pictures, .parquet files or .tar shards, {origin} gives "
+            f"Expected a folder of images, .parquet files or .tar shards, {origin} gives "
             f"{' and '.join(suffixes) or 'no'} files; name one kind, or the folder that "
-            "holds the pictures."
+            "holds the images."
         )
     groups: dict[str, list[str]] = {}
     for file in files:
@@ -46,7 +53,7 @@ def split_of(file: str) -> str:
     """Returns the split that a shard's name, or else its folder, tells; "train" without one."""
     path = Path(file)
     for words in (re.split(r"[^a-z]+", path.name.lower()), [path.parent.name.lower()]):
-        for name in (*TRAIN_NAMES, *HELD_OUT_NAMES):
+        for name in (*TRAIN_NAMES, *VALIDATION_NAMES):
             if name in words:
                 return "train" if name in TRAIN_NAMES else name
     return "train"
@@ -100,31 +107,33 @@ def _told(origin: str, load: Callable[[], Any]) -> Any:
 def _open_tables(tables: Any, origin: str, size: int) -> Splits:
     """Opens the splits of a `datasets.DatasetDict`."""
     train = next((name for name in TRAIN_NAMES if name in tables), next(iter(tables)))
-    held_out = next((name for name in HELD_OUT_NAMES if name in tables and name != train), None)
-    splits = [tables[name] for name in (train, held_out) if name is not None]
+    validation = next(
+        (name for name in VALIDATION_NAMES if name in tables and name != train), None
+    )
+    splits = [tables[name] for name in (train, validation) if name is not None]
     column = image_column(splits[0].features, origin)
     class_names, labels = _table_labels(splits, origin)
     rows = [
         _table_rows(split, column, class_names, known, size)
         for split, known in zip(splits, labels, strict=True)
     ]
-    return rows[0], rows[1] if held_out is not None else None
+    return rows[0], rows[1] if validation is not None else None
 
 
 def _table_rows(
     dataset: Any, column: str, class_names: tuple[str, ...], labels: Tensor | None, size: int
-) -> Rows:
+) -> ImageListing:
     from datasets import Image
 
     keyed = "__key__" in dataset.features
     keys = dataset["__key__"] if keyed else range(len(dataset))
-    pictures = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+    dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
 
     def decode(indices: Sequence[int]) -> Decoded:
-        cells = pictures[list(indices)][column]
-        return decode_pictures([cell and (cell["bytes"] or cell["path"]) for cell in cells], size)
+        cells = dataset[list(indices)][column]
+        return decode_images([cell and (cell["bytes"] or cell["path"]) for cell in cells], size)
 
-    return Rows(
+    return ImageListing(
         names=[str(key) for key in keys],
         labels=torch.zeros(len(dataset), dtype=torch.int64) if labels is None else labels,
         class_names=() if labels is None else class_names,
@@ -135,14 +144,14 @@ def _table_rows(
 
 
 def image_column(features: Any, origin: str) -> str:
-    """Returns which column of a table (its `datasets.Features`) holds pictures."""
+    """Returns which column of a table (its `datasets.Features`) holds images."""
     from datasets import Image
 
     columns = _columns(features, Image, IMAGE_COLUMNS)
     if columns:
         return columns[0]
     raise ValueError(
-        f"{origin} has no column of pictures: expected one of type Image or named "
+        f"{origin} has no column of images: expected one of type Image or named "
         f"{', '.join(IMAGE_COLUMNS)}, got {', '.join(features)}."
     )
 

@@ -3,7 +3,7 @@
 A plain residual network (He et al. 2015) of a quarter million weights, Adam, one falling learning
 rate. Its verdicts are named after it and compared with nothing but themselves.
 
-Legend: `B` pictures, `K` classes.
+Legend: `B` images, `K` classes.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.data.images import Pictures
-from vqvae2.data.order import batch_indices, spread
-from vqvae2.metrics.features import Extractor, checked
+from vqvae2.data.images import ImageDataset
+from vqvae2.data.order import batch_indices, evenly_spaced
+from vqvae2.imaging.grid import to_float
+from vqvae2.metrics.extractors import Extractor, checked
 from vqvae2.nn.residual import ResidualBlock
 from vqvae2.randomness import generator
-from vqvae2.sheets import to_float
 from vqvae2.weights import fingerprint
 
 
 class Classifier(nn.Sequential):
-    """Logits (B, classes) of pictures (B, 3, H, W) in [0, 1]."""
+    """Logits (B, classes) of images (B, 3, H, W) in [0, 1]."""
 
     def __init__(self, num_classes: int, width: int = 32) -> None:
         stages: list[nn.Module] = []
@@ -40,19 +40,19 @@ class Classifier(nn.Sequential):
 
 
 def train_classifier(
-    pictures: Pictures, num_classes: int, steps: int = 400, batch: int = 64, seed: int = 0
+    dataset: ImageDataset, num_classes: int, steps: int = 400, batch: int = 64, seed: int = 0
 ) -> Classifier:
-    """A classifier of `pictures`, in eval mode."""
+    """A classifier of `images`, in eval mode."""
     torch.manual_seed(generator("classifier", seed).initial_seed())
     model = Classifier(num_classes)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for step in range(steps):
-        indices = batch_indices(pictures.order, batch, seed, step)
+        indices = batch_indices(dataset.order, batch, seed, step)
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * (1 - step / steps)
-        logits = model(to_float(pictures.batch(indices)))
-        loss = F.cross_entropy(logits, pictures.labels[indices])
+        logits = model(to_float(dataset.batch(indices)))
+        loss = F.cross_entropy(logits, dataset.labels[indices])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -79,7 +79,7 @@ def as_extractor(model: Classifier, name: str, device: str = "cpu") -> Extractor
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
-    """Share of right answers over batches of (pictures in [0, 1], labels)."""
+    """Share of right answers over batches of (images in [0, 1], labels)."""
     right, count = 0, 0
     for images, labels in batches:
         right += int((model(images).argmax(dim=1) == labels).sum())
@@ -87,7 +87,9 @@ def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> floa
     return right / max(1, count)
 
 
-def labelled(pictures: Pictures, limit: int, batch: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
-    """At most `limit` pictures, evenly spread, with their labels, in batches."""
-    for indices in spread(len(pictures), limit).split(batch):
-        yield to_float(pictures.batch(indices)), pictures.labels[indices]
+def labelled(
+    dataset: ImageDataset, limit: int, batch: int = 128
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """At most `limit` images, evenly spread, with their labels, in batches."""
+    for indices in evenly_spaced(len(dataset), limit).split(batch):
+        yield to_float(dataset.batch(indices)), dataset.labels[indices]

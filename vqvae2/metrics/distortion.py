@@ -1,8 +1,8 @@
 """Distortion of reconstructions: MSE, PSNR, SSIM and MS-SSIM on the [0, 1] scale, level by level.
 
-PSNR is that of the mean squared error over the whole set; SSIM is the mean over pictures of
+PSNR is that of the mean squared error over the whole set; SSIM is the mean over images of
 torchmetrics' (Wang et al. 2004, an 11 x 11 Gaussian window), MS-SSIM the same over five scales
-(Wang et al. 2003), which needs pictures of 176 pixels a side.
+(Wang et al. 2003), which needs images of 176 pixels a side.
 """
 
 import math
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vqvae2.autoencoder import VQVAE
+from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.metrics.usage import CodeUsage
-from vqvae2.ranks import ALONE, Ranks
 
 SSIM_WINDOW = 11
-MS_SSIM_SIDE = 176  # after four halvings the window must fit into the picture
+MS_SSIM_SIDE = 176  # after four halvings the window must fit into the image
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """What an autoencoder loses on a set of pictures.
+    """What an autoencoder loses on a set of images.
 
     Arguments:
-        num_pictures: in the set.
-        mse: mean squared error, pictures in [0, 1].
-        ssim: structural similarity; nan when pictures are smaller than its window.
+        num_images: in the set.
+        mse: mean squared error, images in [0, 1].
+        ssim: structural similarity; nan when images are smaller than its window.
         ms_ssim: multi-scale structural similarity; nan below `MS_SSIM_SIDE`.
         variance: of the set's pixels, for errors relative to it.
         mse_alone: when the decoder is shown one level alone, coarsest first.
@@ -35,7 +35,7 @@ class Distortion:
         usage: of each level's codes, over the whole set.
     """
 
-    num_pictures: int
+    num_images: int
     mse: float
     ssim: float
     ms_ssim: float
@@ -52,12 +52,12 @@ class Distortion:
 
 @torch.no_grad()
 def measure_distortion(
-    autoencoder: VQVAE, batches: Iterable[Tensor], ranks: Ranks = ALONE
+    autoencoder: VQVAE, batches: Iterable[Tensor], world: World = SINGLE_PROCESS
 ) -> Distortion:
-    """Distortion over batches of pictures (B, C, H, W) in [0, 1].
+    """Distortion over batches of images (B, C, H, W) in [0, 1].
 
     Arguments:
-        ranks: who brings other pictures of the set.
+        ranks: who brings other images of the set.
     """
     levels = range(autoencoder.config.num_levels)
     shown = [None, *([level] for level in levels)]
@@ -79,13 +79,13 @@ def measure_distortion(
         values = images.cpu().double()
         moments += torch.stack([values.mean(), values.square().mean()]) * len(images)
         count += len(images)
-    count = int(ranks.sum(torch.tensor(count)))
+    count = int(world.sum(torch.tensor(count)))
     if not count:
-        raise ValueError("Expected at least one picture to measure, got none.")
-    usage = [CodeUsage(ranks.sum(counter.counts)) for counter in usage]
-    alike, errors, moments = (ranks.sum(sums) / count for sums in (alike, errors, moments))
+        raise ValueError("Expected at least one image to measure, got none.")
+    usage = [CodeUsage(world.sum(counter.counts)) for counter in usage]
+    alike, errors, moments = (world.sum(sums) / count for sums in (alike, errors, moments))
     return Distortion(
-        num_pictures=count,
+        num_images=count,
         mse=float(errors[0]),
         ssim=float(alike[0]),
         ms_ssim=float(alike[1]),
@@ -102,9 +102,9 @@ def mean_error(images: Tensor, other: Tensor) -> Tensor:
 
 
 def similarities(images: Tensor, other: Tensor) -> Tensor:
-    """Mean SSIM and MS-SSIM of pictures (B, C, H, W) in [0, 1], (2,) float64 on the CPU.
+    """Mean SSIM and MS-SSIM of images (B, C, H, W) in [0, 1], (2,) float64 on the CPU.
 
-    nan where the pictures are too small.
+    nan where the images are too small.
     """
     from torchmetrics.functional.image import (
         multiscale_structural_similarity_index_measure,
@@ -134,10 +134,10 @@ def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | N
         alike += similarities(others, images) * len(images)
         count += len(images)
     if not count:
-        raise ValueError("Expected at least one pair of pictures to measure, got none.")
+        raise ValueError("Expected at least one pair of images to measure, got none.")
     ssim, ms_ssim = (alike / count).tolist()
     return {
-        "num_pictures": count,
+        "num_images": count,
         "mse": error / count,
         "psnr_db": decibels(error / count),
         "ssim": number(ssim),
@@ -146,7 +146,7 @@ def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | N
 
 
 def decibels(mse: float) -> float:
-    """PSNR of a mean squared error, pictures in [0, 1]."""
+    """PSNR of a mean squared error, images in [0, 1]."""
     return -10 * math.log10(max(mse, 1e-12))
 
 
@@ -158,7 +158,7 @@ def number(value: float) -> float | None:
 def figures(distortion: Distortion) -> dict[str, float | list[float] | None]:
     """A `Distortion` as plain numbers for metrics.json; None where there is no such number."""
     return {
-        "num_pictures": distortion.num_pictures,
+        "num_images": distortion.num_images,
         "mse": distortion.mse,
         "mse_over_variance": distortion.mse / distortion.variance if distortion.variance else None,
         "psnr_db": distortion.psnr,

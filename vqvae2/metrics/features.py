@@ -1,195 +1,148 @@
-"""Networks that look at pictures for us, behind one door, and pictures streamed through them.
+"""A set of images beside a real one, through one network: every distance that we know.
 
-    a path        a TorchScript module with the calls of `inception-2015-12-05.pt`:
-                  net(images) gives class probabilities,
-                  net(images, return_features=True) gives pooled features
-    a URL         the same, fetched once; that Inception network by default
-    hub:NAME      an image classifier of the hub or in a folder (package `transformers`)
-
-A published figure is compared only with one of the same network: every figure carries its name.
-
-Legend: `B` pictures, `H W` sides, `D` features, `K` classes.
+Legend: `B N` images, `D` features, `K` classes.
 """
 
 import hashlib
-import os
-import shutil
-import urllib.error
-import urllib.request
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vqvae2.configuration import UNFINISHED, cache_folder
-from vqvae2.weights import fingerprint
+from vqvae2.distributed import World
+from vqvae2.files import cache_folder, write_bytes
+from vqvae2.metrics.extractors import Extractor
+from vqvae2.metrics.fid import frechet_distance
+from vqvae2.metrics.inception_score import SPLITS, inception_score
+from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
+from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
 
-INCEPTION = (
-    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
-    "inception-2015-12-05.pt"
-)
-"""The network of the published Inception figures, as the authors of StyleGAN 2 ADA serve it."""
+FEATURES = "vqvae2-features 1"
+"""Format and version of the files in the cache."""
 
-INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+NEEDED = max(SPLITS, NEIGHBOURS + 1)
+"""Images in a set without which one of the figures is not defined."""
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """A network as metrics use it.
+class Features:
+    """What a network saw in a set of images.
 
     Arguments:
-        name: part of the name of every figure taken with it.
-        digest: of the file's or the weights' bytes; figures and caches carry it.
-        features: (B, D) of pictures (B, 3, H, W) uint8.
-        probabilities: (B, K) of the same; rows sum to one.
+        features: (N, D) float32.
+        probabilities: (N, K) float32.
+        shape: (C, H, W) of the images.
     """
 
-    name: str
-    digest: str
-    features: Callable[[Tensor], Tensor]
-    probabilities: Callable[[Tensor], Tensor]
+    features: Tensor
+    probabilities: Tensor
+    shape: tuple[int, ...]
 
+    def __len__(self) -> int:
+        return len(self.features)
 
-def open_extractor(where: str = "", name: str = "", device: str = "cpu") -> Extractor:
-    """The network at a path, a URL or on the hub; see the file's text.
+    def gathered(self, world: World) -> "Features":
+        """What all ranks saw, each in its part of the set."""
+        return Features(world.gather(self.features), world.gather(self.probabilities), self.shape)
 
-    Arguments:
-        where: "" is the Inception network.
-        name: how figures call it; the file's name without its ending by default.
-    """
-    if where.startswith("hub:"):
-        return hub_classifier(where.removeprefix("hub:"), name, device)
-    if not where:
-        return torchscript(fetch(INCEPTION, INCEPTION_SHA256), name or "Inception", device)
-    path = fetch(where) if "://" in where else Path(where)
-    return torchscript(path, name or path.stem, device)
-
-
-def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
-    """A TorchScript module from a file."""
-    if not path.is_file():
-        raise ValueError(
-            f"There is no network at {path}; give the path or URL of a TorchScript file, or "
-            "hub:NAME for an image classifier of the hub."
-        )
-    try:
-        with warnings.catch_warnings():
-            # Deprecated, and still the form of the network that published figures are taken with.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            network: Any = torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ValueError(f"{path} is not a TorchScript network ({reason}).") from None
-    for weight in network.parameters():
-        weight.requires_grad_(False)
-
-    def call(images: Tensor, **options: bool) -> Tensor:
-        try:
-            found: Tensor = network(images.to(device), **options)
-        except RuntimeError as error:
-            lines = [line for line in str(error).strip().split("\n") if line.strip()]
-            raise ValueError(f"The network {name} failed on pictures: {lines[-1]}") from None
-        return found
-
-    return Extractor(
-        name=name,
-        digest=file_digest(path),
-        features=lambda images: checked(call(images, return_features=True), images, name),
-        probabilities=lambda images: checked(call(images), images, name),
-    )
-
-
-def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor:
-    """A classifier of the hub or in a folder; features are what its last layer is given."""
-    try:
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
-    except ImportError:
-        raise ValueError(
-            "Classifiers of the hub need the package transformers: pip install 'vqvae2[hub]'."
-        ) from None
-    try:
-        # Pillow resizes without aliasing, the same on every machine.
-        processor = AutoImageProcessor.from_pretrained(model, backend="pil")
-        network = AutoModelForImageClassification.from_pretrained(model).to(device).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"The hub gave no image classifier {model!r} ({reason})") from None
-    name = name or model.rstrip("/").split("/")[-1]
-    last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
-    seen: list[Tensor] = []
-    last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-
-    def call(images: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = processor(list(images.cpu()), return_tensors="pt").to(device)
-        logits: Tensor = network(**inputs).logits
-        return seen.pop(), logits.softmax(dim=1)
-
-    return Extractor(
-        name=name,
-        digest=f"{fingerprint(network)}-{text_digest(processor.to_json_string())}",
-        features=lambda images: checked(call(images)[0], images, name),
-        probabilities=lambda images: checked(call(images)[1], images, name),
-    )
-
-
-def checked(found: Tensor, images: Tensor, name: str) -> Tensor:
-    """What a network gave, if it is a finite row a picture; ValueError says what it is."""
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(
-            f"The network {name} must give one row of numbers a picture, ({len(images)}, D), got "
-            f"{shape}."
-        )
-    if not torch.isfinite(found).all():
-        bad = int((~torch.isfinite(found).all(dim=1)).sum())
-        raise ValueError(
-            f"The network {name} gives numbers that are none (NaN or infinite) for {bad} of "
-            f"{len(images)} pictures; no figure can be taken with it."
-        )
-    return found
+    def some(self, indices: Tensor) -> "Features":
+        """What it saw in some of them."""
+        return Features(self.features[indices], self.probabilities[indices], self.shape)
 
 
 @torch.no_grad()
-def stream(extract: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Rows (B, D) float64 on the CPU for each batch of pictures (B, 3, H, W) uint8."""
+def look(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
+    """Shows a network images (B, 3, H, W) uint8, a batch at a time."""
+    features, probabilities, shapes = [], [], set()
     for images in batches:
-        yield extract(images).cpu().double()
-
-
-def fetch(url: str, sha256: str = "") -> Path:
-    """A file of the web, kept in the cache; one line if it cannot be had or is another."""
-    # Files of one name from two places are two files.
-    path = cache_folder() / "networks" / text_digest(url) / url.rsplit("/", 1)[-1]
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
-        try:
-            with urllib.request.urlopen(url, timeout=30) as answer, part.open("wb") as file:
-                shutil.copyfileobj(answer, file)
-            part.replace(path)
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        shapes.add(tuple(images.shape[1:]))
+        if images.ndim != 4 or images.shape[1] != 3 or len(shapes) > 1:
             raise ValueError(
-                f"{url} could not be fetched ({error}); fetch it where there is a connection and "
-                "give the path of the file instead."
-            ) from None
-        finally:
-            part.unlink(missing_ok=True)
-    found = file_digest(path)
-    if sha256 and found != sha256:
-        raise ValueError(f"{path} has sha256 {found}, expected {sha256}; remove it and try again.")
-    return path
+                f"Expected images (B, 3, H, W) of one size, got {sorted(shapes)}; bring them to "
+                "one size and three channels."
+            )
+        features.append(extractor.features(images).float().cpu())
+        probabilities.append(extractor.probabilities(images).float().cpu())
+    if not features:
+        raise ValueError("Expected at least one image to look at, got none.")
+    return Features(torch.cat(features), torch.cat(probabilities), shapes.pop())
 
 
-def file_digest(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def look_once(extractor: Extractor, batches: Callable[[], Iterable[Tensor]]) -> Features:
+    """`look`, kept in the cache: the same network looks at the same pixels once.
+
+    Arguments:
+        batches: gives the same images each time; they are read once to know them, and once more
+            if the network has not seen them.
+    """
+    known = hashlib.sha256(f"{FEATURES} {extractor.digest}\n".encode())
+    for images in batches():
+        known.update(f"{tuple(images.shape)}".encode())
+        known.update(images.contiguous().numpy().tobytes())
+    path = cache_folder() / "features" / f"{known.hexdigest()[:32]}.safetensors"
+    seen = read_seen(path)
+    if seen is None:
+        seen = look(extractor, batches())
+        with suppress(OSError):  # a cache that cannot be written only costs time
+            write_seen(path, seen)
+    return seen
 
 
-def text_digest(text: str) -> str:
-    """A short digest of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def write_seen(path: Path, seen: Features) -> None:
+    """Writes what a network saw."""
+    from safetensors.torch import save
+
+    shape = torch.tensor(seen.shape)
+    tensors = {"features": seen.features, "probabilities": seen.probabilities, "shape": shape}
+    write_bytes(path, save(tensors, {"format": FEATURES}))
+
+
+def read_seen(path: Path) -> Features | None:
+    """What `write_seen` wrote; None if there is nothing whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        kept = load_file(path)
+        return Features(kept["features"], kept["probabilities"], tuple(kept["shape"].tolist()))
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def distances_between(real: Features, other: Features) -> dict[str, float | None]:
+    """FID, KID, precision and recall of `other` against `real`, and its inception score.
+
+    KID has no deviation where its subsets are the whole sets. Raises ValueError for images of
+    two sizes and for fewer than `NEEDED` of them.
+    """
+    require_enough(min(len(real), len(other)))
+    if real.shape != other.shape:
+        raise ValueError(
+            f"Images of two sizes cannot be compared, (C, H, W) {real.shape} and {other.shape}; "
+            "a network sees the size before anything else. Bring them to one."
+        )
+    kid, kid_deviation = kernel_distance(real.features, other.features)
+    precision, recall = precision_recall(real.features, other.features)
+    score, score_deviation = inception_score(other.probabilities)
+    return {
+        "num_images": len(other),
+        "fid": frechet_distance([real.features], [other.features]),
+        "kid": kid,
+        "kid_deviation": kid_deviation if min(len(real), len(other)) > SUBSET_SIZE else None,
+        "precision": precision,
+        "recall": recall,
+        "inception_score": score,
+        "inception_score_deviation": score_deviation,
+    }
+
+
+def require_enough(count: int) -> None:
+    """Raises ValueError for sets too small for every figure."""
+    if count < NEEDED:
+        raise ValueError(
+            f"Comparing sets of images needs at least {NEEDED} in each, got {count}; more make "
+            "the figures mean something."
+        )

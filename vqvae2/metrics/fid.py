@@ -1,9 +1,9 @@
 """Fréchet inception distance: two sets as Gaussians of features (Heusel et al. 2017).
 
 torchmetrics' sums and trace, in float64. It streams: what is kept is D x D numbers a set, however
-many pictures come. It falls with the number of pictures: compare figures at one number only.
+many images come. It falls with the number of images: compare figures at one number only.
 
-Legend: `B` pictures, `D` features.
+Legend: `B` images, `D` features.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Rows(nn.Module):
+class Passthrough(nn.Module):
     """Takes features as they are where torchmetrics expects a network."""
 
     def __init__(self, num_features: int) -> None:
@@ -25,7 +25,7 @@ class Rows(nn.Module):
 
 
 def frechet_distance(real: Iterable[Tensor], other: Iterable[Tensor]) -> float:
-    """FID of two sets of features, (B, D) float64 a batch, of at least two pictures each."""
+    """FID of two sets of features, (B, D) float64 a batch, of at least two images each."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = None
@@ -33,19 +33,19 @@ def frechet_distance(real: Iterable[Tensor], other: Iterable[Tensor]) -> float:
         for features in rows:
             if metric is None:
                 metric = FrechetInceptionDistance(
-                    feature=Rows(features.shape[1]), sync_on_compute=False
+                    feature=Passthrough(features.shape[1]), sync_on_compute=False
                 )
             expected = metric.inception.num_features
             if features.shape[1] != expected:
                 raise ValueError(
                     f"Both sets must have features of one network, got {expected} and "
-                    f"{features.shape[1]} numbers a picture."
+                    f"{features.shape[1]} numbers a image."
                 )
             metric.update(features.double(), real=is_real)
     counts = [0, 0]
     if metric is not None:
         counts = [int(metric.real_features_num_samples), int(metric.fake_features_num_samples)]
     if metric is None or min(counts) < 2:
-        raise ValueError(f"FID needs at least 2 pictures a set, got {counts[0]} and {counts[1]}.")
+        raise ValueError(f"FID needs at least 2 images a set, got {counts[0]} and {counts[1]}.")
     # Rounding can leave less than nothing between equal sets.
     return max(0.0, float(metric.compute().to(torch.float64)))

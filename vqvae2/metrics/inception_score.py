@@ -1,9 +1,9 @@
-"""Inception score: sure of each picture, undecided over all (Salimans et al. 2016).
+"""Inception score: sure of each image, undecided over all (Salimans et al. 2016).
 
 torchmetrics' score over `SPLITS` parts, their mean and spread. It looks at samples alone: a set of
-one good picture a class gets full marks.
+one good image a class gets full marks.
 
-Legend: `N` pictures, `K` classes.
+Legend: `N` images, `K` classes.
 """
 
 import math
@@ -23,7 +23,7 @@ def inception_score(probabilities: Tensor, seed: int = 0) -> tuple[float, float]
     if len(probabilities) < SPLITS:
         raise ValueError(
             f"The inception score takes {SPLITS} parts of a set, got {len(probabilities)} "
-            "pictures; draw more."
+            "images; draw more."
         )
     from torchmetrics.image.inception import InceptionScore
 

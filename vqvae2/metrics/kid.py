@@ -1,11 +1,11 @@
 """Kernel inception distance: an unbiased distance of two sets (Bińkowski et al. 2018).
 
 torchmetrics' polynomial kernel over random subsets, their mean and spread. Unlike FID it does not
-depend on how many pictures there are, so it is the one to use where there are few. The subsets are
+depend on how many images there are, so it is the one to use where there are few. The subsets are
 drawn from the rows in sorted order with a seed of our own: the figure does not depend on the order
-of the pictures.
+of the images.
 
-Legend: `N M` pictures, `D` features.
+Legend: `N M` images, `D` features.
 """
 
 import warnings
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqvae2.metrics.fid import Rows
+from vqvae2.metrics.fid import Passthrough
 from vqvae2.randomness import generator
 
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -24,13 +24,13 @@ def kernel_distance(real: Tensor, other: Tensor, seed: int = 0) -> tuple[float, 
     """KID of features (N, D) and (M, D), and its standard deviation over subsets."""
     size = min(SUBSET_SIZE, len(real), len(other))
     if size < 2:
-        raise ValueError(f"KID needs at least 2 pictures a set, got {len(real)} and {len(other)}.")
+        raise ValueError(f"KID needs at least 2 images a set, got {len(real)} and {len(other)}.")
     from torchmetrics.image.kid import KernelInceptionDistance
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save")
         metric = KernelInceptionDistance(
-            feature=Rows(real.shape[1]),
+            feature=Passthrough(real.shape[1]),
             subsets=SUBSETS,
             subset_size=size,
             sync_on_compute=False,  # ranks share what is seen; one compares

@@ -1,10 +1,10 @@
 """Improved precision and recall: who lies in whose neighbourhood (Kynkäänniemi et al. 2019).
 
 The manifold of a set is the union of balls around its features, each reaching to its k-th nearest
-neighbour. Precision is the share of samples in the manifold of the real pictures, recall the share
-of real pictures in that of the samples. All distances are computed, in float64, a part at a time.
+neighbour. Precision is the share of samples in the manifold of the real images, recall the share
+of real images in that of the samples. All distances are computed, in float64, a part at a time.
 
-Legend: `N M` pictures, `D` features.
+Legend: `N M` images, `D` features.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def precision_recall(
     real: Tensor, samples: Tensor, neighbours: int = NEIGHBOURS
 ) -> tuple[float, float]:
     """Precision and recall of samples (M, D) against real features (N, D)."""
-    for name, rows in (("real pictures", real), ("samples", samples)):
+    for name, rows in (("real images", real), ("samples", samples)):
         if len(rows) <= neighbours:
             raise ValueError(
                 f"Precision and recall look at {neighbours} neighbours and need at least "

@@ -2,7 +2,7 @@
 
 The paper says that the top level carries the global shape and the bottom level local texture
 (Sec. 3.1). A multinomial logistic regression from one level's codes (each code one-hot at its
-place, or counted over the picture) to a known factor says how far that holds.
+place, or counted over the image) to a known factor says how far that holds.
 """
 
 from typing import Literal

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vqvae2.metrics.features import Extractor
+from vqvae2.distributed import World
+from vqvae2.imaging.grid import to_uint8
+from vqvae2.metrics.extractors import Extractor
 from vqvae2.pipeline import Samples
-from vqvae2.ranks import Ranks
-from vqvae2.sheets import to_uint8
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedSample:
     """A sample that was kept.
 
     Arguments:
@@ -39,9 +39,9 @@ class Chosen:
 @torch.no_grad()
 def best_of(
     parts: Iterable[Samples], judge: Extractor, num_classes: int, count: int
-) -> list[Chosen]:
+) -> list[SelectedSample]:
     """The best `count` samples of each class, by class and seed; no more are held at any time."""
-    best: dict[int, list[tuple[float, int, Chosen]]] = {}
+    best: dict[int, list[tuple[float, int, SelectedSample]]] = {}
     number = 0
     for part in parts:
         probabilities = judge.probabilities(to_uint8(part.images)).cpu()
@@ -50,7 +50,9 @@ def best_of(
         for image, label, seed, score in drawn:
             heap = best.setdefault(label, [])
             # Of equal scores the earlier stays; no two numbers are equal, so nothing else counts.
-            heapq.heappush(heap, (float(score), -number, Chosen(image, label, seed, float(score))))
+            heapq.heappush(
+                heap, (float(score), -number, SelectedSample(image, label, seed, float(score)))
+            )
             number += 1
             if len(heap) > count:
                 heapq.heappop(heap)
@@ -58,11 +60,11 @@ def best_of(
     return sorted(kept, key=lambda chosen: (chosen.label, chosen.seed))
 
 
-def best_of_all(found: list[Chosen], count: int, ranks: Ranks) -> list[tuple[int, int]]:
+def best_of_all(found: list[SelectedSample], count: int, world: World) -> list[tuple[int, int]]:
     """(label, seed) of the best `count` of each class among what each rank found."""
     own = [[chosen.label, chosen.seed] for chosen in found]
-    keys = ranks.join(torch.tensor(own, dtype=torch.int64).reshape(-1, 2))
-    scores = ranks.join(torch.tensor([chosen.score for chosen in found], dtype=torch.float64))
+    keys = world.gather(torch.tensor(own, dtype=torch.int64).reshape(-1, 2))
+    scores = world.gather(torch.tensor([chosen.score for chosen in found], dtype=torch.float64))
     order = keys[:, 1].sort(stable=True).indices  # of equal scores the lower seed stays
     keys, scores = keys[order], scores[order]
     counts = torch.full((int(keys[:, 0].max()) + 1,), count)

@@ -130,7 +130,7 @@ class HorizontalConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, columns: int, stride: int = 1) -> None:
         super().__init__()
         self.in_channels, self.columns, self.stride = in_channels, columns, stride
-        # (L, C, O), the layout of `step`, which runs once a position: one picture is then a vector
+        # (L, C, O), the layout of `step`, which runs once a position: one image is then a vector
         # times a matrix of contiguous rows, 1.6 times as fast as the other way round.
         bound = 1 / math.sqrt(self.columns * in_channels)
         weight = torch.empty(out_channels, self.columns, in_channels).uniform_(-bound, bound)

@@ -15,7 +15,7 @@ def log2_exact(factor: int) -> int:
     if factor < 1 or factor != 1 << halvings:
         raise ValueError(
             f"A sampling factor must be a power of two (1, 2, 4, ...), got {factor}; "
-            "split other factors over levels or resize the pictures."
+            "split other factors over levels or resize the images."
         )
     return halvings
 

@@ -17,7 +17,7 @@ class Domain:
         num_codes: K, of this level and all coarser ones; the intensities of a pixel's colour.
         grid: (H, W) of this level.
         coarser_grids: (H, W) of each coarser level, coarsest first; () for the coarsest.
-        num_classes: labels are in [0, num_classes); pictures without labels are all of class 0.
+        num_classes: labels are in [0, num_classes); images without labels are all of class 0.
         channels: values a position, drawn one after the other: 1 for codes, colours for pixels.
         ordered: whether values are intensities, near numbers near colours.
         num_mixtures: logistics a pixel (PixelCNN++, Eq. 2); 0 for a softmax a value, which is all

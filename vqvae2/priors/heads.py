@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.likelihood import Categorical, LogisticMixture
 from vqvae2.nn.causal import pointwise
 from vqvae2.priors.domain import Domain
+from vqvae2.priors.likelihood import Categorical, LogisticMixture
 
 
 class Head(nn.Module, ABC):

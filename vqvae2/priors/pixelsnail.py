@@ -132,8 +132,8 @@ class SnailBlock(nn.Module):
             x = layer(x, context)
         rows = x.flatten(2).transpose(1, 2)
         mixed = attend(*self._heads(rows, inputs, places))
-        joined = self._join(rows, mixed.transpose(1, 2).flatten(2))
-        out: Tensor = joined.transpose(1, 2).unflatten(2, x.shape[2:])
+        gathered = self._join(rows, mixed.transpose(1, 2).flatten(2))
+        out: Tensor = gathered.transpose(1, 2).unflatten(2, x.shape[2:])
         return out
 
     def new_cache(self, batch: int, grid: tuple[int, int]) -> BlockCache:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vqvae2.priors.conditioning import Conditioning
 from vqvae2.priors.diagonal_bilstm import DiagonalBiLSTMConfig, diagonal_bilstm
 from vqvae2.priors.domain import Domain
+from vqvae2.priors.embedding import ValueEmbedding
 from vqvae2.priors.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from vqvae2.priors.heads import CodeHead, Head, MixtureHead, PixelHead
 from vqvae2.priors.network import Network, NetworkCache
@@ -27,7 +28,6 @@ from vqvae2.priors.pixelcnnpp import PixelCNNPP, PixelCNNPPConfig
 from vqvae2.priors.pixelsnail import PixelSNAIL, PixelSNAILConfig
 from vqvae2.priors.row_lstm import RowLSTMConfig, row_lstm
 from vqvae2.priors.transformer import Transformer, TransformerConfig
-from vqvae2.priors.values import ValueEmbedding
 
 PriorConfig = (
     GatedPixelCNNConfig

@@ -66,29 +66,29 @@ def codebook_plot(usage: CodeUsage, level: int) -> str:
 
 
 def distortion_plot(
-    train: Sequence[Look], held_out: Sequence[Look], num_levels: int, continuous_steps: int
+    train: Sequence[Look], validation: Sequence[Look], num_levels: int, continuous_steps: int
 ) -> str:
     """The error of stage 1 by step: in training, held out, and held out of each level alone."""
-    figure, axes = canvas("step", "MSE, pictures in [0, 1]")
-    if continuous_steps and (train or held_out):
+    figure, axes = canvas("step", "MSE, images in [0, 1]")
+    if continuous_steps and (train or validation):
         axes.axvspan(0, continuous_steps, color=GRID, alpha=0.45, linewidth=0)
     draw(axes, train, "mse", "training", color=MUTED, linewidth=1)
     if num_levels > 1:
         for level in range(num_levels):
             style = {"color": level_colour(level), "linestyle": (0, (2, 1.5)), "linewidth": 1.3}
-            draw(axes, held_out, f"mse_level_alone.{level}", f"level {level} alone", **style)
-    draw(axes, held_out, "mse", "held out", color=INK, marker="o", markersize=3, linewidth=1.5)
+            draw(axes, validation, f"mse_level_alone.{level}", f"level {level} alone", **style)
+    draw(axes, validation, "mse", "held out", color=INK, marker="o", markersize=3, linewidth=1.5)
     logarithmic(axes)
     legend(axes)
     return svg(figure)
 
 
-def usage_plot(held_out: Sequence[Look], num_levels: int, num_codes: int) -> str:
-    """The perplexity of each level's codes by step, on held-out pictures."""
+def usage_plot(validation: Sequence[Look], num_levels: int, num_codes: int) -> str:
+    """The perplexity of each level's codes by step, on validation images."""
     figure, axes = canvas("step", "perplexity of the codes")
     for level in range(num_levels):
         style = {"color": level_colour(level), "marker": "o", "markersize": 3, "linewidth": 1.5}
-        draw(axes, held_out, f"perplexity.{level}", f"level {level}", **style)
+        draw(axes, validation, f"perplexity.{level}", f"level {level}", **style)
     axes.axhline(num_codes, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     put_note(axes, 0.01, num_codes, f"K = {num_codes}", side="left")
     axes.set_ylim(0, 1.16 * num_codes)
@@ -96,13 +96,15 @@ def usage_plot(held_out: Sequence[Look], num_levels: int, num_codes: int) -> str
     return svg(figure)
 
 
-def prior_plot(train: Sequence[Look], held_out: Sequence[Look], level: int, num_codes: int) -> str:
+def prior_plot(
+    train: Sequence[Look], validation: Sequence[Look], level: int, num_codes: int
+) -> str:
     """Nats per code of a prior by step, and ln K, which an ignorant prior needs, if in range."""
     figure, axes = canvas("step", "nats per code")
     draw(axes, train, "nats_per_code", "training", color=MUTED, linewidth=1)
     style = {"color": level_colour(level), "marker": "o", "markersize": 3, "linewidth": 1.7}
-    draw(axes, held_out, "nats_per_code", "held out", **style)
-    nats = [look["nats_per_code"] for look in [*train, *held_out]]
+    draw(axes, validation, "nats_per_code", "held out", **style)
+    nats = [look["nats_per_code"] for look in [*train, *validation]]
     uniform = math.log(num_codes)
     if nats and uniform <= max(nats) + 0.5 * (max(nats) - min(nats)):
         axes.axhline(uniform, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -136,7 +138,7 @@ def tradeoff_plot(ways: Mapping[str, tuple[Sequence[str], Sequence[tuple[float, 
     Arguments:
         ways: a name, the setting of each point, and (recall, precision) of each.
     """
-    figure, axes = canvas("recall: how much of the pictures is covered", "precision")
+    figure, axes = canvas("recall: how much of the images is covered", "precision")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for number, (name, (settings, points)) in enumerate(ways.items()):

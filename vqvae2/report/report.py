@@ -1,6 +1,6 @@
 """Everything that a run folder holds, as one HTML file that needs nothing else.
 
-Sections of stages that are not done say in a sentence what to run. Pictures, plots and style lie
+Sections of stages that are not done say in a sentence what to run. Images, plots and style lie
 inside the file, so it opens offline and can be sent to anyone.
 """
 
@@ -11,11 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vqvae2.configuration import to_dict, write_bytes
-from vqvae2.doctor import diagnose
-from vqvae2.report.page import Page
-from vqvae2.report.words import figure
-from vqvae2.training.run import RunFolder
+from vqvae2.configuration import to_dict
+from vqvae2.files import write_bytes
+from vqvae2.report.doctor import diagnose
+from vqvae2.report.formatting import figure
+from vqvae2.report.sections import Page
+from vqvae2.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def write_report(folder: RunFolder, device: str = "cpu") -> Path:
 def make_section(name: str, title: str, make: Callable[[], Any]) -> Section:
     """A section, or its sentence where a stage is not done or its files are not to be had.
 
-    The pictures may lie on another machine and files be damaged: the rest is worth showing then,
+    The images may lie on another machine and files be damaged: the rest is worth showing then,
     with the library's own words where the section would be.
     """
     try:

@@ -16,14 +16,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqvae2.configuration import write_bytes
+from vqvae2.files import write_bytes
 from vqvae2.weights import tensor_bytes
 
 FORMAT, VERSION = "vqvae2-state", 2
 KEPT = 2
 
 
-class Damaged(ValueError):
+class DamagedFile(ValueError):
     """A file that was whole once and is not any more."""
 
 
@@ -84,14 +84,14 @@ def read_state(path: Path) -> Checkpoint:
             header = json.loads((file.metadata() or {}).get("vqvae2", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError) as error:
-        raise Damaged(f"{path} is damaged ({error})") from None
+        raise DamagedFile(f"{path} is damaged ({error})") from None
     if not isinstance(header, dict):
-        raise Damaged(f"{path} is damaged (its header is {header!r:.40})")
+        raise DamagedFile(f"{path} is damaged (its header is {header!r:.40})")
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
         found = f"{header.get('format')} version {header.get('version')}"
         raise ValueError(f"{path} must be {FORMAT} version {VERSION}, got {found}.")
     if header.pop("digest", "") != digest(tensors, header):
-        raise Damaged(f"{path} is damaged (its digest does not fit what it holds)")
+        raise DamagedFile(f"{path} is damaged (its digest does not fit what it holds)")
     return Checkpoint(header["step"], tensors, header["notes"])
 
 
@@ -101,7 +101,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
     for path in reversed(steps_in(folder)):
         try:
             return read_state(path), damaged
-        except Damaged as error:
+        except DamagedFile as error:
             damaged[path] = str(error)
     return None, damaged
 

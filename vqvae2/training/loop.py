@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
-from vqvae2.codebook import is_distributed
+from vqvae2.autoencoder.codebook import is_distributed
+from vqvae2.runs.config import TrainingConfig
 from vqvae2.training import checkpoint
-from vqvae2.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Loss:
 class Task(Protocol):
     """A model to train and how: `Stage1` or `Stage2`."""
 
-    config: TrainConfig
+    config: TrainingConfig
 
     @property
     def module(self) -> nn.Module:
@@ -125,7 +125,7 @@ def new_state(task: Task) -> State:
     return State(module, average, optimizer, 0, {})
 
 
-def new_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def new_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Adam; with `shard_optimizer` each of several ranks keeps a part of its state."""
     parameters, rate, betas = module.parameters(), config.learning_rate, (0.9, 0.999)
     if not (config.shard_optimizer and is_distributed()):
@@ -188,7 +188,7 @@ def let_compute_alone(thread: ThreadPoolExecutor) -> None:
 
     With a team of OpenMP threads of its own there would be more of them than cores, and all of
     them, those of the training too, would sleep at every barrier instead of spinning: a step of
-    64x64 pictures on two cores takes 81 ms instead of 61 (docs/log.md).
+    64x64 images on two cores takes 81 ms instead of 61 (docs/log.md).
     """
     threads = torch.get_num_threads()
     thread.submit(torch.get_num_threads).result()  # which would set the number later
@@ -196,7 +196,7 @@ def let_compute_alone(thread: ThreadPoolExecutor) -> None:
     torch.set_num_threads(threads)  # the matrix library has one number for all threads
 
 
-def may_skip(state: State, config: TrainConfig, norm: Tensor) -> bool:
+def may_skip(state: State, config: TrainingConfig, norm: Tensor) -> bool:
     """Whether a step is to be left out: its gradient is no number, and some may be."""
     skipped = state.notes.get("skipped", 0)
     if skipped >= config.skip_not_finite or bool(torch.isfinite(norm)):
@@ -229,7 +229,7 @@ def sync_only_if(last: bool, accelerator: Any, module: nn.Module) -> Any:
     return contextlib.nullcontext() if last else accelerator.no_sync(module)
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+def learning_rate(config: TrainingConfig, step: int) -> float:
     """Rises over the warm-up, stays, falls to 0 over the cool-down."""
     rising = (step + 1) / (config.warmup_steps + 1)
     cooling = max(1, round(config.steps * config.cooldown))

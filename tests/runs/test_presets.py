@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from vqvae2.pipeline import new_autoencoder
+from vqvae2.priors import Prior
+from vqvae2.runs.presets import EXPECTED, PRESETS, find_preset
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_preset_is_complete_and_its_models_can_be_built(name):
+    run = PRESETS[name]()
+    run.check()
+    assert run.preset == name
+    assert name in EXPECTED
+    with torch.device("meta"):
+        new_autoencoder(run.autoencoder)
+        for level, config in enumerate(run.priors):
+            Prior(config, run.domain(level))
+
+
+def test_the_paper_presets_have_the_paper_grids():
+    assert PRESETS["imagenet256"]().grids() == [(32, 32), (64, 64)]
+    assert PRESETS["ffhq1024"]().grids() == [(32, 32), (64, 64), (128, 128)]
+
+
+def test_sonnet_anchor_has_one_8x8_level_of_512_codes():
+    run = PRESETS["vqvae-cifar10"]()
+    assert run.grids() == [(8, 8)]
+    assert (run.autoencoder.codebook.num_codes, run.autoencoder.codebook.code_size) == (512, 64)
+    assert (run.stage1.train.steps, run.stage1.train.batch) == (10_000, 32)
+
+
+def test_an_unknown_preset_suggests_near_names():
+    with pytest.raises(ValueError, match="did you mean cifar10"):
+        find_preset("cifar")
+    with pytest.raises(ValueError, match="there are: demo, cifar10"):
+        find_preset("zzz")

@@ -1,0 +1,17 @@
+"""A short form of `make fuzz`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent / "fuzz.py"
+
+
+def test_what_is_almost_a_file_is_read_or_refused_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--count", "40", "--out", str(tmp_path / "fuzz.json")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "fuzz").iterdir()) == []

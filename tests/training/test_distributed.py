@@ -1,0 +1,282 @@
+"""Two processes against one, over gloo, with the same joint batch.
+
+What a rank asserts fails its test: `spawn` raises what was raised in any process.
+"""
+
+import os
+import shutil
+import socket
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from accelerate import Accelerator
+from builders import save_network
+from PIL import ImageChops
+from small_runs import small_run, train
+from torch.nn.utils import parameters_to_vector
+
+from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
+from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.cli.main import run as run_command
+from vqvae2.data import codes
+from vqvae2.data.codes import CodesInfo, CodesInMemory
+from vqvae2.data.decode import decode_full
+from vqvae2.data.images import open_images
+from vqvae2.pipeline import Pipeline
+from vqvae2.priors import Prior
+from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
+from vqvae2.runs.folder import RunFolder
+from vqvae2.training.autoencoder_task import AutoencoderTask
+from vqvae2.training.fit import Stopped, over_ranks, require_agreement, require_same
+from vqvae2.training.loop import new_state
+from vqvae2.training.loop import train as train_loop
+from vqvae2.training.prior_task import PriorTask
+from vqvae2.training.stages import Job, new_accelerator, seed_weights
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def be_rank(rank: int, world: int, port: int) -> None:
+    """Makes this process one of `world`, as torchrun would."""
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
+        }  # fmt: skip
+
+
+def inputs() -> torch.Tensor:
+    return torch.randn(6, 8, 5, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+
+
+def fit(codebook: Codebook, steps: torch.Tensor) -> Codebook:
+    for step, x in enumerate(steps):
+        codebook.update(codebook(x), torch.Generator().manual_seed(step))
+    return codebook
+
+
+def new_codebook() -> Codebook:
+    torch.manual_seed(0)
+    # A threshold this high revives many codes: the choice of vectors is part of what must agree.
+    config = CodebookConfig(num_codes=12, code_size=5, revive_below=0.5, decay=0.8)
+    codebook = Codebook(config).double()
+    codebook.start(inputs()[0], torch.Generator().manual_seed(9))
+    return codebook
+
+
+def one_rank(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    codebook = fit(new_codebook(), inputs().chunk(2, dim=1)[rank])
+    torch.save(codebook.state_dict(), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
+    multiprocessing.spawn(one_rank, (free_port(), str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    alone = fit(new_codebook(), inputs()).state_dict()
+    for name in alone:
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], alone[name])
+
+
+def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False) -> None:
+    """A whole small run; with `world` 2 as one of two ranks, a shard of codes in turn."""
+    be_rank(rank, world, port)
+    codes.IMAGES_A_SHARD = 16
+    run = small_run()
+    # Dropout is each rank's own noise; without it the ranks do what one does.
+    run = replace(run, priors=tuple(replace(config, dropout=0.0) for config in run.priors))
+    if shard:
+        stage2 = tuple(replace(train, shard_optimizer=True) for train in run.stage2)
+        run = replace(run, stage2=stage2)
+    target, seen = RunFolder(Path(folder)), {}
+    asked = iter(range(1000))
+    # Half-way through the last prior everyone stops, and goes on.
+    for stops in (lambda: shard and next(asked) == 26, lambda: False):
+        job = Job(target, run, open_images(run.data), new_accelerator(run, target), stops)
+        with suppress(Stopped):
+            for event in job.train():
+                seen[event.stage] = event.done
+    torch.save(seen, Path(folder) / f"seen-{rank}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def test_two_ranks_train_what_one_rank_trains(tmp_path):
+    multiprocessing.spawn(train_on, (2, free_port(), str(tmp_path / "two")), nprocs=2)
+    multiprocessing.spawn(train_on, (1, 0, str(tmp_path / "one")), nprocs=1)
+    sharded = (2, free_port(), str(tmp_path / "sharded"), True)
+    multiprocessing.spawn(train_on, sharded, nprocs=2)
+    # Both extract: what they wrote is what one process writes with the same autoencoder.
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "two", again, ignore=shutil.ignore_patterns("codes"))
+    multiprocessing.spawn(train_on, (1, 0, str(again)), nprocs=1)
+    shards = sorted((again / "codes").iterdir())
+    assert len(shards) == 5
+    for path in shards:
+        assert path.read_bytes() == (tmp_path / "two" / "codes" / path.name).read_bytes()
+    logs = [RunFolder(tmp_path / name).log("stage1").read("train") for name in ("one", "two")]
+    for one, two in zip(*logs, strict=True):
+        assert one["mse"] == pytest.approx(two["mse"], rel=1e-3)
+    for path in (tmp_path / "two" / "model").rglob("*.safetensors"):
+        same = tmp_path / "sharded" / path.relative_to(tmp_path / "two")
+        assert path.read_bytes() == same.read_bytes(), path
+    for rank in range(2):
+        assert torch.load(tmp_path / "two" / f"seen-{rank}.pt")["prior1"] == 10
+    one, two = (Pipeline.load(tmp_path / name) for name in ("one", "two"))
+    # Adam makes much of gradients that are nothing but rounding, so not weight by weight; and
+    # priors learn codes of which rounding has flipped a few.
+    for a, b in zip((one.autoencoder, *one.priors), (two.autoencoder, *two.priors), strict=True):
+        a, b = (parameters_to_vector(module.parameters()) for module in (a, b))
+        assert (a - b).norm() < 1e-2 * a.norm()
+
+
+def command_on(rank: int, world: int, port: int, commands: list[list[str]]) -> None:
+    """Command lines, as one of `world` processes."""
+    be_rank(rank, world, port)
+    for command in commands:
+        assert run_command(command) == 0
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def test_two_ranks_draw_and_measure_what_one_rank_does(tmp_path):
+    run = small_run()
+    many = replace(run.data, synthetic_images=140, validation_fraction=0.4)
+    train(tmp_path / "one", replace(run, data=many))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    network = tmp_path / "network.pt"
+    save_network(network, 12)
+    for world, name in [(1, "one"), (2, "two")]:
+        run = str(tmp_path / name)
+        score = ["--score.depth", "8", "--score.steps", "2", "--score.batch", "8"]
+        commands = [
+            ["sample", run, "--count", "3", "--classes", "0", "1", "2", "--device", "cpu"],
+            ["sample", run, "--count", "3", "--classes", "4", "5", "--keep", "0.5",
+             "--judge", str(network), "--out", f"{run}/best", "--device", "cpu"],
+            ["evaluate", run, "--limit", "1", "--device", "cpu"],
+            ["evaluate", run, "--samples", "48", "--keep", "1", "0.5", "--cas", "70", *score,
+             "--extractor", str(network), "--outside", f"{run}/samples", "--device", "cpu"],
+        ]  # fmt: skip
+        multiprocessing.spawn(command_on, (world, free_port(), commands), nprocs=world)
+    one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
+    for pattern, count in [("samples/*.png", 9), ("best/*.png", 6), ("*-sheet.png", 2)]:
+        dataset = {path.name: path for path in one.path.glob(pattern)}
+        assert len(dataset) == count
+        assert {path.name for path in two.path.glob(pattern)} == set(dataset)
+        for name, path in dataset.items():
+            pairs = (decode_full(p) for p in (path, two.path / path.relative_to(one.path)))
+            assert ImageChops.difference(*pairs).getbbox() is None, name
+    assert_alike(one.read_metrics(), two.read_metrics())
+
+
+def assert_alike(one: object, two: object, where: str = "") -> None:
+    """Equal but for rounding; folders may differ."""
+    if isinstance(one, dict):
+        names = [{name.replace("/two", "/one") for name in part} for part in (one, two)]
+        assert names[0] == names[1], where
+        for (name, value), other in zip(sorted(one.items()), sorted_values(two), strict=True):
+            assert_alike(value, other, f"{where}.{name}")
+    elif isinstance(one, list):
+        for place, (value, other) in enumerate(zip(one, two, strict=True)):
+            assert_alike(value, other, f"{where}[{place}]")
+    elif isinstance(one, float):
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-7), where
+    else:
+        assert one == two, where
+
+
+def sorted_values(values: dict[str, object]) -> list[object]:
+    return [value for _, value in sorted(values.items())]
+
+
+def disagree(rank: int, port: int) -> None:
+    be_rank(rank, 2, port)
+    accelerator = Accelerator(cpu=True)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    for parameter in module.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    require_agreement(module, accelerator)
+    if rank:
+        module[1].bias.data[0] = 0.1000001
+    with pytest.raises(ValueError, match=r"come apart: 1.bias and 0 more tensors"):
+        require_agreement(module, accelerator)
+    dist.destroy_process_group()
+
+
+def count_alike(rank: int, port: int) -> None:
+    """Means over ranks are of what they counted; a rank that is elsewhere is told."""
+    be_rank(rank, 2, port)
+    accelerator = Accelerator(cpu=True)
+    counted = {"mse": (torch.tensor(float(6 * rank)), torch.tensor(3 * rank))}
+    assert over_ranks(counted, accelerator) == {"mse": 2.0}
+    require_same([7, 1], accelerator)
+    with pytest.raises(ValueError, match="do not see the same run folder"):
+        require_same([7, rank], accelerator)
+    dist.destroy_process_group()
+
+
+def test_figures_of_ranks_add_up_and_ranks_that_see_other_folders_are_told():
+    multiprocessing.spawn(count_alike, (free_port(),), nprocs=2)
+
+
+def test_ranks_that_have_come_apart_are_told():
+    multiprocessing.spawn(disagree, (free_port(),), nprocs=2)
+
+
+def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
+    """Both stages in float64 through the real loop; with `world` 2 as one of two ranks."""
+    be_rank(rank, world, port)
+    run = small_run()
+    dataset = open_images(run.data).train
+    steps = TrainingConfig(steps=50, batch=8, warmup_steps=2)
+    place = {"rank": rank, "world": world}
+    seed_weights(0, "ranks")
+    autoencoder = VQVAE(run.autoencoder).double()
+    prior = Prior(replace(run.priors[1], dropout=0.0), run.domain(1)).double()
+    stage1 = AutoencoderConfig(train=steps, continuous_steps=5, level_dropout=0.25)
+    with mock.patch(
+        "vqvae2.training.autoencoder_task.to_float", lambda images: images.double() / 255
+    ):
+        learnt = after(AutoencoderTask(autoencoder, dataset, stage1, seed=0, **place))
+    numbers = torch.Generator().manual_seed(0)
+    maps = [torch.randint(24, (40, *grid), generator=numbers).numpy() for grid in run.grids()]
+    info = CodesInfo(
+        autoencoder="", dataset="", num_codes=24, grids=tuple(run.grids()), num_images=40
+    )
+    data = CodesInMemory(info, maps, torch.arange(40) % 12)
+    learnt |= after(PriorTask(prior, 1, data, steps, seed=0, **place))
+    torch.save(learnt, Path(folder) / f"{world}-{rank}.pt")
+    if world > 1:
+        dist.destroy_process_group()
+
+
+def after(task: AutoencoderTask | PriorTask) -> dict[str, torch.Tensor]:
+    """All weights and codebooks after the task's steps."""
+    for _ in train_loop(task, new_state(task), Accelerator(cpu=True)):
+        pass
+    return {f"{type(task).__name__} {name}": v for name, v in task.module.state_dict().items()}
+
+
+def test_two_ranks_learn_the_same_weights_as_one_in_fifty_steps_of_both_stages(tmp_path):
+    multiprocessing.spawn(fifty_steps, (2, free_port(), str(tmp_path)), nprocs=2)
+    multiprocessing.spawn(fifty_steps, (1, 0, str(tmp_path)), nprocs=1)
+    first, second, alone = (torch.load(tmp_path / f"{n}.pt") for n in ("2-0", "2-1", "1-0"))
+    assert {name.split()[0] for name in alone} == {"Stage1", "Stage2"}
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert (first[name] - value).norm() <= 1e-5 * value.norm(), name

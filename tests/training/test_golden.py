@@ -1,0 +1,65 @@
+"""A change that should not alter results leaves these files alone.
+
+`python tests/training/test_golden.py` writes them anew; say so in the changelog.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from builders import small_config
+
+from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.data.images import DataConfig, open_images
+from vqvae2.priors import Prior
+from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
+from vqvae2.runs.presets import PRESETS
+from vqvae2.training.autoencoder_task import AutoencoderTask
+from vqvae2.training.loop import new_state, train
+from vqvae2.training.stages import seed_weights
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def loss_curve() -> list[float]:
+    """Training error of 50 steps of stage 1 with every part of the recipe at work."""
+    data = open_images(DataConfig(size=16, synthetic_images=400))
+    train_config = TrainingConfig(steps=50, batch=16, warmup_steps=5)
+    stage = AutoencoderConfig(train=train_config, continuous_steps=10, level_dropout=0.25)
+    seed_weights(0, "autoencoder")
+    config = small_config((2, 4))
+    config = replace(config, codebook=replace(config.codebook, revive_below=0.3))
+    task = AutoencoderTask(VQVAE(config), data.train, stage, seed=0)
+    state = new_state(task)
+    return [p.figures["mse"].item() for p in train(task, state, Accelerator(cpu=True))]
+
+
+def state_keys() -> dict[str, list[str]]:
+    """Names and shapes of all weights of the demo's models."""
+    run = PRESETS["demo"]()
+    with torch.device("meta"):
+        models = {"autoencoder": VQVAE(run.autoencoder)}
+        for level, config in enumerate(run.priors):
+            models[f"prior{level}"] = Prior(config, run.domain(level))
+    return {
+        name: [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
+        for name, model in models.items()
+    }
+
+
+def test_the_loss_curve_of_50_steps_is_as_it_was():
+    golden = json.loads((GOLDEN / "loss_curve.json").read_text())
+    torch.testing.assert_close(torch.tensor(loss_curve()), torch.tensor(golden), rtol=0.02, atol=0)
+
+
+def test_the_names_and_shapes_of_all_weights_are_as_they_were():
+    assert state_keys() == json.loads((GOLDEN / "state_keys.json").read_text())
+
+
+if __name__ == "__main__":
+    for name, value in [("loss_curve", loss_curve()), ("state_keys", state_keys())]:
+        (GOLDEN / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
+    sys.exit()

@@ -1,0 +1,150 @@
+"""Training faster or smaller without changing what is learnt."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from builders import small_config
+from prior_cases import CONFIGS
+from small_runs import TRAIN
+
+from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.pixels import PixelData
+from vqvae2.priors import Domain, Prior
+from vqvae2.runs.config import AutoencoderConfig
+from vqvae2.training.autoencoder_task import AutoencoderTask
+from vqvae2.training.loop import let_compute_alone, new_state, train
+from vqvae2.training.prior_task import PriorLoss, PriorTask
+from vqvae2.training.speed import Speed, matrix_rate, measure_speed
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return open_images(DataConfig(size=16, synthetic_images=40)).train
+
+
+def stage1(dataset) -> AutoencoderTask:
+    torch.manual_seed(0)
+    stage = AutoencoderConfig(train=TRAIN, continuous_steps=2)
+    return AutoencoderTask(VQVAE(small_config((2, 4))), dataset, stage, seed=0)
+
+
+def stage2(dataset, name: str, **changes: object) -> PriorTask:
+    torch.manual_seed(0)
+    domain = Domain(num_codes=256, grid=(16, 16), num_classes=12, channels=3, ordered=True)
+    mixed = replace(domain, num_mixtures=3 if name in ("pixelcnnpp", "pixelsnail") else 0)
+    prior = Prior(CONFIGS[name], mixed)
+    return PriorTask(prior, 0, PixelData(dataset), replace(TRAIN, **changes), seed=0)
+
+
+def learnt(task, steps: int) -> dict[str, torch.Tensor]:
+    """Weights after some steps."""
+    state = new_state(task)
+    for progress in train(task, state, Accelerator(cpu=True)):
+        if progress.step == steps:
+            break
+    return task.module.state_dict()
+
+
+def kept_bytes(network: torch.nn.Module, width: int) -> int:
+    """What a network keeps of a map for its gradient."""
+    kept = 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    values, context = torch.randn(2, width, 16, 16), torch.randn(2, width, 1, 1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(values, context)
+    return kept
+
+
+NAMES = ["plain", "attention", "pixelcnn", "pixelsnail", "transformer"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_computed_again_is_the_same_and_was_not_kept(name, dataset):
+    whole = learnt(stage2(dataset, name), 3)
+    again = learnt(task := stage2(dataset, name, recompute=True), 3)
+    for key in whole:
+        torch.testing.assert_close(again[key], whole[key], rtol=0, atol=0)
+    config = task.module.prior.config
+    little = kept_bytes(task.module.prior.network, config.channels)
+    much = kept_bytes(stage2(dataset, name).module.prior.train().network, config.channels)
+    assert little < 0.6 * much
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_priors_loss_compiles_as_one_graph(name, dataset):
+    task = stage2(dataset, name)
+    (codes, labels), *_ = task.batch(0)
+    loss = torch.compile(task.module, fullgraph=True, backend="aot_eager")
+    task.module.eval()
+    torch.testing.assert_close(
+        loss(codes[-1], labels, []), task.module(codes[-1], labels, []), rtol=1e-4, atol=1e-4
+    )
+    assert isinstance(task.module, PriorLoss)
+
+
+def test_counting_a_step_changes_nothing_of_what_is_learnt(dataset):
+    whole = learnt(stage1(dataset), 4)
+    task = stage1(dataset)
+    speed = measure_speed(task, 0, Accelerator(cpu=True))
+    counted = learnt(task, 4)
+    assert all(torch.equal(counted[name], whole[name]) for name in whole)
+    assert speed.flops > 0
+    assert speed.peak > 1e9
+
+
+def test_model_flops_are_those_of_convolutions_forward_and_backward(dataset):
+    task = stage1(dataset)
+    image = dataset.batch([0])
+    macs = 0
+
+    def count(module, inputs, output):
+        nonlocal macs
+        size = output if module.transposed is False else inputs[0]
+        macs += size.shape[2] * size.shape[3] * module.weight.numel()
+
+    convolutions = [
+        module
+        for module in task.module.modules()
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d)
+    ]
+    hooks = [module.register_forward_hook(count) for module in convolutions]
+    task.module(image.float() / 255, quantize=False)
+    for hook in hooks:
+        hook.remove()
+    flops = measure_speed(task, 0, Accelerator(cpu=True)).flops
+    # Two backward for each forward; the first has no gradient of the image.
+    assert 0.9 * 6 * macs < flops <= 6 * macs
+
+
+def test_the_share_of_the_peak_is_that_of_the_rate():
+    assert Speed(flops=2e9, peak=1e11).share(25.0) == 0.5
+    assert matrix_rate("cpu") > 1e8
+
+
+def test_the_thread_that_prepares_batches_has_no_team_of_its_own():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1) as ahead:
+            let_compute_alone(ahead)
+            ahead.submit(torch.randn, 10).result()
+            assert ahead.submit(torch.get_num_threads).result() == 1
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_peak_is_measured_on_equal_products():
+    a, b = torch.randn(64, 64), torch.randn(64, 64)
+    maps, filters = a.T.reshape(1, 64, 2, 32), b.T.reshape(64, 64, 1, 1)
+    found = torch.nn.functional.conv2d(maps, filters).reshape(64, 64).T
+    torch.testing.assert_close(found, a @ b, rtol=1e-4, atol=1e-4)

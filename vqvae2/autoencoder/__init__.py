@@ -1,0 +1,1 @@
+"""The hierarchical autoencoder and its codebooks."""

@@ -1,0 +1,1 @@
+"""Images out of tensors: conversion, PNG files, labelled grids."""

@@ -1,0 +1,279 @@
+"""Complete runs as functions that return a frozen config.
+
+Write your own the same way: call one of these and `dataclasses.replace` what should differ.
+Every preset takes where the images are and how many classes they have.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vqvae2.autoencoder.codebook import CodebookConfig
+from vqvae2.autoencoder.pixels import PixelsConfig
+from vqvae2.autoencoder.vqvae import VQVAEConfig
+from vqvae2.data.images import DataConfig
+from vqvae2.messages import did_you_mean
+from vqvae2.priors import GatedPixelCNNConfig, PixelCNNPPConfig, PixelSNAILConfig, PriorConfig
+from vqvae2.priors.likelihood import SamplingConfig
+from vqvae2.runs.config import AutoencoderConfig, RunConfig, TrainingConfig
+
+Preset = Callable[..., RunConfig]
+
+
+def demo(source: str = "synthetic", num_classes: int = 12) -> RunConfig:
+    """Minutes on a laptop: the built-in images at 32x32, codes 4x4 + 8x8."""
+    prior = GatedPixelCNNConfig(channels=80, residual_channels=80, num_layers=6, kernel=3)
+    look = TrainingConfig(steps=1600, validate_every=600, validation_examples=500)
+    return RunConfig(
+        preset="demo",
+        data=DataConfig(source=source, size=32, synthetic_images=24_000),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(
+            channels=64,
+            residual_channels=32,
+            codebook=CodebookConfig(num_codes=256, code_size=32),
+        ),
+        stage1=AutoencoderConfig(train=look, continuous_steps=60),
+        priors=(
+            replace(prior, attention_every=3),
+            replace(prior, num_conditioning_blocks=3),
+        ),
+        stage2=(
+            replace(look, steps=1400, batch=64, cooldown=0.5),
+            replace(look, steps=1900, batch=32, cooldown=0.5),
+        ),
+        # Cooler than the priors are: samples of a few minutes' training gain more than they lose.
+        sampling=(SamplingConfig(temperature=0.85), SamplingConfig(temperature=0.85)),
+    )
+
+
+def cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunConfig:
+    """CIFAR-10 at 32x32, codes 4x4 + 8x8; half an hour on two cores."""
+    return RunConfig(
+        preset="cifar10",
+        data=DataConfig(source=source, size=32),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(),
+        stage1=AutoencoderConfig(
+            train=TrainingConfig(steps=8000, validate_every=1000, average_decay=0.99)
+        ),
+        priors=(
+            GatedPixelCNNConfig(kernel=3, attention_every=4, dropout=0.3),
+            GatedPixelCNNConfig(
+                channels=96, residual_channels=96, kernel=3, num_conditioning_blocks=6, dropout=0.2
+            ),
+        ),
+        stage2=(
+            TrainingConfig(
+                steps=2000,
+                batch=128,
+                warmup_steps=100,
+                cooldown=0.5,
+                validate_every=250,
+                average_decay=0.99,
+            ),
+            TrainingConfig(
+                steps=3000,
+                batch=64,
+                warmup_steps=100,
+                cooldown=0.5,
+                validate_every=500,
+                average_decay=0.99,
+            ),
+        ),
+        sampling=(SamplingConfig(), SamplingConfig()),
+    )
+
+
+def vqvae_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunConfig:
+    """Sonnet's published CIFAR-10 run: one 8x8 level, 10,000 steps of 32; our codebook."""
+    return RunConfig(
+        preset="vqvae-cifar10",
+        data=DataConfig(source=source, size=32),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(factors=(4,), residual_channels=32),
+        stage1=AutoencoderConfig(
+            train=TrainingConfig(
+                steps=10_000, learning_rate=3e-4, cooldown=0.0, validate_every=1000
+            ),
+            continuous_steps=0,
+            level_dropout=0.0,
+        ),
+        priors=(GatedPixelCNNConfig(num_layers=8),),
+        stage2=(TrainingConfig(steps=6000, batch=64, validate_every=500),),
+        sampling=(SamplingConfig(),),
+    )
+
+
+def images64(source: str = "data/images", num_classes: int = 1) -> RunConfig:
+    """Any images at 64x64, codes 8x8 + 16x16; a quarter of an hour on two cores.
+
+    The default: short, so that everyone sees the whole way soon. Raise the steps for quality.
+    """
+    run = cifar10(source, num_classes)
+    top, bottom = run.stage2
+    return replace(
+        run,
+        preset="images64",
+        data=DataConfig(source=source, size=64),
+        autoencoder=VQVAEConfig(channels=96, residual_channels=48),
+        stage1=AutoencoderConfig(
+            train=TrainingConfig(steps=2000, batch=16, validate_every=1000, average_decay=0.99)
+        ),
+        stage2=(
+            replace(top, steps=1200, batch=32),
+            replace(bottom, steps=1200, batch=16),
+        ),
+    )
+
+
+def images128(source: str = "data/images", num_classes: int = 1) -> RunConfig:
+    """Any images at 128x128, codes 16x16 + 32x32; half a day on one GPU."""
+    prior = GatedPixelCNNConfig(channels=256, residual_channels=512, num_layers=15)
+    train = TrainingConfig(
+        steps=100_000, batch=128, learning_rate=3e-4, warmup_steps=500, average_decay=0.999,
+        validate_every=2000, save_every=2000, validation_examples=5000, log_every=100,
+    )  # fmt: skip
+    return RunConfig(
+        preset="images128",
+        data=DataConfig(source=source, size=128),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(),
+        stage1=AutoencoderConfig(train=train),
+        priors=(
+            replace(prior, attention_every=5, num_heads=8),
+            replace(prior, num_conditioning_blocks=10),
+        ),
+        stage2=(train, replace(train, batch=64)),
+        sampling=(SamplingConfig(), SamplingConfig()),
+    )
+
+
+PAPER_TRAIN = TrainingConfig(
+    steps=2_207_444, batch=128, learning_rate=3e-4, warmup_steps=0, cooldown=0.0,
+    average_decay=0.9999, validate_every=10_000, save_every=5000, log_every=100,
+    validation_examples=5000,
+)  # fmt: skip
+
+PAPER_PRIOR = GatedPixelCNNConfig(
+    channels=512, residual_channels=2048, num_layers=20, attention_every=5, num_heads=8,
+    num_output_blocks=20, num_conditioning_blocks=0,
+)  # fmt: skip
+
+
+def imagenet256(source: str = "data/imagenet", num_classes: int = 1000) -> RunConfig:
+    """The paper's ImageNet model: 256x256, codes 32x32 + 64x64 (Appendix A, recalled).
+
+    Its layout and sizes; the codebooks are kept at work our way (docs/codebooks.md).
+    """
+    bottom = replace(
+        PAPER_PRIOR, residual_channels=1024, attention_every=0, num_output_blocks=0,
+        num_conditioning_blocks=20,
+    )  # fmt: skip
+    return RunConfig(
+        preset="imagenet256",
+        data=DataConfig(source=source, size=256),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(),
+        stage1=AutoencoderConfig(train=PAPER_TRAIN),
+        priors=(PAPER_PRIOR, bottom),
+        stage2=(
+            replace(PAPER_TRAIN, steps=1_600_000, batch=1024),
+            replace(PAPER_TRAIN, steps=754_000, batch=512),
+        ),
+        sampling=(SamplingConfig(), SamplingConfig()),
+    )
+
+
+def ffhq1024(source: str = "data/ffhq", num_classes: int = 1) -> RunConfig:
+    """The paper's FFHQ model: 1024x1024, codes 32x32 + 64x64 + 128x128 (Appendix A, recalled)."""
+    top = replace(PAPER_PRIOR, num_output_blocks=0, dropout=0.5)
+    middle = replace(
+        top, residual_channels=1024, attention_every=20, num_conditioning_blocks=8, dropout=0.3
+    )
+    return RunConfig(
+        preset="ffhq1024",
+        data=DataConfig(source=source, size=1024),
+        num_classes=num_classes,
+        autoencoder=VQVAEConfig(factors=(2, 2, 8)),
+        stage1=AutoencoderConfig(train=replace(PAPER_TRAIN, steps=304_741)),
+        priors=(top, middle, replace(middle, num_layers=10, attention_every=0, dropout=0.25)),
+        stage2=(
+            replace(PAPER_TRAIN, steps=237_000, batch=1024),
+            replace(PAPER_TRAIN, steps=57_400, batch=512),
+            replace(PAPER_TRAIN, steps=270_000, batch=256),
+        ),
+        sampling=(SamplingConfig(), SamplingConfig(), SamplingConfig()),
+    )
+
+
+def on_pixels(
+    preset: str, source: str, num_classes: int, prior: PriorConfig, num_mixtures: int
+) -> RunConfig:
+    """A prior on 32x32 images themselves; never trained to its end by us."""
+    train = TrainingConfig(
+        steps=100_000, batch=64, learning_rate=3e-4, warmup_steps=500, average_decay=0.9995,
+        validate_every=2000, save_every=2000, validation_examples=500, log_every=100,
+    )  # fmt: skip
+    return RunConfig(
+        preset=preset,
+        data=DataConfig(source=source, size=32),
+        num_classes=num_classes,
+        autoencoder=PixelsConfig(num_mixtures=num_mixtures),
+        stage1=None,
+        priors=(prior,),
+        stage2=(train,),
+        sampling=(SamplingConfig(),),
+    )
+
+
+def gated_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunConfig:
+    """Gated PixelCNN on the pixels of CIFAR-10, a softmax a colour; our size."""
+    prior = GatedPixelCNNConfig(channels=128, residual_channels=128, num_layers=15, kernel=5)
+    return on_pixels("gated-cifar10", source, num_classes, prior, num_mixtures=0)
+
+
+def pixelcnnpp_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunConfig:
+    """PixelCNN++ on the pixels of CIFAR-10: the paper's 5 layers of 160, 10 logistics."""
+    prior = PixelCNNPPConfig(channels=160, num_layers=5)
+    return on_pixels("pixelcnnpp-cifar10", source, num_classes, prior, num_mixtures=10)
+
+
+def pixelsnail_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunConfig:
+    """PixelSNAIL on the pixels of CIFAR-10: the paper's 12 blocks of 256, 10 logistics."""
+    prior = PixelSNAILConfig(channels=256, num_blocks=12, dropout=0.5)
+    return on_pixels("pixelsnail-cifar10", source, num_classes, prior, num_mixtures=10)
+
+
+PRESETS: dict[str, Preset] = {
+    "demo": demo,
+    "cifar10": cifar10,
+    "vqvae-cifar10": vqvae_cifar10,
+    "images64": images64,
+    "images128": images128,
+    "imagenet256": imagenet256,
+    "ffhq1024": ffhq1024,
+    "gated-cifar10": gated_cifar10,
+    "pixelcnnpp-cifar10": pixelcnnpp_cifar10,
+    "pixelsnail-cifar10": pixelsnail_cifar10,
+}
+
+EXPECTED = {
+    "demo": "5 min on two cores",
+    "cifar10": "half an hour on two cores",
+    "vqvae-cifar10": "7 min for stage 1 on two cores",
+    "images64": "15 min on two cores",
+    "images128": "half a day on one GPU",
+    "imagenet256": "the paper: MSE 0.005, 3.41 / 3.45 nats",
+    "ffhq1024": "the paper's three levels",
+    "gated-cifar10": "pixels; never trained (paper: 3.03 bits per dimension)",
+    "pixelcnnpp-cifar10": "pixels; never trained (paper: 2.92 bits per dimension)",
+    "pixelsnail-cifar10": "pixels; never trained (paper: 2.85 bits per dimension)",
+}
+"""What to expect of each, in a few words; measured figures are in docs/results."""
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name; ValueError suggests near ones."""
+    if name in PRESETS:
+        return PRESETS[name]
+    raise ValueError(f"Unknown preset {name!r}; {did_you_mean(name, PRESETS)}")

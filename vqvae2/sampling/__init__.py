@@ -1,0 +1,1 @@
+"""Sampling codes from priors: position by position, level by level."""
