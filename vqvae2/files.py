@@ -61,6 +61,6 @@ def read_json(path: Path, name: str, version: int) -> JsonObject:
 
 
 def cache_folder() -> Path:
-    """The folder for downloaded networks and features: VQVAE2_CACHE, or one in the user's cache."""
+    """The folder of downloads and features: VQVAE2_CACHE, or one in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(os.environ.get("VQVAE2_CACHE") or f"{base}/vqvae2")
