@@ -20,7 +20,6 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
 from vqvae2.data.images import open_images
 from vqvae2.data.order import evenly_spaced
-from vqvae2.imaging.grid import batches
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.presets import find_preset
@@ -75,7 +74,7 @@ def measure(run: RunConfig, options: Options, name: str) -> dict[str, Any]:
             break
     seconds = time.monotonic() - begun
     chosen = evenly_spaced(len(data.validation), options.dataset)
-    seen = figures(measure_distortion(state.average, batches(data.validation, chosen)))
+    seen = figures(measure_distortion(state.average, data.validation.batches(chosen)))
     return {"form": name, "seconds": seconds, "steps": state.step, **seen}
 
 

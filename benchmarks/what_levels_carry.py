@@ -16,7 +16,7 @@ import tyro
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import table
 from vqvae2.data.synthetic import render
-from vqvae2.imaging.grid import to_float
+from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.probe import code_features, probe_accuracy
 from vqvae2.pipeline import Pipeline
 

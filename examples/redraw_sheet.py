@@ -17,7 +17,9 @@ from torch import Tensor
 from vqvae2 import Pipeline
 from vqvae2.data.images import open_validation
 from vqvae2.data.order import evenly_spaced
-from vqvae2.imaging.grid import save_png, sheet, to_float
+from vqvae2.imaging.convert import to_float
+from vqvae2.imaging.grid import image_grid
+from vqvae2.imaging.png import save_png
 from vqvae2.runs.folder import RunFolder
 
 
@@ -67,7 +69,7 @@ def main() -> None:
         *(f"var. {n}" for n in seeds),
     ]
     side = max(row.shape[2] for row in rows)
-    save_png(options.out, sheet(rows, titles=titles, scale=max(1, 96 // side)))
+    save_png(options.out, image_grid(rows, titles=titles, scale=max(1, 96 // side)))
 
 
 if __name__ == "__main__":

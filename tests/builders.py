@@ -9,7 +9,8 @@ from torch import Tensor
 from vqvae2.autoencoder.codebook import CodebookConfig
 from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig
 from vqvae2.data.synthetic import render
-from vqvae2.imaging.grid import save_png, to_pil
+from vqvae2.imaging.convert import to_pil
+from vqvae2.imaging.png import save_png
 
 # Tiny tensors: a second thread costs more than it brings, above all beside other work.
 torch.set_num_threads(1)

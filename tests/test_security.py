@@ -14,7 +14,8 @@ from vqvae2.cli.display import console
 from vqvae2.cli.main import run
 from vqvae2.cli.sample import file_name
 from vqvae2.data.images import open_images
-from vqvae2.imaging.grid import png, to_pil
+from vqvae2.imaging.convert import to_pil
+from vqvae2.imaging.png import png
 from vqvae2.metrics.extractors import open_extractor
 from vqvae2.pipeline import Pipeline, PipelineConfig
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from vqvae2.cli.display import monitor
 from vqvae2.cli.main import COMMANDS, run
-from vqvae2.imaging.grid import read_settings, save_png, to_pil
+from vqvae2.imaging.convert import to_pil
+from vqvae2.imaging.png import read_settings, save_png
 from vqvae2.metrics.extractors import torchscript
 from vqvae2.training.fit import Event
 

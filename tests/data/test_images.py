@@ -8,7 +8,6 @@ from noise_images import class_folder, config, everything, noise, save
 
 from vqvae2.data import images
 from vqvae2.data.images import DataConfig, image_files, load_folder, open_images, open_validation
-from vqvae2.imaging.grid import batches
 
 
 def test_the_split_of_a_image_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
@@ -157,7 +156,7 @@ def test_a_large_source_without_readable_images_is_told_after_some(tmp_path, mon
 def test_of_no_images_there_is_no_batch(tmp_path):
     class_folder(tmp_path)
     data = open_images(config(tmp_path))
-    assert list(batches(data.train, torch.arange(0))) == []
+    assert list(data.train.batches(torch.arange(0))) == []
 
 
 @pytest.mark.parametrize("memory_gib", [4.0, 0.0])

@@ -23,7 +23,8 @@ from vqvae2.evaluation.comparison import (
 from vqvae2.evaluation.evaluation import KEPT, evaluate
 from vqvae2.evaluation.image_sets import seeds_within
 from vqvae2.evaluation.out_of_distribution import evaluate_outside, likenesses, unlabelled_log_prob
-from vqvae2.imaging.grid import save_png, to_float, to_pil, to_uint8
+from vqvae2.imaging.convert import to_float, to_pil, to_uint8
+from vqvae2.imaging.png import save_png
 from vqvae2.metrics.accuracy_score import ClassifierTraining
 from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.extractors import torchscript

@@ -15,7 +15,7 @@ from vqvae2.evaluation.samples import (
     measure_quality,
     recognised,
 )
-from vqvae2.imaging.grid import to_uint8
+from vqvae2.imaging.convert import to_uint8
 from vqvae2.metrics.classifier import as_extractor, train_classifier
 from vqvae2.metrics.extractors import torchscript
 from vqvae2.metrics.features import Features, distances_between, look, look_once

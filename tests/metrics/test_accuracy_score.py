@@ -5,7 +5,7 @@ import torch
 from builders import synthetic_images
 
 from vqvae2.data.synthetic import render
-from vqvae2.imaging.grid import to_uint8
+from vqvae2.imaging.convert import to_uint8
 from vqvae2.metrics.accuracy_score import (
     ClassifierTraining,
     ImagesInMemory,

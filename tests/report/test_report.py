@@ -13,7 +13,8 @@ from accelerate import Accelerator
 
 from vqvae2.data.images import open_images, open_validation
 from vqvae2.evaluation.evaluation import evaluate, fingerprints
-from vqvae2.imaging.grid import save_png, to_pil
+from vqvae2.imaging.convert import to_pil
+from vqvae2.imaging.png import save_png
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
 from vqvae2.priors.likelihood import SamplingConfig

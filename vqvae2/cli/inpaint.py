@@ -13,9 +13,11 @@ from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, count, monitor
 from vqvae2.cli.options import parse
 from vqvae2.cli.sample import at_least_one, drawing, open_pipeline, output_folder
-from vqvae2.configuration import to_json
+from vqvae2.configuration import JsonObject, to_json
 from vqvae2.data.images import ImageDataset, load_folder
-from vqvae2.imaging.grid import save_png, sheet, to_float, to_pil
+from vqvae2.imaging.convert import to_float, to_pil
+from vqvae2.imaging.grid import image_grid
+from vqvae2.imaging.png import save_png
 from vqvae2.pipeline import Pipeline
 from vqvae2.sampling.hierarchy import UNKNOWN, Box, erase
 
@@ -94,7 +96,7 @@ def main(arguments: list[str]) -> None:
                 indices.tolist(), images, versions.split(options.count), strict=True
             ):
                 for seed, version in zip(seeds, drawn, strict=True):
-                    settings = {
+                    settings: JsonObject = {
                         "run": options.run,
                         "source": dataset.name(index),
                         "box": list(box),
@@ -113,7 +115,7 @@ def main(arguments: list[str]) -> None:
     for name, reason in dataset.reasons.items():
         console.print(f"skipped {name}: {reason}", style="yellow")
     titles = ["image", "kept", *(f"seed {seed}" for seed in seeds)]
-    save_png(grid, sheet(rows, titles=titles, scale=max(1, 96 // size)))
+    save_png(grid, image_grid(rows, titles=titles, scale=max(1, 96 // size)))
     console.print(f"{count(len(dataset) * options.count, 'image')} in {out}, on {grid}")
 
 

@@ -12,7 +12,8 @@ from vqvae2.cli.display import console, count, monitor
 from vqvae2.cli.options import parse
 from vqvae2.cli.sample import at_least_one, open_pipeline, output_folder
 from vqvae2.data.images import load_folder
-from vqvae2.imaging.grid import save_png, to_float, to_pil
+from vqvae2.imaging.convert import to_float, to_pil
+from vqvae2.imaging.png import save_png
 from vqvae2.imaging.previews import preview_levels
 from vqvae2.metrics.distortion import mean_error
 

@@ -16,7 +16,9 @@ from vqvae2.cli.options import parse
 from vqvae2.configuration import to_json
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.samples import extractor_of
-from vqvae2.imaging.grid import read_png, save_png, sheet, to_pil
+from vqvae2.imaging.convert import to_pil
+from vqvae2.imaging.grid import image_grid
+from vqvae2.imaging.png import read_png, save_png
 from vqvae2.metrics.rejection import best_of, best_of_all
 from vqvae2.pipeline import Pipeline, Samples
 from vqvae2.priors.likelihood import SamplingConfig
@@ -174,7 +176,7 @@ def save_class_sheet(folder: RunFolder, images_a_class: int, device: str) -> Pat
 def save_rows(path: Path, rows: Sequence[Iterable[Tensor]], names: list[str]) -> None:
     """Rows of images with their class names, enlarged to at least 64 pixels."""
     stacked = [torch.stack(list(row)) for row in rows]
-    save_png(path, sheet(stacked, names, scale=max(1, 64 // stacked[0].shape[2])))
+    save_png(path, image_grid(stacked, names, scale=max(1, 64 // stacked[0].shape[2])))
 
 
 def open_pipeline(name: str) -> Pipeline:

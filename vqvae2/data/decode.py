@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from vqvae2.imaging.convert import from_pil
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,11 +73,6 @@ def decode_full(source: Source) -> "Image":
         return _decode_upright(source, at_least=None)
 
 
-def to_uint8_rgb(image: "Image") -> Tensor:
-    """Returns a image as an RGB tensor, with shape (3, H, W), uint8."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
 def one_line(error: BaseException) -> str:
     """Returns what an error says, or else its kind, without line breaks and a final stop."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -92,9 +88,9 @@ def _decode_square(source: Source, size: int) -> Tensor:
     # Whole pixels, so that a image whose short side is `size` is cropped and nothing else.
     box = (left, top, left + short, top + short)
     if short == size:
-        return to_uint8_rgb(image.crop(box))
+        return from_pil(image.crop(box))
     # Pillow widens the filter with the ratio, so that fine patterns average out.
-    return to_uint8_rgb(image.resize((size, size), Resampling.LANCZOS, box=box, reducing_gap=3.0))
+    return from_pil(image.resize((size, size), Resampling.LANCZOS, box=box, reducing_gap=3.0))
 
 
 def _decode_upright(source: Source, *, at_least: int | None) -> "Image":

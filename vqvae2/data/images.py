@@ -7,7 +7,7 @@ skipped, named and counted; it never ends a run.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -18,9 +18,10 @@ from torch import Tensor
 from vqvae2.data.decode import UnreadableImage
 from vqvae2.data.folders import folder_rows, list_images
 from vqvae2.data.listing import ImageListing
-from vqvae2.data.order import Order, Shuffle, evenly_spaced
+from vqvae2.data.order import Order, Shuffle, evenly_spaced, inference_batch_size
 from vqvae2.data.sources import open_source, synthetic_rows
 from vqvae2.data.streaming import Streaming, open_streamed
+from vqvae2.imaging.convert import to_float
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
 
@@ -168,6 +169,12 @@ class ImageDataset:
             image = self._replacement(wanted[place]) if decoded is None else decoded
             dataset[place] = image
         return dataset
+
+    def batches(self, indices: Tensor, device: str | torch.device = "cpu") -> Iterator[Tensor]:
+        """Yields the images of the given indices in [0, 1], (B, 3, S, S), in inference batches."""
+        for part in torch.split(indices, inference_batch_size(self.size)):
+            if len(part):  # `split` makes one part of no indices
+                yield to_float(self.batch(part).to(device))
 
     def fingerprint(self) -> str:
         """Returns 16 hexadecimal digits that tell this split from others, without decoding it.

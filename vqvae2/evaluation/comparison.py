@@ -34,7 +34,7 @@ from vqvae2.data.images import (
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.evaluation import versions
 from vqvae2.evaluation.image_sets import drawn, restored, seeds_within, shown
-from vqvae2.imaging.grid import to_float
+from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.metrics.features import Features, distances_between, look, look_once, require_enough

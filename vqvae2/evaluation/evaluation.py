@@ -17,7 +17,6 @@ from vqvae2.data.images import ImageDataset, open_images, open_validation
 from vqvae2.data.order import evenly_spaced, inference_batch_size
 from vqvae2.data.pixels import PixelData
 from vqvae2.distributed import SINGLE_PROCESS, World
-from vqvae2.imaging.grid import batches
 from vqvae2.metrics.distortion import figures, measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
 from vqvae2.pipeline import Pipeline
@@ -47,7 +46,7 @@ def evaluate(
     chosen = evenly_spaced(len(validation), limit)
     metrics: dict[str, Any] = {"provenance": provenance(run, pipeline, validation, len(chosen))}
     if isinstance(pipeline.autoencoder, VQVAE):
-        images = batches(validation, world.shard(chosen), device)
+        images = validation.batches(world.shard(chosen), device)
         measured = measure_distortion(pipeline.autoencoder, images, world)
         metrics["reconstruction"] = figures(measured)
     if pipeline.priors:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqvae2.data.images import ImageDataset, Progress, quiet
 from vqvae2.data.order import inference_batch_size
-from vqvae2.imaging.grid import to_float, to_uint8
+from vqvae2.imaging.convert import to_float, to_uint8
 from vqvae2.pipeline import Pipeline
 from vqvae2.priors.likelihood import SamplingConfig
 

@@ -19,7 +19,7 @@ from vqvae2.data.images import ImageDataset, Progress, load_folder, open_validat
 from vqvae2.data.order import evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.evaluation.evaluation import provenance
-from vqvae2.imaging.grid import to_float
+from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.auroc import auroc
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder

@@ -24,8 +24,10 @@ from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.evaluation.accuracy_score import drawn_set, scores_of
 from vqvae2.evaluation.evaluation import provenance
 from vqvae2.evaluation.image_sets import drawn, restored, seeds_within, shown
-from vqvae2.imaging.grid import save_png, to_float
-from vqvae2.imaging.previews import PREVIEWED, preview_neighbours
+from vqvae2.imaging.convert import to_float
+from vqvae2.imaging.grid import image_grid
+from vqvae2.imaging.png import save_png
+from vqvae2.imaging.previews import PREVIEWED
 from vqvae2.metrics.accuracy_score import ClassifierTraining, require_classes
 from vqvae2.metrics.classifier import as_extractor, train_classifier
 from vqvae2.metrics.extractors import Extractor, open_extractor
@@ -384,5 +386,6 @@ def save_neighbours(
     places, _ = nearest(samples.seen.features[chosen], seen.features, NEIGHBOURS)
     near = [to_float(data.train.batch(searched[row])) for row in places]
     names = [data.class_names[label] for label in labels] if data.class_names else []
-    image = preview_neighbours(again, near, names)
+    rows = [torch.cat([sample[None], others]) for sample, others in zip(again, near, strict=True)]
+    image = image_grid(rows, names, ["sample", "nearest"], scale=max(1, 64 // data.train.size))
     save_png(folder.neighbours(extractor.name), image)

@@ -1,1 +1,1 @@
-"""Images out of tensors: conversion, PNG files, labelled grids."""
+"""Images in and out: conversion, PNG files, labelled grids, colour maps, previews."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.data.order import Shuffle, batch_indices, inference_batch_size
-from vqvae2.imaging.grid import to_float
+from vqvae2.imaging.convert import to_float
 from vqvae2.randomness import generator
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import batch_indices, evenly_spaced
-from vqvae2.imaging.grid import to_float
+from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.extractors import Extractor, checked
 from vqvae2.nn.residual import ResidualBlock
 from vqvae2.randomness import generator

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.distributed import World
-from vqvae2.imaging.grid import to_uint8
+from vqvae2.imaging.convert import to_uint8
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.pipeline import Samples
 

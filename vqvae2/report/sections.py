@@ -19,7 +19,8 @@ from vqvae2.data.codes import read_codes
 from vqvae2.data.images import ImageDataset, open_validation
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.evaluation import KEPT, fingerprints
-from vqvae2.imaging.grid import code_map, heat, to_float
+from vqvae2.imaging.colormaps import code_map, heat
+from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
 from vqvae2.report import plots

@@ -14,7 +14,7 @@ from vqvae2.autoencoder.codebook import Quantized
 from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import batch_indices
-from vqvae2.imaging.grid import to_float
+from vqvae2.imaging.convert import to_float
 from vqvae2.randomness import generator
 from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
 from vqvae2.training.loop import Loss

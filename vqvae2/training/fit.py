@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.files import write_bytes
-from vqvae2.imaging.grid import save_png
+from vqvae2.imaging.png import save_png
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.folder import Log, RunFolder
 from vqvae2.training import checkpoint

@@ -35,8 +35,7 @@ from vqvae2.data.order import evenly_spaced
 from vqvae2.data.pixels import PixelData
 from vqvae2.distributed import World
 from vqvae2.files import write_json
-from vqvae2.imaging.grid import batches
-from vqvae2.imaging.previews import PREVIEWED, preview_draws, preview_levels
+from vqvae2.imaging.previews import PREVIEWED, preview_levels, preview_samples
 from vqvae2.metrics.distortion import figures as distortion_figures
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import nats_per_code
@@ -185,13 +184,13 @@ class Job:
             chosen = self.world.shard(
                 evenly_spaced(len(validation), task.config.validation_examples)
             )
-            seen = measure_distortion(module, batches(validation, chosen, device), self.world)
+            seen = measure_distortion(module, validation.batches(chosen, device), self.world)
             return flat(distortion_figures(seen))
 
         def draw(module: nn.Module) -> "Image":
             assert isinstance(module, VQVAE)
             chosen = evenly_spaced(len(validation), PREVIEWED)
-            return preview_levels(module, torch.cat(list(batches(validation, chosen, device))))
+            return preview_levels(module, torch.cat(list(validation.batches(chosen, device))))
 
         learning = TrainingJob("stage1", task, measure, "mse", draw)
         yield from fit(self.folder, learning, self.accelerator, self.should_stop)
@@ -263,7 +262,7 @@ class Job:
 
         def draw(module: nn.Module) -> "Image":
             maps, labels = validation.batch(evenly_spaced(len(validation), PREVIEWED))
-            return preview_draws(prior_of(module), level, autoencoder, maps, labels)
+            return preview_samples(prior_of(module), level, autoencoder, maps, labels)
 
         name, steps = f"prior{level}", {n: t.steps for n, t in self.run.trainings().items()}
         before = sum(list(steps.values())[: list(steps).index(name)])
