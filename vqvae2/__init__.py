@@ -6,62 +6,91 @@
     codes = pipeline.encode(images)               # a list, coarsest first
     images = pipeline.sample(["cat"] * 8).images
 
-Importing needs torch alone.
+Each name below is imported from its module when it is first used, so `import vqvae2` takes
+milliseconds and does not import torch.
 """
 
-from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
-from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
-from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction, VQVAEConfig
-from vqvae2.pipeline import Pipeline, PipelineConfig, Samples
-from vqvae2.priors import (
-    DiagonalBiLSTMConfig,
-    Domain,
-    GatedPixelCNNConfig,
-    PixelCNNConfig,
-    PixelCNNPPConfig,
-    PixelSNAILConfig,
-    Prior,
-    RowLSTMConfig,
-    TransformerConfig,
-)
-from vqvae2.priors.likelihood import Categorical, LogisticMixture, SamplingConfig
-from vqvae2.sampling.hierarchy import (
-    erase,
-    iterate_hierarchy,
-    sample_hierarchy,
-    sample_level,
-    uniforms,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vqvae2.autoencoder.codebook import Codebook as Codebook
+    from vqvae2.autoencoder.codebook import CodebookConfig as CodebookConfig
+    from vqvae2.autoencoder.codebook import Quantized as Quantized
+    from vqvae2.autoencoder.pixels import Pixels as Pixels
+    from vqvae2.autoencoder.pixels import PixelsConfig as PixelsConfig
+    from vqvae2.autoencoder.vqvae import VQVAE as VQVAE
+    from vqvae2.autoencoder.vqvae import Reconstruction as Reconstruction
+    from vqvae2.autoencoder.vqvae import VQVAEConfig as VQVAEConfig
+    from vqvae2.pipeline import Pipeline as Pipeline
+    from vqvae2.pipeline import PipelineConfig as PipelineConfig
+    from vqvae2.pipeline import Samples as Samples
+    from vqvae2.priors import DiagonalBiLSTMConfig as DiagonalBiLSTMConfig
+    from vqvae2.priors import Domain as Domain
+    from vqvae2.priors import GatedPixelCNNConfig as GatedPixelCNNConfig
+    from vqvae2.priors import PixelCNNConfig as PixelCNNConfig
+    from vqvae2.priors import PixelCNNPPConfig as PixelCNNPPConfig
+    from vqvae2.priors import PixelSNAILConfig as PixelSNAILConfig
+    from vqvae2.priors import Prior as Prior
+    from vqvae2.priors import RowLSTMConfig as RowLSTMConfig
+    from vqvae2.priors import TransformerConfig as TransformerConfig
+    from vqvae2.priors.likelihood import Categorical as Categorical
+    from vqvae2.priors.likelihood import LogisticMixture as LogisticMixture
+    from vqvae2.priors.likelihood import SamplingConfig as SamplingConfig
+    from vqvae2.sampling.hierarchy import erase as erase
+    from vqvae2.sampling.hierarchy import iterate_hierarchy as iterate_hierarchy
+    from vqvae2.sampling.hierarchy import sample_hierarchy as sample_hierarchy
+    from vqvae2.sampling.hierarchy import sample_level as sample_level
+    from vqvae2.sampling.hierarchy import uniforms as uniforms
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Pipeline",
-    "PipelineConfig",
-    "Samples",
-    "VQVAE",
-    "VQVAEConfig",
-    "Reconstruction",
-    "Codebook",
-    "CodebookConfig",
-    "Quantized",
-    "Prior",
-    "Domain",
-    "GatedPixelCNNConfig",
-    "PixelCNNConfig",
-    "RowLSTMConfig",
-    "DiagonalBiLSTMConfig",
-    "PixelCNNPPConfig",
-    "PixelSNAILConfig",
-    "TransformerConfig",
-    "Pixels",
-    "PixelsConfig",
-    "LogisticMixture",
-    "Categorical",
-    "SamplingConfig",
-    "sample_level",
-    "iterate_hierarchy",
-    "sample_hierarchy",
-    "erase",
-    "uniforms",
-]
+_MODULES = {
+    "Pipeline": "pipeline",
+    "PipelineConfig": "pipeline",
+    "Samples": "pipeline",
+    "VQVAE": "autoencoder.vqvae",
+    "VQVAEConfig": "autoencoder.vqvae",
+    "Reconstruction": "autoencoder.vqvae",
+    "Codebook": "autoencoder.codebook",
+    "CodebookConfig": "autoencoder.codebook",
+    "Quantized": "autoencoder.codebook",
+    "Prior": "priors",
+    "Domain": "priors",
+    "GatedPixelCNNConfig": "priors",
+    "PixelCNNConfig": "priors",
+    "RowLSTMConfig": "priors",
+    "DiagonalBiLSTMConfig": "priors",
+    "PixelCNNPPConfig": "priors",
+    "PixelSNAILConfig": "priors",
+    "TransformerConfig": "priors",
+    "Pixels": "autoencoder.pixels",
+    "PixelsConfig": "autoencoder.pixels",
+    "LogisticMixture": "priors.likelihood",
+    "Categorical": "priors.likelihood",
+    "SamplingConfig": "priors.likelihood",
+    "sample_level": "sampling.hierarchy",
+    "iterate_hierarchy": "sampling.hierarchy",
+    "sample_hierarchy": "sampling.hierarchy",
+    "erase": "sampling.hierarchy",
+    "uniforms": "sampling.hierarchy",
+}
+"""The module that defines each public name; the imports above repeat it for type checkers."""
+
+__all__ = list(_MODULES)
+
+
+if not TYPE_CHECKING:  # so that type checkers report unknown names
+
+    def __getattr__(name: str) -> object:
+        """Imports a public name on first use (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """All names, imported or not."""
+    return sorted({*globals(), *_MODULES})

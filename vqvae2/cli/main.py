@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+import vqvae2
 from vqvae2.messages import did_you_mean, printable
 
 COMMANDS = {
@@ -52,9 +53,7 @@ def run(arguments: list[str]) -> int:
         print(usage())
         return 0
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"vqvae2 {version('vqvae2')}")
+        print(f"vqvae2 {vqvae2.__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
