@@ -38,9 +38,9 @@ from vqvae2.priors import (
     RowLSTMConfig,
     TransformerConfig,
 )
-from vqvae2.priors.likelihood import Categorical, SamplingConfig
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.sampling import SamplingConfig, sample_codes
 from vqvae2.training.loop import new_state, train
 from vqvae2.training.prior_task import PriorLoss, PriorTask
 from vqvae2.training.stages import seed_weights
@@ -153,7 +153,7 @@ def milliseconds_a_value(prior: Prior, level: int, codes: CodeDataset, batch: in
     for _ in range(3):
         begun = time.perf_counter()
         for _ in range(count):
-            previous = Categorical.sample(prior.step(cache, previous), noise, SamplingConfig())
+            previous = sample_codes(prior.step(cache, previous), noise, SamplingConfig())
         took.append(1e3 * (time.perf_counter() - begun) / count)
     return min(took)
 

@@ -32,8 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqvae2.cli.display import console, table
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior, TransformerConfig
-from vqvae2.priors.likelihood import Categorical, SamplingConfig
-from vqvae2.sampling.hierarchy import sample_level, uniforms
+from vqvae2.sampling import SamplingConfig, sample_codes, sample_level, uniforms
 
 Part = Literal["exact", "practice", "limit", "growth", "memory", "gpu"]
 
@@ -142,7 +141,7 @@ def steps(prior: Prior, batch: int, cache: Any, first: int, count: int) -> None:
     place.column.fill_(first % place.width)
     previous, noise = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), 0.5).double()
     for _ in range(count):
-        previous = Categorical.sample(prior.step(cache, previous), noise, SamplingConfig())
+        previous = sample_codes(prior.step(cache, previous), noise, SamplingConfig())
 
 
 def exact() -> dict[str, Any]:
@@ -160,7 +159,7 @@ def exact() -> dict[str, Any]:
         slow = torch.zeros_like(fast)
         for position in range(prior.domain.num_values):
             logits = prior(slow, context).flatten(2)[..., position]
-            slow.view(4, -1)[:, position] = Categorical.sample(
+            slow.view(4, -1)[:, position] = sample_codes(
                 logits, noise[:, position], SamplingConfig()
             )
         same.append(bool(torch.equal(fast, slow)))

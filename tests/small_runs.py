@@ -7,9 +7,9 @@ from builders import small_config
 
 from vqvae2.data.images import DataConfig, open_images
 from vqvae2.priors import GatedPixelCNNConfig
-from vqvae2.priors.likelihood import SamplingConfig
 from vqvae2.runs.config import AutoencoderConfig, RunConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.sampling import SamplingConfig
 from vqvae2.training.stages import Job
 
 TRAIN = TrainingConfig(

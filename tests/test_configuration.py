@@ -12,9 +12,10 @@ from vqvae2.autoencoder.codebook import CodebookConfig, nearest_rows
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.configuration import differences, from_dict, to_dict
 from vqvae2.data.order import Shuffle, batch_indices, evenly_spaced
-from vqvae2.priors.likelihood import Categorical, SamplingConfig, kept
 from vqvae2.randomness import generator
 from vqvae2.runs.folder import Log
+from vqvae2.sampling import SamplingConfig, sample_codes
+from vqvae2.sampling.level import filter_logits
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -57,10 +58,10 @@ def test_what_is_drawn_is_kept_and_the_likeliest_is_always_kept(seed, k, top_k, 
     noise = torch.Generator().manual_seed(seed)
     logits = torch.randn(5, k, generator=noise).double()
     draw = SamplingConfig(top_k=top_k, top_p=top_p)
-    left = kept(logits, draw) > -np.inf
+    left = filter_logits(logits, draw) > -np.inf
     assert left[torch.arange(5), logits.argmax(dim=1)].all()
     assert (left.sum(dim=1) <= top_k).all()
-    codes = Categorical.sample(logits, torch.rand(5, generator=noise).double(), draw)
+    codes = sample_codes(logits, torch.rand(5, generator=noise).double(), draw)
     assert left[torch.arange(5), codes].all()
 
 

@@ -31,7 +31,10 @@ ORDER = [
     "priors.transformer",
     "priors.prior",
     "priors",
+    "sampling.config",
     "sampling.cuda_graphs",
+    "sampling.inpaint",
+    "sampling.level",
     "sampling.hierarchy",
     "autoencoder.pixels",
     "weights",
@@ -109,7 +112,7 @@ ORDER = [
 """Each may import only from those before it (docs/architecture.md says why this order)."""
 
 TORCH_ALONE = (
-    "nn.", "likelihood", "codebook", "autoencoder", "pixels", "priors", "graphs", "sampling",
+    "nn.", "likelihood", "codebook", "autoencoder", "pixels", "priors", "sampling",
     "randomness",
 )  # fmt: skip
 

@@ -5,9 +5,9 @@ import torch
 from builders import small_autoencoder, synthetic_images
 
 from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
-from vqvae2.pipeline import Pipeline, PipelineConfig, paint_over
+from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
-from vqvae2.priors.likelihood import SamplingConfig
+from vqvae2.sampling import SamplingConfig, paint_over
 from vqvae2.weights import fingerprint
 
 CONFIG = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kernel=3)
@@ -86,7 +86,7 @@ def test_given_maps_that_do_not_fit_the_request_are_one_clear_line(pipeline):
     codes = pipeline.encode(torch.rand(2, 3, 16, 16))
     with pytest.raises(ValueError, match="a given map of level 0 for each of 4 images, got 2"):
         pipeline.sample([0] * 4, given=codes, batch=2)
-    with pytest.raises(ValueError, match=r"Expected one given map, or None, a level"):
+    with pytest.raises(ValueError, match=r"Expected one given map, or None, per level"):
         pipeline.sample([0] * 2, given=[*codes, None])
 
 

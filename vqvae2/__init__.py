@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from vqvae2.priors import TransformerConfig as TransformerConfig
     from vqvae2.priors.likelihood import Categorical as Categorical
     from vqvae2.priors.likelihood import LogisticMixture as LogisticMixture
-    from vqvae2.priors.likelihood import SamplingConfig as SamplingConfig
-    from vqvae2.sampling.hierarchy import erase as erase
-    from vqvae2.sampling.hierarchy import iterate_hierarchy as iterate_hierarchy
-    from vqvae2.sampling.hierarchy import sample_hierarchy as sample_hierarchy
-    from vqvae2.sampling.hierarchy import sample_level as sample_level
-    from vqvae2.sampling.hierarchy import uniforms as uniforms
+    from vqvae2.sampling import SamplingConfig as SamplingConfig
+    from vqvae2.sampling import erase as erase
+    from vqvae2.sampling import iterate_hierarchy as iterate_hierarchy
+    from vqvae2.sampling import sample_hierarchy as sample_hierarchy
+    from vqvae2.sampling import sample_level as sample_level
+    from vqvae2.sampling import uniforms as uniforms
 
 __version__ = "0.1.0"
 
@@ -68,12 +68,12 @@ _MODULES = {
     "PixelsConfig": "autoencoder.pixels",
     "LogisticMixture": "priors.likelihood",
     "Categorical": "priors.likelihood",
-    "SamplingConfig": "priors.likelihood",
-    "sample_level": "sampling.hierarchy",
-    "iterate_hierarchy": "sampling.hierarchy",
-    "sample_hierarchy": "sampling.hierarchy",
-    "erase": "sampling.hierarchy",
-    "uniforms": "sampling.hierarchy",
+    "SamplingConfig": "sampling",
+    "sample_level": "sampling",
+    "iterate_hierarchy": "sampling",
+    "sample_hierarchy": "sampling",
+    "erase": "sampling",
+    "uniforms": "sampling",
 }
 """The module that defines each public name; the imports above repeat it for type checkers."""
 

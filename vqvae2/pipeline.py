@@ -23,8 +23,7 @@ from vqvae2.configuration import from_dict, to_dict
 from vqvae2.files import read_json, write_json
 from vqvae2.messages import did_you_mean
 from vqvae2.priors import Domain, Prior, PriorConfig
-from vqvae2.priors.likelihood import SamplingConfig
-from vqvae2.sampling.hierarchy import Box, covered, erase, sample_hierarchy
+from vqvae2.sampling import Box, SamplingConfig, erase, paint_over, sample_hierarchy
 from vqvae2.weights import fingerprint, load_module, read_config, save_module
 
 FORMAT = "vqvae2-pipeline"
@@ -205,7 +204,7 @@ class Pipeline:
         sampling = self.config.sampling if sampling is None else sampling
         if len(seeds) != len(numbers):
             raise ValueError(
-                f"Expected one seed a image, got {len(seeds)} seeds for {len(numbers)} images."
+                f"Expected one seed per image, got {len(seeds)} seeds for {len(numbers)} images."
             )
         for level, maps in enumerate(given or ()):
             if maps is not None and len(maps) != len(numbers):
@@ -304,27 +303,6 @@ class Pipeline:
                 f"Needs the priors of all {levels} levels, {len(self.priors)} are trained; repeat "
                 "`vqvae2 train` on this run to train the rest."
             )
-
-
-def paint_over(images: Tensor, box: Box) -> Tensor:
-    """Images (B, C, H, W) with the box filled by the nearest row, or column, outside it.
-
-    A box that leaves nothing is filled with grey.
-    """
-    rows, columns = covered(box, *images.shape[2:])
-    painted = images.clone()
-    if rows.start:
-        fill = images[:, :, rows.start - 1 : rows.start, columns]
-    elif rows.stop < images.shape[2]:
-        fill = images[:, :, rows.stop : rows.stop + 1, columns]
-    elif columns.start:
-        fill = images[:, :, rows, columns.start - 1 : columns.start]
-    elif columns.stop < images.shape[3]:
-        fill = images[:, :, rows, columns.stop : columns.stop + 1]
-    else:
-        fill = torch.full_like(images[:, :, :1, :1], 0.5)
-    painted[:, :, rows, columns] = fill
-    return painted
 
 
 def download(name: str) -> Path:

@@ -22,8 +22,8 @@ from vqvae2.metrics.features import Features, distances_between, look, look_once
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
-from vqvae2.priors.likelihood import SamplingConfig
 from vqvae2.report.formatting import quality_sets
+from vqvae2.sampling import SamplingConfig
 
 CONFIG = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kernel=3)
 

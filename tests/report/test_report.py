@@ -17,13 +17,13 @@ from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
-from vqvae2.priors.likelihood import SamplingConfig
 from vqvae2.report import plots
 from vqvae2.report.formatting import embedded_image, figure
 from vqvae2.report.report import write_report
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
+from vqvae2.sampling import SamplingConfig
 from vqvae2.training.stages import Job
 
 VOID = {"meta", "link", "img", "br", "path", "use"}

@@ -7,16 +7,17 @@ import torch
 from prior_cases import CONFIGS, DOMAINS, inputs, make
 
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
-from vqvae2.priors.likelihood import Categorical, SamplingConfig
-from vqvae2.sampling.cuda_graphs import RecordedStep
-from vqvae2.sampling.hierarchy import (
+from vqvae2.sampling import (
     UNKNOWN,
     LevelSampler,
+    SamplingConfig,
     erase,
+    sample_codes,
     sample_hierarchy,
     sample_level,
     uniforms,
 )
+from vqvae2.sampling.cuda_graphs import RecordedStep
 
 CONFIG = GatedPixelCNNConfig(
     channels=8, residual_channels=8, num_layers=3, attention_every=2, num_heads=2
@@ -140,7 +141,7 @@ def test_cached_sampling_equals_sampling_by_whole_passes(name, context):
         maps = [c.repeat_interleave(len(every), dim=0) for c in (labels, *coarser)]
         nats = prior.log_prob(tried.view(-1, *prior.domain.shape), maps[0], maps[1:])
         logits = nats.flatten(1)[:, k].view(len(slow), -1)
-        slow.view(3, -1)[:, k] = Categorical.sample(logits, noise[:, k], draw)
+        slow.view(3, -1)[:, k] = sample_codes(logits, noise[:, k], draw)
     assert torch.equal(fast, slow)
 
 
@@ -246,29 +247,29 @@ def test_inverse_distribution_function_matches_numpy():
     cumulative = np.cumsum(weights / weights.sum(axis=1, keepdims=True), axis=1)
     pairs = zip(cumulative, noise.numpy(), strict=True)
     expected = [int(np.searchsorted(row, number, "right")) for row, number in pairs]
-    assert Categorical.sample(params, noise, SamplingConfig()).tolist() == expected
+    assert sample_codes(params, noise, SamplingConfig()).tolist() == expected
 
 
 def test_temperature_0_takes_the_most_probable_code():
     params = torch.randn(50, 9)
-    codes = Categorical.sample(params, torch.rand(50).double(), SamplingConfig(temperature=0))
+    codes = sample_codes(params, torch.rand(50).double(), SamplingConfig(temperature=0))
     assert torch.equal(codes, params.argmax(dim=1))
 
 
 def test_top_k_and_top_p_leave_out_the_improbable():
     params = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log().expand(1000, -1)
     noise = torch.linspace(0, 1, 1001)[:-1].double()
-    assert Categorical.sample(params, noise, SamplingConfig(top_k=2)).unique().tolist() == [0, 1]
-    assert Categorical.sample(params, noise, SamplingConfig(top_p=0.7)).unique().tolist() == [0, 1]
-    assert Categorical.sample(params, noise, SamplingConfig(top_p=0.01)).unique().tolist() == [0]
-    shares = torch.bincount(Categorical.sample(params, noise, SamplingConfig(top_k=2))) / 1000
+    assert sample_codes(params, noise, SamplingConfig(top_k=2)).unique().tolist() == [0, 1]
+    assert sample_codes(params, noise, SamplingConfig(top_p=0.7)).unique().tolist() == [0, 1]
+    assert sample_codes(params, noise, SamplingConfig(top_p=0.01)).unique().tolist() == [0]
+    shares = torch.bincount(sample_codes(params, noise, SamplingConfig(top_k=2))) / 1000
     torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3]), atol=0.01, rtol=0)
 
 
 def test_noise_at_the_edge_of_1_still_gives_a_code():
     params = torch.zeros(1, 5)
     edge = torch.tensor([np.nextafter(1.0, 0.0)], dtype=torch.float64)
-    assert Categorical.sample(params, edge, SamplingConfig()).item() == 4
+    assert sample_codes(params, edge, SamplingConfig()).item() == 4
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_bad_requests_are_one_clear_line(priors):
         sample(priors, [0], [1, 2])
     with pytest.raises(ValueError, match=r"Labels must be in \[0, 3\)"):
         sample(priors, [3], [1])
-    with pytest.raises(ValueError, match="one way to draw a level"):
+    with pytest.raises(ValueError, match="one sampling config per level"):
         sample(priors, [0], [1], sampling=[SamplingConfig()] * 9)
     wrong_shape = [torch.zeros(1, 3, 3, dtype=torch.int64)] + [None] * (len(priors) - 1)
     with pytest.raises(ValueError, match="must have shape"):

@@ -19,7 +19,7 @@ from vqvae2.imaging.convert import to_float, to_pil
 from vqvae2.imaging.grid import image_grid
 from vqvae2.imaging.png import save_png
 from vqvae2.pipeline import Pipeline
-from vqvae2.sampling.hierarchy import UNKNOWN, Box, erase
+from vqvae2.sampling import UNKNOWN, Box, erase
 
 ROWS_ON_A_SHEET = 12
 WHOLE: Box = (0, 0, 1, 1)

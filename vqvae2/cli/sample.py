@@ -21,8 +21,8 @@ from vqvae2.imaging.grid import image_grid
 from vqvae2.imaging.png import read_png, save_png
 from vqvae2.metrics.rejection import best_of, best_of_all
 from vqvae2.pipeline import Pipeline, Samples
-from vqvae2.priors.likelihood import SamplingConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.sampling import SamplingConfig
 
 CLASSES_ON_A_SHEET, IMAGES_A_ROW = 20, 16
 

@@ -12,7 +12,7 @@ from vqvae2.data.images import ImageDataset, Progress, quiet
 from vqvae2.data.order import inference_batch_size
 from vqvae2.imaging.convert import to_float, to_uint8
 from vqvae2.pipeline import Pipeline
-from vqvae2.priors.likelihood import SamplingConfig
+from vqvae2.sampling import SamplingConfig
 
 DRAWN_AT_ONCE = 256  # and fewer of images beyond 64 x 64
 

@@ -36,8 +36,8 @@ from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.nearest_neighbours import nearest
 from vqvae2.metrics.rejection import first_class, intended, keep_best
 from vqvae2.pipeline import Pipeline
-from vqvae2.priors.likelihood import SamplingConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.sampling import SamplingConfig
 
 OWN = "own"
 """An extractor that is trained on the run's images, where no published network fits."""

@@ -10,8 +10,7 @@ from vqvae2.autoencoder.pixels import Pixels
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.imaging.grid import image_grid
 from vqvae2.priors import Prior
-from vqvae2.priors.likelihood import SamplingConfig
-from vqvae2.sampling.hierarchy import sample_level, uniforms
+from vqvae2.sampling import SamplingConfig, sample_level, uniforms
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,44 +1,15 @@
-"""Likelihoods: how the parameters that a prior puts out become probabilities and samples.
+"""Likelihoods: how the parameters that a prior puts out become probabilities.
 
 Legend: `B` batch, `K` codes or intensities, `H W` grid, `P` likelihood parameters, `M` mixture
 components.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How codes are drawn from a distribution; the defaults change nothing.
-
-    Arguments:
-        temperature: logits are divided by it; 0 takes the most probable code.
-        top_k: keep the K most probable codes; None keeps all.
-        top_p: keep the fewest codes that together have this probability; 1 keeps all.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuses values that no distribution has."""
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(
-                f"Temperature must be 0 (most probable code) or more, got {self.temperature}."
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(
-                f"top-k must keep at least 1 code, got {self.top_k}; leave it out to keep all."
-            )
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top-p must be in (0, 1], got {self.top_p}; 1 keeps all codes.")
 
 
 class Categorical:
@@ -49,24 +20,6 @@ class Categorical:
         """Log-probability in nats, (B, H, W), of codes (B, H, W) under logits (B, K, H, W)."""
         dtype = torch.promote_types(params.dtype, torch.float32)
         return -F.cross_entropy(params.to(dtype), codes, reduction="none")
-
-    @staticmethod
-    def sample(params: Tensor, uniform: Tensor, draw: SamplingConfig) -> Tensor:
-        """Codes (B,) from logits (B, K) by inverting the distribution function.
-
-        Arguments:
-            uniform: (B,) in [0, 1), float64 where there is: each image's own noise, so that its
-                code does not depend on its neighbours in the batch.
-        """
-        if draw.temperature == 0:
-            return params.argmax(dim=1)
-        probabilities = kept(params.to(uniform.dtype) / draw.temperature, draw).softmax(dim=1)
-        cumulative = probabilities.cumsum(dim=1)
-        total = cumulative[:, -1:].contiguous()
-        codes = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
-        # uniform < 1, but its product with the total may round to the total: take the last code
-        # that is kept then.
-        return torch.minimum(codes, torch.searchsorted(cumulative, total))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -167,17 +120,3 @@ class LogisticMixture:
         above = torch.where(value == self.num_values - 1, 0.0, F.logsigmoid(upper))
         outermost = (value == 0) | (value == self.num_values - 1)
         return below + above + torch.where(outermost, 0.0, inside)
-
-
-def kept(logits: Tensor, draw: SamplingConfig) -> Tensor:
-    """Logits (B, K) with -inf for the codes that top-k and top-p leave out."""
-    if draw.top_k is not None and draw.top_k < logits.shape[1]:
-        smallest = logits.topk(draw.top_k, dim=1).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest, -math.inf)
-    if draw.top_p < 1:
-        ordered, order = logits.sort(dim=1, descending=True)
-        probabilities = ordered.softmax(dim=1)
-        # What stands before a code decides, so that the most probable one always stays.
-        beyond = probabilities.cumsum(dim=1) - probabilities >= draw.top_p
-        logits = logits.masked_fill(beyond.scatter(1, order, beyond), -math.inf)
-    return logits

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import png
-from vqvae2.priors.likelihood import SamplingConfig
+from vqvae2.sampling import SamplingConfig
 
 LOSSLESS_SIDE = 64  # larger images are stored as JPEG, to keep the file small
 

@@ -10,7 +10,7 @@ from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.images import DataConfig
 from vqvae2.pipeline import new_autoencoder
 from vqvae2.priors import Domain, Prior, PriorConfig
-from vqvae2.priors.likelihood import SamplingConfig
+from vqvae2.sampling import SamplingConfig
 from vqvae2.weights import sketch_of
 
 

@@ -13,8 +13,8 @@ from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.data.images import DataConfig
 from vqvae2.messages import did_you_mean
 from vqvae2.priors import GatedPixelCNNConfig, PixelCNNPPConfig, PixelSNAILConfig, PriorConfig
-from vqvae2.priors.likelihood import SamplingConfig
 from vqvae2.runs.config import AutoencoderConfig, RunConfig, TrainingConfig
+from vqvae2.sampling import SamplingConfig
 
 Preset = Callable[..., RunConfig]
 

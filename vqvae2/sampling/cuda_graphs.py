@@ -1,8 +1,8 @@
-"""Steps recorded as CUDA graphs: launched once as a whole instead of kernel by kernel.
+"""Steps recorded as CUDA graphs: one launch per step instead of one per kernel.
 
-A step of a prior is some hundred small kernels, and a GPU waits for the host to launch each.
+A step of a prior consists of several hundred small kernels, each of which the host must launch.
 Steps of one phase do the same operations on the same tensors, so they are recorded once and
-replayed; what differs between them (the position) lies in tensors on the device.
+replayed; what differs between them (the position) is in tensors on the device.
 """
 
 from collections.abc import Callable, Hashable
@@ -11,16 +11,17 @@ import torch
 
 
 class RecordedStep:
-    """An action that is recorded the second time that a phase comes, and replayed from then on.
+    """An action that is recorded when its phase occurs for the second time, and then replayed.
 
-    The first time it runs as it is, which also sets up what libraries allocate on first use.
-    Recording runs the host's part of the action but none of the device's, so a replay follows.
+    The first time, the action runs directly, which also makes the allocations that libraries make
+    on first use. Recording runs the host's part of the action but not the device's, so a replay
+    follows it.
 
     Arguments:
-        action: what to do; reads and writes tensors in place, always the same ones.
-        phase: what the next action is made of; equal phases, equal operations.
-        skip: does the host's part of the action alone.
-        device: a GPU; all tensors of the action are there.
+        action: reads and writes tensors in place, always the same ones.
+        phase: identifies the operations of the next action; equal phases do the same operations.
+        skip: does the host's part of the action only.
+        device: the GPU that holds all tensors of the action.
     """
 
     def __init__(
@@ -39,9 +40,9 @@ class RecordedStep:
     def __call__(self) -> None:
         """Does the action."""
         with torch.cuda.device(self.device):
-            self._do()
+            self._run()
 
-    def _do(self) -> None:
+    def _run(self) -> None:
         phase = self.phase()
         if phase not in self.graphs:
             self.graphs[phase] = None
@@ -50,7 +51,7 @@ class RecordedStep:
         graph = self.graphs[phase]
         if graph is None:
             graph = self.graphs[phase] = torch.cuda.CUDAGraph()
-            # Other threads may use the device meanwhile, as a loader of images does.
+            # Other threads may use the device meanwhile, for example to load images.
             with torch.cuda.graph(
                 graph,
                 pool=self.pool,
