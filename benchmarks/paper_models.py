@@ -57,13 +57,13 @@ def step_priors(name: str) -> list[list[str]]:
             full = sum(p.numel() for p in Prior(config, domain).parameters())
         small = replace(config, channels=REDUCED, residual_channels=REDUCED)
         prior = Prior(small, domain).eval()
-        coarser = [torch.zeros(1, *grid, dtype=torch.int64) for grid in domain.coarser_grids]
+        coarser = [torch.zeros(1, *grid.shape, dtype=torch.int64) for grid in domain.coarser]
         label = torch.zeros(1, dtype=torch.int64)
         cache = prior.new_cache(prior.embed_context(label, coarser), 1)
         params = prior.step(cache, label)
         reduced = sum(p.numel() for p in prior.parameters())
         shape = "x".join(map(str, params.shape))
-        grid = "x".join(map(str, domain.grid))
+        grid = "x".join(map(str, domain.grid.shape))
         rows.append([name, str(level), grid, f"{full:,}", f"{reduced:,}", shape])
     return rows
 

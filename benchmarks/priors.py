@@ -21,6 +21,7 @@ import tyro
 from accelerate import Accelerator
 
 from vqvae2.cli.display import console, table
+from vqvae2.code_grid import CodeGrid
 from vqvae2.data.codes import CodeDataset, read_codes
 from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.pixels import PixelData
@@ -145,7 +146,7 @@ def milliseconds_a_value(prior: Prior, level: int, codes: CodeDataset, batch: in
     maps, labels = codes.batch(torch.arange(batch))
     domain, noise = prior.domain, torch.full((batch,), 0.5, dtype=torch.float64)
     cache, previous = prior.new_cache(prior.embed_context(labels, maps[:level]), batch), labels
-    place, row = cache.network.place, domain.grid[0] // 2
+    place, row = cache.network.place, domain.grid.height // 2
     place.index, cache.index = row * place.width, row * place.width * domain.channels
     place.position.fill_(place.index)
     place.row.fill_(row)
@@ -165,7 +166,7 @@ def compare(
     options: Options,
     seconds: float,
 ) -> dict[str, Any]:
-    level, lines, results = len(domain.coarser_grids), [], {}
+    level, lines, results = len(domain.coarser), [], {}
     for name, base in FAMILY.items():
         if options.only and name not in options.only:
             continue
@@ -216,8 +217,7 @@ def on_codes(folder: RunFolder, options: Options) -> None:
 def on_pixels(options: Options) -> None:
     data = open_images(DataConfig(source=options.data, size=32))
     domain = Domain(
-        num_codes=256,
-        grid=(32, 32),
+        grid=CodeGrid(256, 32, 32),
         num_classes=max(1, len(data.class_names)),
         channels=3,
         ordered=True,

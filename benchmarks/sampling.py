@@ -31,11 +31,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqvae2.cli.display import console, table
+from vqvae2.code_grid import CodeGrid
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior, TransformerConfig
 from vqvae2.sampling import SamplingConfig, sample_codes, sample_level, uniforms
 
 Part = Literal["exact", "practice", "limit", "growth", "memory", "gpu"]
 
+COARSE, FINE = CodeGrid(512, 32, 32), CodeGrid(512, 64, 64)
 LARGE = GatedPixelCNNConfig(
     channels=256, residual_channels=352, num_layers=20, kernel=5, num_output_blocks=0,
     num_conditioning_blocks=8,
@@ -95,14 +97,14 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def make(config: Any, grid: tuple[int, int], coarser: tuple[Any, ...] = ()) -> Prior:
+def make(config: Any, grid: CodeGrid, coarser: tuple[CodeGrid, ...] = ()) -> Prior:
     torch.manual_seed(0)
-    domain = Domain(num_codes=512, grid=grid, coarser_grids=coarser, num_classes=10)
+    domain = Domain(grid=grid, coarser=coarser, num_classes=10)
     return Prior(config, domain).eval()
 
 
 def hierarchy() -> list[Prior]:
-    return [make(TOP, (32, 32)), make(LARGE, (64, 64), ((32, 32),))]
+    return [make(TOP, COARSE), make(LARGE, FINE, (COARSE,))]
 
 
 def millions(prior: Prior) -> float:
@@ -110,7 +112,7 @@ def millions(prior: Prior) -> float:
 
 
 def context_of(prior: Prior, batch: int) -> Tensor:
-    coarser = [torch.zeros(batch, *grid, dtype=torch.int64) for grid in prior.domain.coarser_grids]
+    coarser = [torch.zeros(batch, *grid.shape, dtype=torch.int64) for grid in prior.domain.coarser]
     return prior.embed_context(torch.zeros(batch, dtype=torch.int64), coarser)
 
 
@@ -148,8 +150,8 @@ def exact() -> dict[str, Any]:
     """Cached steps against whole passes: the same maps?"""
     same = []
     for grid, coarser, config in [
-        ((6, 6), (), replace(TOP, num_layers=5, num_output_blocks=2)),
-        ((12, 12), ((6, 6),), replace(LARGE, num_layers=4)),
+        (CodeGrid(512, 6, 6), (), replace(TOP, num_layers=5, num_output_blocks=2)),
+        (CodeGrid(512, 12, 12), (CodeGrid(512, 6, 6),), replace(LARGE, num_layers=4)),
     ]:
         small = replace(config, channels=32, residual_channels=48)
         prior = make(small, grid, coarser).double()
@@ -189,7 +191,7 @@ def practice(options: Options) -> dict[str, Any]:
 
 def whole_passes(prior: Prior, context: Tensor, batch: int, num_rows: int) -> float:
     """Seconds of a pass over rows 0..i for every position, from passes at a spread of i."""
-    height, width = prior.domain.grid
+    height, width = prior.domain.grid.shape
     codes = torch.zeros(batch, height, width, dtype=torch.int64)
     rows = [round(i * (height - 1) / (num_rows - 1)) for i in range(num_rows)]
     took = []
@@ -208,16 +210,16 @@ def whole_passes(prior: Prior, context: Tensor, batch: int, num_rows: int) -> fl
 def limit(options: Options) -> dict[str, Any]:
     """Time a position over that of its matrix products."""
     cases = [
-        ("80 M, 64x64, no attention", make(LARGE, (64, 64), ((32, 32),))),
-        ("80 M, 32x32, attention", make(TOP, (32, 32))),
-        ("2 M, 16x16, no attention", make(SMALL, (16, 16))),
+        ("80 M, 64x64, no attention", make(LARGE, FINE, (COARSE,))),
+        ("80 M, 32x32, attention", make(TOP, COARSE)),
+        ("2 M, 16x16, no attention", make(SMALL, CodeGrid(512, 16, 16))),
     ]
     lines, result = [], {}
     for name, prior in cases:
-        width = prior.domain.grid[1]
+        width = prior.domain.grid.width
         for batch in options.batches:
             # The middle of the map: with attention, half of the keys are there to be read.
-            middle = prior.domain.grid[0] // 2 * width
+            middle = prior.domain.grid.height // 2 * width
             cache, recorder = new_cache(prior, batch), Products()
             with recorder:
                 steps(prior, batch, cache, middle, width)
@@ -251,7 +253,7 @@ def growth(options: Options) -> dict[str, Any]:
     result: dict[str, Any] = {}
     lines = []
     for name, config in [("no attention", LARGE), ("attention", TOP)]:
-        priors = {side: make(config, (side, side)) for side in (16, 64)}
+        priors = {side: make(config, CodeGrid(512, side, side)) for side in (16, 64)}
         for batch in options.batches:
             caches = {side: new_cache(prior, batch) for side, prior in priors.items()}
             times: dict[int, list[float]] = {16: [], 64: []}
@@ -276,7 +278,7 @@ def growth(options: Options) -> dict[str, Any]:
 
 def by_keys(options: Options) -> dict[str, Any]:
     """With attention: time a position by the keys and values that it reads."""
-    prior, result, lines = make(TOP, (64, 64)), {}, []
+    prior, result, lines = make(TOP, FINE), {}, []
     layers = sum(1 for layer in prior.network.layers if layer.attention is not None)
     for batch in options.batches:
         cache, curve = new_cache(prior, batch), []
@@ -296,9 +298,9 @@ def by_keys(options: Options) -> dict[str, Any]:
 def memory() -> dict[str, Any]:
     """Bytes of the caches a image, by counting and by the bytes of every tensor in them."""
     lines, result = [], {}
-    cases = [("32x32, attention", make(TOP, (32, 32)))]
-    cases += [("64x64", make(LARGE, (64, 64), ((32, 32),)))]
-    cases += [("64x64, Transformer", make(TransformerConfig(channels=512), (64, 64)))]
+    cases = [("32x32, attention", make(TOP, COARSE))]
+    cases += [("64x64", make(LARGE, FINE, (COARSE,)))]
+    cases += [("64x64, Transformer", make(TransformerConfig(channels=512), FINE))]
     for name, prior in cases:
         sizes = [
             sum(t.numel() * t.element_size() for t in tensors(prior.new_cache(context, batch)))
@@ -325,7 +327,7 @@ def gpu() -> dict[str, Any]:
     for batch in (1, 64, 512):
         took = []
         for prior in priors:
-            coarser = [torch.zeros(batch, *g).long().cuda() for g in prior.domain.coarser_grids]
+            coarser = [torch.zeros(batch, *g.shape).long().cuda() for g in prior.domain.coarser]
             context = prior.embed_context(torch.zeros(batch).long().cuda(), coarser)
             noise = uniforms(range(batch), prior.domain.num_values, 0)
             for _ in range(2):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from vqvae2.code_grid import CodeGrid
 from vqvae2.priors import (
     DiagonalBiLSTMConfig,
     Domain,
@@ -35,13 +36,15 @@ CONFIGS = {
 
 
 CODES = {
-    "1-level": Domain(num_codes=7, grid=(4, 8), num_classes=3),
-    "2-levels": Domain(num_codes=7, grid=(4, 8), coarser_grids=((2, 4),), num_classes=3),
-    "3-levels": Domain(num_codes=7, grid=(4, 16), coarser_grids=((1, 4), (2, 8)), num_classes=3),
+    "1-level": Domain(grid=CodeGrid(7, 4, 8), num_classes=3),
+    "2-levels": Domain(grid=CodeGrid(7, 4, 8), coarser=(CodeGrid(5, 2, 4),), num_classes=3),
+    "3-levels": Domain(
+        grid=CodeGrid(7, 4, 16), coarser=(CodeGrid(4, 1, 4), CodeGrid(6, 2, 8)), num_classes=3
+    ),
 }
 
 
-COLOURS = Domain(num_codes=6, grid=(4, 8), num_classes=3, channels=3, ordered=True)
+COLOURS = Domain(grid=CodeGrid(6, 4, 8), num_classes=3, channels=3, ordered=True)
 
 
 PIXELS = {
@@ -62,9 +65,12 @@ def make(context: str, name: str, dtype: torch.dtype = torch.float64) -> Prior:
 
 def inputs(prior: Prior, batch: int = 3) -> tuple:
     generator, domain = torch.Generator().manual_seed(1), prior.domain
-    shapes = (domain.shape, *domain.coarser_grids)
+    levels = (
+        (domain.grid.num_codes, domain.shape),
+        *((g.num_codes, g.shape) for g in domain.coarser),
+    )
     values, *coarser = [
-        torch.randint(0, domain.num_codes, (batch, *s), generator=generator) for s in shapes
+        torch.randint(0, k, (batch, *shape), generator=generator) for k, shape in levels
     ]
     labels = torch.randint(0, 3, (batch,), generator=generator)
     return values, labels, coarser

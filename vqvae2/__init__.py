@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vqvae2.autoencoder.vqvae import VQVAE as VQVAE
     from vqvae2.autoencoder.vqvae import Reconstruction as Reconstruction
     from vqvae2.autoencoder.vqvae import VQVAEConfig as VQVAEConfig
+    from vqvae2.code_grid import CodeGrid as CodeGrid
     from vqvae2.pipeline import Pipeline as Pipeline
     from vqvae2.pipeline import PipelineConfig as PipelineConfig
     from vqvae2.pipeline import Samples as Samples
@@ -56,6 +57,7 @@ _MODULES = {
     "CodebookConfig": "autoencoder.codebook",
     "Quantized": "autoencoder.codebook",
     "Prior": "priors",
+    "CodeGrid": "code_grid",
     "Domain": "priors",
     "GatedPixelCNNConfig": "priors",
     "PixelCNNConfig": "priors",

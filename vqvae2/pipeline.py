@@ -265,7 +265,7 @@ class Pipeline:
         """
         self._require_priors()
         codes, numbers = self.encode(images), self.labels(labels).to(self.device)
-        grid, expected = tuple(codes[-1].shape[1:3]), self.priors[-1].domain.grid
+        grid, expected = tuple(codes[-1].shape[1:3]), self.priors[-1].domain.grid.shape
         if grid != expected:
             size = self.config.image_size
             raise ValueError(

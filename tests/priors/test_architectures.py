@@ -10,6 +10,7 @@ import torch
 from prior_cases import CODES, CONFIGS, DOMAINS, PIXELS, inputs, make
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vqvae2.code_grid import CodeGrid
 from vqvae2.nn.attention import CausalAttention, KeyValueCache
 from vqvae2.nn.causal import Place
 from vqvae2.priors import (
@@ -80,7 +81,7 @@ def test_no_colour_depends_on_those_at_it_or_later(name, context):
     before = prior.log_prob(values, labels, coarser).flatten()
     for k in range(0, prior.domain.num_values, 5):
         other = values.flatten().clone()
-        other[k:] = (other[k:] + 1) % prior.domain.num_codes
+        other[k:] = (other[k:] + 1) % prior.domain.grid.num_codes
         after = prior.log_prob(other.view_as(values), labels, coarser).flatten()
         torch.testing.assert_close(after[:k], before[:k], atol=1e-13, rtol=0)
 
@@ -102,13 +103,13 @@ DEPTHS: dict[str, Callable[[int], object]] = {
 def test_every_earlier_position_reaches_a_position_at_the_stated_depth(name, context):
     torch.manual_seed(0)
     domain = DOMAINS[context]
-    seen = reach(Prior(DEPTHS[name](domain.grid[1]), domain).double().eval())
+    seen = reach(Prior(DEPTHS[name](domain.grid.width), domain).double().eval())
     assert torch.equal(seen, whole_past(len(seen)))
 
 
 def seen_through_masks(prior: Prior, past: Callable, layers: int) -> torch.Tensor:
     """What layers of `past(row, column)` and a first layer without itself reach, by set logic."""
-    height, width = prior.domain.grid
+    height, width = prior.domain.grid.shape
 
     def inside(places):
         return {(r, c) for r, c in places if 0 <= r and 0 <= c < width}
@@ -175,7 +176,7 @@ def test_step_equals_forward_on_narrow_grids(name, grid):
     config = CONFIGS[name]
     if name == "pixelcnnpp":
         config = replace(config, num_scales=1)
-    prior = Prior(config, replace(CODES["1-level"], grid=grid)).double().eval()
+    prior = Prior(config, replace(CODES["1-level"], grid=CodeGrid(7, *grid))).double().eval()
     codes, labels, _ = inputs(prior)
     whole = prior.log_prob(codes, labels, []).flatten(1)
     cache, previous = prior.new_cache(prior.embed_context(labels, []), 3), labels
@@ -261,10 +262,10 @@ def test_likelihood_sums_to_one(name, context):
     config, domain = make(context, name).config, DOMAINS[context]
     if name == "pixelcnnpp":
         config = replace(config, num_scales=2)
-    num_codes, grid = (2, (2, 2)) if domain.channels == 3 else (3, (2, 4))
-    tiny = replace(domain, num_codes=num_codes, grid=grid, coarser_grids=(), num_classes=1)
+    grid = CodeGrid(2, 2, 2) if domain.channels == 3 else CodeGrid(3, 2, 4)
+    tiny = replace(domain, grid=grid, coarser=(), num_classes=1)
     prior = Prior(config, tiny).double().eval()
-    numbers = [torch.arange(prior.domain.num_codes)] * prior.domain.num_values
+    numbers = [torch.arange(prior.domain.grid.num_codes)] * prior.domain.num_values
     maps = torch.cartesian_prod(*numbers).view(-1, *prior.domain.shape)
     labels = torch.zeros(len(maps), dtype=torch.int64)
     total = prior.log_prob(maps, labels, []).flatten(1).sum(dim=1).exp().sum()
@@ -277,7 +278,8 @@ def test_class_and_coarser_codes_change_the_result(prior):
     plain = prior.log_prob(values, labels, coarser)
     assert not torch.allclose(prior.log_prob(values, (labels + 1) % 3, coarser), plain)
     for level in range(len(coarser)):
-        other = [(c + 1) % 7 if i == level else c for i, c in enumerate(coarser)]
+        other = list(coarser)
+        other[level] = (other[level] + 1) % prior.domain.coarser[level].num_codes
         assert not torch.allclose(prior.log_prob(values, labels, other), plain)
 
 
@@ -361,13 +363,13 @@ def test_wrong_context_is_one_clear_line():
         prior.domain.check(labels, [])
     with pytest.raises(ValueError, match=r"Labels must be in \[0, 3\), got 0 to 3"):
         prior.domain.check(torch.tensor([0, 3, 1]), coarser)
-    with pytest.raises(ValueError, match=r"Coarser codes must be in \[0, 7\)"):
+    with pytest.raises(ValueError, match=r"Coarser codes must be in \[0, 5\)"):
         prior.domain.check(labels, [coarser[0] + 5])
 
 
 def test_grids_and_heads_that_do_not_fit_are_one_clear_line():
     with pytest.raises(ValueError, match="sides that are multiples of 4, got 4x6"):
-        Prior(CONFIGS["pixelcnnpp"], Domain(num_codes=3, grid=(4, 6)))
+        Prior(CONFIGS["pixelcnnpp"], Domain(grid=CodeGrid(3, 4, 6)))
     with pytest.raises(ValueError, match="multiple of 4 channels, got 12 channels in 2 heads"):
         TransformerConfig(channels=12, num_heads=2)
     for config in (GatedPixelCNNConfig, PixelCNNConfig, RowLSTMConfig):
@@ -377,5 +379,5 @@ def test_grids_and_heads_that_do_not_fit_are_one_clear_line():
         PixelCNNPPConfig(num_scales=0)
     with pytest.raises(ValueError, match="8 channels and 0 heads; use 8 channels"):
         GatedPixelCNNConfig(channels=8, attention_every=1, num_heads=0)
-    with pytest.raises(ValueError, match="values with an order; codes have none"):
-        Domain(num_codes=3, grid=(2, 2), num_mixtures=4)
+    with pytest.raises(ValueError, match="ordered values; codes have no order"):
+        Domain(grid=CodeGrid(3, 2, 2), num_mixtures=4)

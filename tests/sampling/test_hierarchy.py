@@ -6,6 +6,7 @@ import pytest
 import torch
 from prior_cases import CONFIGS, DOMAINS, inputs, make
 
+from vqvae2.code_grid import CodeGrid
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.sampling import (
     UNKNOWN,
@@ -22,7 +23,7 @@ from vqvae2.sampling.cuda_graphs import RecordedStep
 CONFIG = GatedPixelCNNConfig(
     channels=8, residual_channels=8, num_layers=3, attention_every=2, num_heads=2
 )
-GRIDS = [(2, 2), (4, 4), (8, 8)]
+GRIDS = [CodeGrid(6, 2, 2), CodeGrid(7, 4, 4), CodeGrid(5, 8, 8)]
 
 
 @pytest.fixture(params=[1, 2, 3], ids=["1-level", "2-levels", "3-levels"])
@@ -32,9 +33,8 @@ def priors(request):
         Prior(
             CONFIG,
             Domain(
-                num_codes=6,
                 grid=GRIDS[level],
-                coarser_grids=tuple(GRIDS[:level]),
+                coarser=tuple(GRIDS[:level]),
                 num_classes=3,
             ),
         )
@@ -113,7 +113,7 @@ def test_a_box_erases_every_position_that_it_covers_any_of():
 @torch.no_grad()
 def test_sampled_frequencies_are_the_prior_probabilities():
     torch.manual_seed(0)
-    prior = Prior(CONFIG, Domain(num_codes=3, grid=(1, 2))).double().eval()
+    prior = Prior(CONFIG, Domain(grid=CodeGrid(3, 1, 2))).double().eval()
     count = 20_000
     labels = torch.zeros(count, dtype=torch.int64)
     (codes,) = sample_hierarchy([prior], labels, range(count), [SamplingConfig()])
@@ -134,7 +134,7 @@ def test_cached_sampling_equals_sampling_by_whole_passes(name, context):
     noise = uniforms([1, 2, 3], count, 0)
     *_, fast = sample_level(prior, embedded, noise, draw)
     slow = torch.zeros_like(values)
-    every = torch.arange(prior.domain.num_codes)
+    every = torch.arange(prior.domain.grid.num_codes)
     for k in range(count):
         tried = slow.flatten(1).repeat_interleave(len(every), dim=0)
         tried[:, k] = every.repeat(len(slow))
@@ -161,7 +161,7 @@ def test_a_step_does_not_wait_for_the_host(name, context):
     ):
         drawing = LevelSampler(prior.to("meta"), embedded, noise, draw, None)
         held = drawing.codes, drawing.previous, drawing.position
-        for _ in range(2 * prior.domain.channels * prior.domain.grid[1]):
+        for _ in range(2 * prior.domain.channels * prior.domain.grid.width):
             drawing.step()
         assert held == (drawing.codes, drawing.previous, drawing.position), "all in place"
 

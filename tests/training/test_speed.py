@@ -11,6 +11,7 @@ from prior_cases import CONFIGS
 from small_runs import TRAIN
 
 from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.code_grid import CodeGrid
 from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.pixels import PixelData
 from vqvae2.priors import Domain, Prior
@@ -34,7 +35,7 @@ def stage1(dataset) -> AutoencoderTask:
 
 def stage2(dataset, name: str, **changes: object) -> PriorTask:
     torch.manual_seed(0)
-    domain = Domain(num_codes=256, grid=(16, 16), num_classes=12, channels=3, ordered=True)
+    domain = Domain(grid=CodeGrid(256, 16, 16), num_classes=12, channels=3, ordered=True)
     mixed = replace(domain, num_mixtures=3 if name in ("pixelcnnpp", "pixelsnail") else 0)
     prior = Prior(CONFIGS[name], mixed)
     return PriorTask(prior, 0, PixelData(dataset), replace(TRAIN, **changes), seed=0)

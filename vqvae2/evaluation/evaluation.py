@@ -72,7 +72,10 @@ def evaluate_priors(
     at_a_time = [
         max(
             1,
-            min(stage.batch // stage.accumulate, inference_batch_size(4 * max(prior.domain.grid))),
+            min(
+                stage.batch // stage.accumulate,
+                inference_batch_size(4 * max(prior.domain.grid.shape)),
+            ),
         )
         for stage, prior in zip(run.stage2, pipeline.priors, strict=False)
     ]

@@ -28,12 +28,12 @@ class Conditioning(nn.Module):
     def __init__(self, domain: Domain, channels: int, num_blocks: int, dropout: float) -> None:
         super().__init__()
         self.domain = domain
-        self.labels = nn.Embedding(domain.num_classes, channels)
+        self.labels = nn.Embedding(domain.num_labels, channels)
         self.codes = nn.ModuleList(
-            nn.Embedding(domain.num_codes, channels) for _ in domain.coarser_grids
+            nn.Embedding(grid.num_codes, channels) for grid in domain.coarser
         )
-        if domain.coarser_grids:
-            factor = domain.grid[0] // domain.coarser_grids[-1][0]
+        if domain.coarser:
+            factor = domain.grid.height // domain.coarser[-1].height
             self.mix = nn.Sequential(
                 ResidualStack(channels, channels, max(1, num_blocks), dropout=dropout),
                 nn.ReLU(),

@@ -1,6 +1,6 @@
-"""What a prior is a distribution over, and given what.
+"""The values that a prior models, and the values that it is conditioned on.
 
-Legend: `B` batch, `K` codes, `H W` grid.
+Legend: `B` batch, `K` number of codes, `H W` grid.
 """
 
 from collections.abc import Sequence
@@ -8,59 +8,96 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vqvae2.code_grid import CodeGrid
+
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """Maps of codes, (B, H, W), or of pixels, (B, H, W, channels).
+    """Shape and range of everything that goes into a prior.
+
+    The modelled values are the codes of one level, (B, H, W), or pixels, (B, H, W, channels). The
+    prior is conditioned on a label per image and on the codes of all coarser levels.
 
     Arguments:
-        num_codes: K, of this level and all coarser ones; the intensities of a pixel's colour.
-        grid: (H, W) of this level.
-        coarser_grids: (H, W) of each coarser level, coarsest first; () for the coarsest.
-        num_classes: labels are in [0, num_classes); images without labels are all of class 0.
-        channels: values a position, drawn one after the other: 1 for codes, colours for pixels.
-        ordered: whether values are intensities, near numbers near colours.
-        num_mixtures: logistics a pixel (PixelCNN++, Eq. 2); 0 for a softmax a value, which is all
-            that values without an order can have.
+        grid: K and (H, W) of the modelled level; for pixels K is the number of intensities.
+        coarser: the grid of each coarser level, coarsest first; () for the coarsest level.
+        num_classes: labels are in [0, num_classes); images without labels all have label 0.
+        null_label: adds one more label, `null`, which means "no class".
+        channels: values per position: 1 for codes, the number of image channels for pixels.
+        ordered: whether neighbouring values are similar: true for intensities, false for codes.
+        num_mixtures: logistic components per pixel (PixelCNN++, Eq. 2); 0 for one softmax per
+            value, the only choice for values without an order.
     """
 
-    num_codes: int
-    grid: tuple[int, int]
-    coarser_grids: tuple[tuple[int, int], ...] = ()
+    grid: CodeGrid
+    coarser: tuple[CodeGrid, ...] = ()
     num_classes: int = 1
+    null_label: bool = False
     channels: int = 1
     ordered: bool = False
     num_mixtures: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses mixtures where there is no order."""
+        """Validates the fields."""
         if self.num_mixtures and not self.ordered:
-            raise ValueError("A mixture of logistics needs values with an order; codes have none.")
+            raise ValueError("A mixture of logistics needs ordered values; codes have no order.")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one map: (H, W), or (H, W, channels)."""
-        return self.grid if self.channels == 1 else (*self.grid, self.channels)
+        """Shape of one map: (H, W) for codes, (H, W, channels) for pixels."""
+        return self.grid.shape if self.channels == 1 else (*self.grid.shape, self.channels)
 
     @property
     def num_values(self) -> int:
-        """Values a map, in the order in which they are drawn."""
-        return self.grid[0] * self.grid[1] * self.channels
+        """Number of values per map, H W channels."""
+        return self.grid.num_positions * self.channels
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels, the null label included."""
+        return self.num_classes + self.null_label
+
+    @property
+    def null(self) -> int:
+        """The label that means "no class".
+
+        Raises:
+            ValueError: the prior has no null label.
+        """
+        if not self.null_label:
+            raise ValueError(
+                "This prior has no null label: it was trained without label dropout, so it cannot "
+                "be sampled without a class."
+            )
+        return self.num_classes
 
     def check(self, labels: Tensor, coarser: Sequence[Tensor]) -> None:
-        """Raises ValueError unless labels (B,) and coarser codes (B, H, W) fit."""
-        grids = tuple(tuple(codes.shape[1:]) for codes in coarser)
-        if grids != self.coarser_grids:
+        """Validates the labels and coarser codes of a batch.
+
+        Arguments:
+            labels: (B,).
+            coarser: codes (B, H, W) of each coarser level, coarsest first.
+
+        Raises:
+            ValueError: a shape or a value does not fit.
+        """
+        shapes = tuple(tuple(codes.shape[1:]) for codes in coarser)
+        expected = tuple(grid.shape for grid in self.coarser)
+        if shapes != expected:
             raise ValueError(
-                f"This prior is conditioned on codes of grids {self.coarser_grids}, coarsest "
-                f"first, got {grids}."
+                f"This prior is conditioned on codes of grids {expected}, coarsest first, "
+                f"got {shapes}."
             )
-        for name, values, limit in [
-            ("Labels", labels, self.num_classes),
-            *(("Coarser codes", codes, self.num_codes) for codes in coarser),
-        ]:
-            if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < limit:
-                raise ValueError(
-                    f"{name} must be in [0, {limit}), got {int(values.min())} to "
-                    f"{int(values.max())}."
-                )
+        note = f" ({self.null} means no class)" if self.null_label else ""
+        require_range("Labels", labels, self.num_labels, note)
+        for grid, codes in zip(self.coarser, coarser, strict=True):
+            require_range("Coarser codes", codes, grid.num_codes)
+
+
+def require_range(name: str, values: Tensor, limit: int, note: str = "") -> None:
+    """Raises ValueError unless all values are in [0, limit)."""
+    if not values.numel():
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= limit:
+        raise ValueError(f"{name} must be in [0, {limit}){note}, got {low} to {high}.")

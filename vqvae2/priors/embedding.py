@@ -23,7 +23,7 @@ class ValueEmbedding(nn.Module):
     def __init__(self, domain: Domain, channels: int) -> None:
         super().__init__()
         self.domain = domain
-        self.vectors = nn.Embedding(domain.channels * domain.num_codes, channels)
+        self.vectors = nn.Embedding(domain.channels * domain.grid.num_codes, channels)
         if domain.ordered:
             self._start_in_order()
 
@@ -37,13 +37,13 @@ class ValueEmbedding(nn.Module):
             embedded: Tensor = self.vectors(values)
             return embedded
         colours = torch.arange(self.domain.channels, device=values.device)
-        every: Tensor = self.vectors(values + colours * self.domain.num_codes)
+        every: Tensor = self.vectors(values + colours * self.domain.grid.num_codes)
         return every.sum(dim=-2)
 
     @torch.no_grad()
     def _start_in_order(self) -> None:
         """Near intensities start near: on a line from -1 to 1, as papers on pixels feed them."""
-        intensity = torch.linspace(-1, 1, self.domain.num_codes)
+        intensity = torch.linspace(-1, 1, self.domain.grid.num_codes)
         direction = torch.randn(self.domain.channels, 1, self.vectors.embedding_dim)
         line = (intensity[:, None] * direction).flatten(0, 1)
         self.vectors.weight.mul_(ROUGHNESS).add_(line)

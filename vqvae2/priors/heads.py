@@ -51,7 +51,7 @@ class CodeHead(Head):
 
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
-        self.logits = nn.Conv2d(num_features, domain.num_codes, 1)
+        self.logits = nn.Conv2d(num_features, domain.grid.num_codes, 1)
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
         """Logits (B, K, H, W)."""
@@ -83,10 +83,10 @@ class PixelHead(Head):
         self.hidden = nn.Conv2d(num_features, domain.channels * num_features, 1)
         pairs = domain.channels * (domain.channels - 1) // 2
         self.earlier = nn.ModuleList(
-            nn.Embedding(domain.num_codes, num_features) for _ in range(pairs)
+            nn.Embedding(domain.grid.num_codes, num_features) for _ in range(pairs)
         )
         self.logits = nn.ModuleList(
-            nn.Conv2d(num_features, domain.num_codes, 1) for _ in range(domain.channels)
+            nn.Conv2d(num_features, domain.grid.num_codes, 1) for _ in range(domain.channels)
         )
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class MixtureHead(Head):
 
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
-        self.mixture = LogisticMixture(domain.num_mixtures, domain.channels, domain.num_codes)
+        self.mixture = LogisticMixture(domain.num_mixtures, domain.channels, domain.grid.num_codes)
         self.params = nn.Conv2d(num_features, self.mixture.num_params, 1)
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Prior(nn.Module):
             domain, config.channels, config.num_conditioning_blocks, config.dropout
         )
         self.values = ValueEmbedding(domain, config.channels)
-        self.network = new_network(config, domain.grid)
+        self.network = new_network(config, domain.grid.shape)
         self.head = new_head(domain, self.network.num_features)
 
     def embed_context(self, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:

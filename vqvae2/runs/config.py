@@ -6,6 +6,7 @@ from typing import Literal
 
 from vqvae2.autoencoder.pixels import PixelsConfig
 from vqvae2.autoencoder.vqvae import VQVAEConfig
+from vqvae2.code_grid import CodeGrid
 from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.images import DataConfig
 from vqvae2.pipeline import new_autoencoder
@@ -164,11 +165,10 @@ class RunConfig:
 
     def domain(self, level: int) -> Domain:
         """What the prior of `level` is a distribution over."""
-        grids = self.grids()
+        grids = [CodeGrid(self.autoencoder.num_codes, *grid) for grid in self.grids()]
         codes = Domain(
-            num_codes=self.autoencoder.num_codes,
             grid=grids[level],
-            coarser_grids=tuple(grids[:level]),
+            coarser=tuple(grids[:level]),
             num_classes=self.num_classes,
         )
         if not isinstance(self.autoencoder, PixelsConfig):

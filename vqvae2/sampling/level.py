@@ -152,10 +152,11 @@ def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
         raise ValueError(
             f"A given map of this level must have shape {expected}, got {tuple(given.shape)}."
         )
+    num_codes = domain.grid.num_codes
     low, high = int(given.min()), int(given.max())
-    if low < UNKNOWN or high >= domain.num_codes:
+    if low < UNKNOWN or high >= num_codes:
         raise ValueError(
-            f"Given codes must be in [0, {domain.num_codes}), or {UNKNOWN} where a code is to be "
+            f"Given codes must be in [0, {num_codes}), or {UNKNOWN} where a code is to be "
             f"sampled; got {low} to {high}."
         )
     return given
