@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import RasterCache, RasterConv, pointwise, shift_down
-from vqvae2.priors.network import require_positive
+from vqvae2.priors.network import PriorConfig, require_positive
 from vqvae2.priors.row_lstm import advance
 from vqvae2.priors.stack import Layer, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagonalBiLSTMConfig:
+class DiagonalBiLSTMConfig(PriorConfig):
     """The architecture.
 
     Arguments:
@@ -45,6 +45,12 @@ class DiagonalBiLSTMConfig:
         """Refuses what cannot be built."""
         require_positive(
             channels=self.channels, state_channels=self.state_channels, num_layers=self.num_layers
+        )
+
+    def network(self, grid: tuple[int, int]) -> Stack:
+        """The network for maps of grid (H, W)."""
+        return Stack(
+            [DiagonalBiLSTMLayer(self) for _ in range(self.num_layers)], self.channels, grid
         )
 
 
@@ -166,12 +172,6 @@ class DiagonalBiLSTMLayer(Layer):
         """(4S, S) of a direction, for the row above (0) or the position before (1)."""
         both: Tensor = self.states.weight.unflatten(0, (2, -1))
         return both[number, :, :, tap]
-
-
-def diagonal_bilstm(config: DiagonalBiLSTMConfig, grid: tuple[int, int]) -> Stack:
-    """The network that `config` describes."""
-    layers = [DiagonalBiLSTMLayer(config) for _ in range(config.num_layers)]
-    return Stack(layers, config.channels, grid)
 
 
 def skew(x: Tensor) -> Tensor:

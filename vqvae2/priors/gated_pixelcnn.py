@@ -32,11 +32,11 @@ from vqvae2.nn.causal import (
     shift_raster,
 )
 from vqvae2.nn.residual import ResidualStack
-from vqvae2.priors.network import Network, require_odd, require_positive
+from vqvae2.priors.network import Network, PriorConfig, require_odd, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatedPixelCNNConfig:
+class GatedPixelCNNConfig(PriorConfig):
     """The architecture; the defaults are a small prior for small grids.
 
     Arguments:
@@ -72,6 +72,10 @@ class GatedPixelCNNConfig:
         )
         if self.attention_every:
             require_heads(self.channels, self.num_heads)
+
+    def network(self, grid: tuple[int, int]) -> "GatedPixelCNN":
+        """The network for maps of grid (H, W)."""
+        return GatedPixelCNN(self, grid)
 
 
 @dataclass

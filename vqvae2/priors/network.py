@@ -57,6 +57,27 @@ class Network(nn.Module, ABC):
         """
 
 
+class PriorConfig(ABC):
+    """The architecture of a prior: a frozen dataclass that builds its network.
+
+    Each architecture has one subclass, in its own file, whose field `kind` names it. The fields
+    below are those that every architecture has.
+
+    Arguments:
+        channels: C, channels of the embedded values and of the context.
+        num_conditioning_blocks: residual blocks on the coarser codes.
+        dropout: probability of zeroing an activation in training.
+    """
+
+    channels: int
+    num_conditioning_blocks: int
+    dropout: float
+
+    @abstractmethod
+    def network(self, grid: tuple[int, int]) -> Network:
+        """The network for maps of grid (H, W)."""
+
+
 def require_positive(**numbers: int) -> None:
     """Raises ValueError unless all are at least 1."""
     for name, number in numbers.items():

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import RasterCache, RasterConv, pointwise
-from vqvae2.priors.network import require_odd, require_positive
+from vqvae2.priors.network import PriorConfig, require_odd, require_positive
 from vqvae2.priors.stack import Layer, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelCNNConfig:
+class PixelCNNConfig(PriorConfig):
     """The architecture.
 
     Arguments:
@@ -44,6 +44,10 @@ class PixelCNNConfig:
         """Refuses what cannot be built."""
         require_positive(channels=self.channels // 2, num_layers=self.num_layers)
         require_odd(self.kernel)
+
+    def network(self, grid: tuple[int, int]) -> Stack:
+        """The network for maps of grid (H, W)."""
+        return Stack([MaskedBlock(self) for _ in range(self.num_layers)], self.channels, grid)
 
 
 class MaskedBlock(Layer):
@@ -74,8 +78,3 @@ class MaskedBlock(Layer):
         """One position, (B, C) to (B, C)."""
         h = self.conv.step(cache, F.relu(pointwise(self.narrow, F.relu(x))), column)
         return x + pointwise(self.widen, F.relu(h))
-
-
-def pixelcnn(config: PixelCNNConfig, grid: tuple[int, int]) -> Stack:
-    """The network that `config` describes."""
-    return Stack([MaskedBlock(config) for _ in range(config.num_layers)], config.channels, grid)

@@ -32,11 +32,11 @@ from vqvae2.nn.causal import (
     row_of,
     shift_down,
 )
-from vqvae2.priors.network import Network, require_positive
+from vqvae2.priors.network import Network, PriorConfig, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelCNNPPConfig:
+class PixelCNNPPConfig(PriorConfig):
     """The architecture; the paper's has 5 layers and 160 to 192 channels.
 
     Arguments:
@@ -59,6 +59,10 @@ class PixelCNNPPConfig:
         require_positive(
             channels=self.channels, num_layers=self.num_layers, num_scales=self.num_scales
         )
+
+    def network(self, grid: tuple[int, int]) -> "PixelCNNPP":
+        """The network for maps of grid (H, W)."""
+        return PixelCNNPP(self, grid)
 
 
 @dataclass

@@ -27,11 +27,11 @@ from vqvae2.nn.causal import (
     row_of,
     shift_raster,
 )
-from vqvae2.priors.network import Network, require_positive
+from vqvae2.priors.network import Network, PriorConfig, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelSNAILConfig:
+class PixelSNAILConfig(PriorConfig):
     """The architecture; the paper's has 12 blocks of 4 and 256 channels.
 
     Arguments:
@@ -64,6 +64,10 @@ class PixelSNAILConfig:
             key_size=self.key_size,
             value_size=self.value_size,
         )
+
+    def network(self, grid: tuple[int, int]) -> "PixelSNAIL":
+        """The network for maps of grid (H, W)."""
+        return PixelSNAIL(self, grid)
 
 
 @dataclass

@@ -17,28 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.priors.conditioning import Conditioning
-from vqvae2.priors.diagonal_bilstm import DiagonalBiLSTMConfig, diagonal_bilstm
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.embedding import ValueEmbedding
-from vqvae2.priors.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNConfig
 from vqvae2.priors.heads import CodeHead, Head, MixtureHead, PixelHead
-from vqvae2.priors.network import Network, NetworkCache
-from vqvae2.priors.pixelcnn import PixelCNNConfig, pixelcnn
-from vqvae2.priors.pixelcnnpp import PixelCNNPP, PixelCNNPPConfig
-from vqvae2.priors.pixelsnail import PixelSNAIL, PixelSNAILConfig
-from vqvae2.priors.row_lstm import RowLSTMConfig, row_lstm
-from vqvae2.priors.transformer import Transformer, TransformerConfig
-
-PriorConfig = (
-    GatedPixelCNNConfig
-    | PixelCNNConfig
-    | RowLSTMConfig
-    | DiagonalBiLSTMConfig
-    | PixelCNNPPConfig
-    | PixelSNAILConfig
-    | TransformerConfig
-)
-"""Every architecture's configuration; its type chooses the architecture."""
+from vqvae2.priors.network import NetworkCache, PriorConfig
 
 
 @dataclass
@@ -73,7 +55,7 @@ class Prior(nn.Module):
             domain, config.channels, config.num_conditioning_blocks, config.dropout
         )
         self.values = ValueEmbedding(domain, config.channels)
-        self.network = new_network(config, domain.grid.shape)
+        self.network = config.network(domain.grid.shape)
         self.head = new_head(domain, self.network.num_features)
 
     def embed_context(self, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
@@ -150,25 +132,6 @@ class Prior(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-
-def new_network(config: PriorConfig, grid: tuple[int, int]) -> Network:
-    """The architecture that `config` describes."""
-    match config:
-        case GatedPixelCNNConfig():
-            return GatedPixelCNN(config, grid)
-        case PixelCNNConfig():
-            return pixelcnn(config, grid)
-        case RowLSTMConfig():
-            return row_lstm(config, grid)
-        case DiagonalBiLSTMConfig():
-            return diagonal_bilstm(config, grid)
-        case PixelCNNPPConfig():
-            return PixelCNNPP(config, grid)
-        case PixelSNAILConfig():
-            return PixelSNAIL(config, grid)
-        case TransformerConfig():
-            return Transformer(config, grid)
 
 
 def new_head(domain: Domain, num_features: int) -> Head:

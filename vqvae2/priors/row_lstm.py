@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import RasterCache, RasterConv, pointwise
-from vqvae2.priors.network import require_odd, require_positive
+from vqvae2.priors.network import PriorConfig, require_odd, require_positive
 from vqvae2.priors.stack import Layer, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowLSTMConfig:
+class RowLSTMConfig(PriorConfig):
     """The architecture.
 
     Arguments:
@@ -47,6 +47,10 @@ class RowLSTMConfig:
             channels=self.channels, state_channels=self.state_channels, num_layers=self.num_layers
         )
         require_odd(self.kernel)
+
+    def network(self, grid: tuple[int, int]) -> Stack:
+        """The network for maps of grid (H, W)."""
+        return Stack([RowLSTMLayer(self) for _ in range(self.num_layers)], self.channels, grid)
 
 
 @dataclass
@@ -114,11 +118,6 @@ class RowLSTMLayer(Layer):
         cache.hidden.index_copy_(2, column, hidden[..., None])
         cache.cell.index_copy_(2, column, cell[..., None])
         return x + pointwise(self.out, hidden)
-
-
-def row_lstm(config: RowLSTMConfig, grid: tuple[int, int]) -> Stack:
-    """The network that `config` describes."""
-    return Stack([RowLSTMLayer(config) for _ in range(config.num_layers)], config.channels, grid)
 
 
 def advance(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

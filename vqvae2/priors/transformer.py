@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from vqvae2.nn.attention import KeyValueCache, attend, require_heads
 from vqvae2.nn.causal import Place, row_of, shift_raster
-from vqvae2.priors.network import Network, require_positive
+from vqvae2.priors.network import Network, PriorConfig, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
+class TransformerConfig(PriorConfig):
     """The architecture.
 
     Arguments:
@@ -51,6 +51,10 @@ class TransformerConfig:
                 f"A head must have a multiple of 4 channels, got {self.channels} channels in "
                 f"{self.num_heads} heads; use {4 * self.num_heads} channels or a multiple."
             )
+
+    def network(self, grid: tuple[int, int]) -> "Transformer":
+        """The network for maps of grid (H, W)."""
+        return Transformer(self, grid)
 
 
 @dataclass
