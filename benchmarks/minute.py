@@ -20,7 +20,7 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
 from vqvae2.data.images import open_images
 from vqvae2.data.order import evenly_spaced
-from vqvae2.metrics.distortion import figures, measure_distortion
+from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.presets import find_preset
 from vqvae2.training.autoencoder_task import AutoencoderTask
@@ -74,8 +74,10 @@ def measure(run: RunConfig, options: Options, name: str) -> dict[str, Any]:
             break
     seconds = time.monotonic() - begun
     chosen = evenly_spaced(len(data.validation), options.dataset)
-    seen = figures(measure_distortion(state.average, data.validation.batches(chosen)))
-    return {"form": name, "seconds": seconds, "steps": state.step, **seen}
+    images = data.validation.batches(chosen)
+    measured = measure_distortion(state.average, images).measurement()
+    values = {**measured.values, **measured.per_level}
+    return {"form": name, "seconds": seconds, "steps": state.step, **values}
 
 
 def main() -> None:

@@ -16,16 +16,16 @@ from vqvae2.evaluation.accuracy_score import evaluate_classification
 from vqvae2.evaluation.comparison import (
     common_side,
     compare_sets,
-    figures_of_runs,
-    flat_figures,
+    metrics_of_runs,
     open_set,
 )
-from vqvae2.evaluation.evaluation import KEPT, evaluate
+from vqvae2.evaluation.evaluation import evaluate
 from vqvae2.evaluation.image_sets import seeds_within
 from vqvae2.evaluation.out_of_distribution import evaluate_outside, likenesses, unlabelled_log_prob
 from vqvae2.imaging.convert import to_float, to_pil, to_uint8
 from vqvae2.imaging.png import save_png
 from vqvae2.metrics.accuracy_score import ClassifierTraining
+from vqvae2.metrics.describe import METRICS
 from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.extractors import torchscript
 from vqvae2.metrics.features import distances_between, look
@@ -62,20 +62,20 @@ def test_folders_are_compared_as_they_are(extractor, tmp_path):
     )  # fmt: skip
     reference, *others = (open_set(where) for where in (real, same, other))
     found = compare_sets(reference, others, extractor)
-    assert found["num_images"] == 30
-    assert found["sets"][same]["fid"] == pytest.approx(0, abs=1e-4)
-    assert (found["sets"][same]["precision"], found["sets"][same]["recall"]) == (1, 1)
+    assert found.num_images == 30
+    assert found.sets[same]["fid"] == pytest.approx(0, abs=1e-4)
+    assert (found.sets[same]["precision"], found.sets[same]["recall"]) == (1, 1)
     expected = distances_between(
         look(extractor, [to_uint8(images[:30])]), look(extractor, [to_uint8(images[30:] ** 2)])
     )
-    assert found["sets"][other] == pytest.approx(expected)
+    assert found.sets[other].values == pytest.approx(expected.values)
 
 
 def test_every_set_is_as_large_as_the_smallest(extractor, tmp_path):
     few = save_images(tmp_path / "few", synthetic_images(12))
     many = save_images(tmp_path / "many", synthetic_images(40))
     found = compare_sets(open_set(many), [open_set(few)], extractor)
-    assert found["num_images"] == found["sets"][few]["num_images"] == 12
+    assert found.num_images == found.sets[few].num_images == 12
 
 
 def test_a_run_stands_for_its_samples_or_its_images(folder, extractor):
@@ -100,10 +100,10 @@ def test_pairs_are_measured_image_by_image(folder, extractor):
     where = str(folder.path)
     reference, restored = open_set(f"{where}:validation"), open_set(f"{where}:reconstructions")
     found = compare_sets(reference, [restored], extractor, paired=True)
-    pairs = found["sets"][restored.name]["pairs"]
+    pairs = found.pairs[restored.name]
     a, b = (torch.cat(list(s.batches(s.count))).double() / 255 for s in (reference, restored))
     assert pairs["mse"] == pytest.approx(float((a - b).square().mean()), rel=1e-5)
-    assert pairs["ms_ssim"] is None
+    assert pairs.get("ms_ssim") is None
     with pytest.raises(ValueError, match="two sets of as many images"):
         compare_sets(reference, [open_set(f"{where}:train")], extractor, paired=True)
 
@@ -122,18 +122,14 @@ def test_ms_ssim_needs_large_images_and_is_1_for_equal_ones():
 
 def test_what_evaluate_wrote_stands_side_by_side(folder):
     evaluate(folder, limit=8)
-    figures = figures_of_runs([folder])[str(folder.path)]
+    figures = metrics_of_runs([folder])[str(folder.path)]
     written = json.loads((folder.path / "metrics.json").read_text())
-    assert figures["reconstruction.mse"] == written["reconstruction"]["mse"]
+    assert figures["reconstruction.mse"] == written["reconstruction"]["values"]["mse"]
     assert (
         figures["priors.validation_nats_per_code.1"]
-        == (written["priors"]["validation_nats_per_code"][1])
+        == (written["priors"]["per_level"]["validation_nats_per_code"][1])
     )
     assert not any("provenance" in name for name in figures)
-    assert flat_figures({"a": {"b": [1, 2.5]}, "c": "text", "d": True}) == {
-        "a.b.0": 1,
-        "a.b.1": 2.5,
-    }
 
 
 def test_folders_of_mixed_sizes_are_one_clear_line(tmp_path):
@@ -172,7 +168,7 @@ def test_files_of_equal_names_and_lengths_are_told_apart(extractor, tmp_path):
         for number, image in enumerate(images):
             to_pil(image).save(tmp_path / name / f"{number}.bmp")
     a, b = (open_set(str(tmp_path / name)) for name in "ab")
-    assert compare_sets(a, [b], extractor)["sets"][b.name]["fid"] > 1e-3
+    assert compare_sets(a, [b], extractor).sets[b.name]["fid"] > 1e-3
 
 
 def test_pairs_have_the_same_names(extractor, tmp_path):
@@ -204,28 +200,28 @@ def test_images_unlike_the_run_are_told_apart(folder, tmp_path):
     noise = torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     where = save_images(tmp_path / "noise", noise)
     figures = evaluate_outside(folder, tmp_path / "noise", 20)
-    assert figures["num_images"][1] == 20
-    assert figures["scores"]["reconstruction"]["auroc"] > 0.9
-    assert folder.read_metrics()["detection"][where] == figures
+    assert figures.num_outside == 20
+    assert figures.scores["reconstruction"].auroc > 0.9
+    assert folder.read_metrics().out_of_distribution[where] == figures
     others = load_folder(where, 16)
     found = likenesses(Pipeline.load(folder.path), others, 20, "")
-    mean = figures["scores"]["all codes"]["outside"]
+    mean = figures.scores["all codes"].outside
     assert float(found["all codes"].mean()) == pytest.approx(mean)
-    assert figures["provenance"]["validation_images"] == 20
+    assert figures.provenance.validation_images == 20
 
 
 def test_the_score_of_a_run_has_every_row(folder):
     training = ClassifierTraining(depth=8, steps=2, batch=8)
     figures = evaluate_classification(folder, 1000, training)
-    classes = len(figures["class_names"])
-    assert list(figures["trained_on"]) == ["real", "reconstructions", "samples"]
-    for found in figures["trained_on"].values():
+    classes = len(figures.class_names)
+    assert list(figures.trained_on) == ["real", "reconstructions", "samples"]
+    for found in figures.trained_on.values():
         assert set(found) == {"real", "reconstructions"}
         for part in found.values():
-            assert 0 <= part["top1"] <= 1
-            assert len(part["by_class"]) == classes
+            assert 0 <= part.top1 <= 1
+            assert len(part.by_class) == classes
     evaluate(folder, limit=8)
-    assert "classification_score" in folder.read_metrics(), "other figures leave it there"
+    assert folder.read_metrics().accuracy_score == figures, "other results leave it there"
 
 
 def test_one_command_measures_everything(folder, tmp_path, capsys, monkeypatch):
@@ -242,11 +238,15 @@ def test_one_command_measures_everything(folder, tmp_path, capsys, monkeypatch):
         assert text in shown
     assert "all codes" in shown.split("AUROC")[1]
     metrics = folder.read_metrics()
-    assert set(metrics) >= {"reconstruction", "priors", *KEPT}
-    for found in metrics["quality"]["Judge"]["samples_by_kept_fraction"].values():
+    assert metrics.reconstruction
+    assert metrics.priors
+    assert metrics.out_of_distribution
+    for found in metrics.samples["Judge"].by_fraction.values():
         assert 0 <= found["accuracy_score"] <= 1
-    for part in (metrics["quality"]["Judge"], metrics["classification_score"]):
-        assert part["provenance"]["images_fingerprint"]
+    for part in (metrics.samples["Judge"], metrics.accuracy_score):
+        assert part.provenance.images_fingerprint
+    for measurement in metrics.measurements().values():
+        assert {*measurement.values, *measurement.per_level} <= set(METRICS)
     assert folder.neighbours("Judge").is_file()
     assert command(["report", str(folder.path)]) == 0
     assert command(["doctor", str(folder.path)]) == 0

@@ -60,13 +60,13 @@ def test_every_set_has_the_same_number_of_images_and_every_figure(pipeline, data
     steps = []
     wanted = SampleEvaluationConfig(60, (1.0, 0.5))
     figures, kept = measure_quality(pipeline, data, extractor, wanted, lambda *a: steps.append(a))
-    assert figures["num_images"] == 60
-    assert list(figures["samples_by_kept_fraction"]) == list(kept) == ["1", "0.5"]
+    assert figures.validation.num_images == 60
+    assert list(figures.by_fraction) == list(kept) == ["1", "0.5"]
     for seen in quality_sets(figures).values():
-        assert seen["num_images"] == 60
-        assert {"fid", "kid", "precision", "recall", "inception_score"} <= set(seen)
+        assert seen.num_images == 60
+        assert {"fid", "kid", "precision", "recall", "inception_score"} <= set(seen.values)
     assert {text for text, _, _ in steps} >= {"training images", "samples", "comparing"}
-    assert figures["digest"] == figures["judge"]["digest"] == extractor.digest
+    assert figures.digest == figures.selector_digest == extractor.digest
     assert len(kept["0.5"].seen) == 60
 
 
@@ -124,9 +124,9 @@ def test_the_figures_are_those_of_the_sets(pipeline, data, extractor):
         for part in (data.train, data.validation)
     )
     expected = distances_between(real, validation)
-    expected["recognised"] = figures["validation"]["recognised"]
-    assert figures["validation"] == pytest.approx(expected)
-    assert figures["validation"]["fid"] == pytest.approx(
+    accuracy = {"class_accuracy": figures.validation["class_accuracy"]}
+    assert figures.validation.values == pytest.approx({**expected.values, **accuracy})
+    assert figures.validation["fid"] == pytest.approx(
         frechet_distance([real.features], [validation.features])
     )
 
@@ -141,11 +141,10 @@ def test_too_few_images_and_wrong_fractions_are_one_clear_line(pipeline, data, e
 def test_recognised_is_the_share_that_the_network_finds_likeliest():
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     seen = Features(torch.zeros(3, 2), probabilities, (3, 8, 8))
-    assert recognised(seen, torch.tensor([0, 1, 1]), 2) == {"recognised": pytest.approx(2 / 3)}
-    behind = Features(
-        torch.zeros(3, 2), torch.cat([torch.ones(3, 1), probabilities], 1), (3, 8, 8)
-    )
-    assert recognised(behind, torch.tensor([0, 1, 1]), 2) == {"recognised": pytest.approx(2 / 3)}
+    assert recognised(seen, torch.tensor([0, 1, 1]), 2) == {"class_accuracy": pytest.approx(2 / 3)}
+    behind = torch.cat([torch.ones(3, 1), probabilities], 1)
+    behind = Features(torch.zeros(3, 2), behind, (3, 8, 8))
+    assert recognised(behind, torch.tensor([0, 1, 1]), 2)["class_accuracy"] == pytest.approx(2 / 3)
     assert recognised(seen, torch.tensor([0, 1, 1]), 5) == {}
 
 
@@ -153,8 +152,8 @@ def test_temperatures_are_sets_of_their_own(pipeline, data, extractor):
     figures, _ = measure_quality(
         pipeline, data, extractor, SampleEvaluationConfig(48, (1.0,), (1.0, 0.1))
     )
-    cool = figures["samples_by_temperature"]
-    assert cool["1"] == pytest.approx(figures["samples_by_kept_fraction"]["1"])
+    cool = figures.by_temperature
+    assert cool["1"].values == pytest.approx(figures.by_fraction["1"].values)
     assert cool["0.1"]["fid"] != cool["1"]["fid"]
     assert list(quality_sets(figures))[-1] == "samples at temperature 0.1"
 
@@ -165,9 +164,8 @@ def test_a_temperature_leaves_the_rest_of_the_draw_as_it_is(pipeline, data, extr
     figures, _ = measure_quality(
         narrow, data, extractor, SampleEvaluationConfig(24, (1.0,), (0.7,))
     )
-    assert figures["samples_by_temperature"]["0.7"] == pytest.approx(
-        figures["samples_by_kept_fraction"]["1"]
-    )
+    expected = figures.by_fraction["1"].values
+    assert figures.by_temperature["0.7"].values == pytest.approx(expected)
 
 
 def test_a_network_looks_at_the_same_pixels_once(extractor, tmp_path, monkeypatch):

@@ -137,9 +137,9 @@ def test_a_set_is_seen_once_for_all_figures(extractor, images, rows):
     figures = distances_between(real, other)
     assert figures["fid"] == pytest.approx(frechet_distance([rows[0]], [rows[1]]), rel=1e-4)
     assert (figures["precision"], figures["recall"]) == pytest.approx(precision_recall(*rows))
-    assert figures["num_images"] == 300
+    assert figures.num_images == 300
     some = other.some(torch.arange(50))
-    assert distances_between(real, some)["num_images"] == 50
+    assert distances_between(real, some).num_images == 50
     with pytest.raises(ValueError, match="at least one image to look at"):
         look(extractor, [])
 

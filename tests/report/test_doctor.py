@@ -5,6 +5,7 @@ import torch
 from small_runs import small_run, train
 
 from vqvae2.evaluation.evaluation import evaluate
+from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline, save_autoencoder
 from vqvae2.report.doctor import diagnose, judge_extractor, judge_prior, judge_usage
@@ -35,28 +36,32 @@ def test_dead_codes_are_watched_and_a_used_codebook_is_good():
 
 
 def test_a_prior_suspiciously_near_0_is_bad():
-    finding = judge_prior(0, [{"nats_per_code": 0.01}], {})
+    finding = judge_prior(0, [{"nats_per_code": 0.01}], Measurement(0))
     assert finding.verdict == "bad"
     assert "suspiciously near 0" in finding.what
 
 
 def test_an_overfitted_prior_is_watched():
-    metrics = {"gap_nats_per_code": [1.0], "train_nats_per_code": [2.0]}
+    levels = {"gap_nats_per_code": (1.0,), "train_nats_per_code": (2.0,)}
+    metrics = Measurement(8, {}, levels)
     finding = judge_prior(0, [{"nats_per_code": 3.0}], metrics)
     assert finding.verdict == "watch"
     assert "overfitted" in finding.what
-    rising = judge_prior(0, [{"nats_per_code": 3.0}, {"nats_per_code": 3.5}], {})
+    rising = judge_prior(0, [{"nats_per_code": 3.0}, {"nats_per_code": 3.5}], Measurement(0))
     assert "rose to 3.500" in rising.what
-    assert judge_prior(0, [{"nats_per_code": 3.0}], {}).verdict == "good"
+    assert judge_prior(0, [{"nats_per_code": 3.0}], Measurement(0)).verdict == "good"
 
 
 def test_a_network_of_other_images_and_too_few_of_them_are_told():
-    figures = {"num_images": 10_000, "num_features": 64, "validation": {"recognised": 0.93}}
-    assert judge_extractor("Net", figures, 10).verdict == "good"
-    lost = judge_extractor("Net", {**figures, "validation": {"recognised": 0.1}}, 10)
+    def measured(num_features: int, **values: float) -> SampleMetrics:
+        one = Measurement(10_000, values)
+        return SampleMetrics("d", num_features, "Net", "d", "", (), "", one, one, {"1": one})
+
+    assert judge_extractor("Net", measured(64, class_accuracy=0.93), 10).verdict == "good"
+    lost = judge_extractor("Net", measured(64, class_accuracy=0.1), 10)
     assert lost.verdict == "bad"
     assert "recognises only 10 % of the validation images" in lost.what
-    few = judge_extractor("Net", {**figures, "num_features": 8192, "validation": {}}, 10)
+    few = judge_extractor("Net", measured(8192), 10)
     assert few.verdict == "watch"
     assert "few for its 8,192 features" in few.what
     assert "KID-Net" in few.advice

@@ -15,6 +15,15 @@ from vqvae2.data.images import open_images, open_validation
 from vqvae2.evaluation.evaluation import evaluate, fingerprints
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
+from vqvae2.metrics.accuracy_score import ClassifierTraining
+from vqvae2.metrics.results import (
+    AccuracyScore,
+    ClassAccuracy,
+    Detection,
+    Measurement,
+    OutOfDistribution,
+    SampleMetrics,
+)
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
 from vqvae2.report import plots
@@ -160,44 +169,44 @@ def test_a_complete_run_shows_everything(runs: dict[str, Path]) -> None:
     assert sections["health"].count("verdict") >= 8
     metrics = RunFolder(runs["done"]).read_metrics()
     for group in ("reconstruction", "priors"):
-        for name in metrics[group]:
+        measured = getattr(metrics, group)
+        for name in (*measured.values, *measured.per_level):
             assert f"<code>{name}</code>" in sections["figures"]
-    assert metrics["provenance"]["images_fingerprint"] in sections["figures"]
+    assert metrics.provenance.images_fingerprint in sections["figures"]
 
 
 def test_what_was_measured_of_samples_is_shown(done: RunFolder) -> None:
-    seen = {
+    values = {
         "fid": 10.0, "kid": 0.01, "kid_deviation": 0.001, "precision": 0.5, "recall": 0.25,
-        "inception_score": 7.0, "inception_score_deviation": 0.1, "recognised": 0.75,
+        "inception_score": 7.0, "inception_score_deviation": 0.1, "class_accuracy": 0.75,
     }  # fmt: skip
-    provenance = {"models": fingerprints(Pipeline.load(done.path))}
-    quality = {
-        "num_images": 100,
-        "num_features": 8,
-        "judge": {"name": "Net"},
-        "provenance": provenance,
-        "validation": seen,
-        "reconstructions": {**seen, "fid_against_originals": 9.5},
-        "samples_by_kept_fraction": {"1": seen, "0.5": {**seen, "fid": 8.0}, "0.1": seen},
-        "samples_by_temperature": {"0.8": {**seen, "recall": 0.2}},
-    }
-    asked = {part: {"top1": 0.6, "by_class": [None, 0.7]} for part in ("real", "reconstructions")}
-    score = {
-        "num_images": 100,
-        "training": {"depth": 20, "steps": 5, "batch": 8},
-        "provenance": provenance,
-        "class_names": ["cat", STRANGE],
-        "trained_on": {"real": asked, "samples": asked},
-    }
-    detection = {"Other": {"scores": {"all codes": {"auroc": 0.812}}, "provenance": provenance}}
-    done.write_metrics(
-        {
-            **done.read_metrics(),
-            "quality": {"Net": quality},
-            "classification_score": score,
-            "detection": detection,
-        }
+    origin = done.read_metrics().provenance
+    assert origin is not None
+    assert origin.models == tuple(fingerprints(Pipeline.load(done.path)))
+
+    def measured(**changed: float) -> Measurement:
+        return Measurement(100, {**values, **changed})
+
+    samples = SampleMetrics(
+        digest="d", num_features=8, selector="Net", selector_digest="d", preprocessing="",
+        sampling=(), seeds="", provenance=origin, validation=measured(),
+        reconstructions=measured(fid_against_originals=9.5),
+        by_fraction={"1": measured(), "0.5": measured(fid=8.0), "0.1": measured()},
+        by_temperature={"0.8": measured(recall=0.2)},
+    )  # fmt: skip
+    accuracy = ClassAccuracy(0.6, (None, 0.7))
+    tested = {"real": accuracy, "reconstructions": accuracy}
+    trained_on = {"real": tested, "samples": tested}
+    training = ClassifierTraining(depth=20, steps=5, batch=8)
+    score = AccuracyScore(100, training, ("cat", STRANGE), trained_on, origin)
+    detection = OutOfDistribution(9, 9, {"all codes": Detection(0.812, 1.0, 0.0)}, origin)
+    metrics = replace(
+        done.read_metrics(),
+        samples={"Net": samples},
+        accuracy_score=score,
+        out_of_distribution={"Other": detection},
     )
+    done.write_metrics(metrics)
     save_png(done.neighbours("Net"), to_pil(torch.rand(3, 8, 8)))
     shown = sections_of(page_of(done))
     part = shown["quality"]
@@ -211,18 +220,17 @@ def test_what_was_measured_of_samples_is_shown(done: RunFolder) -> None:
     assert ESCAPED in part
     assert "0.812" in part
     assert "validation_nats" in shown["figures"]
-    assert "recognised" not in shown["figures"], "it has a section of its own"
+    assert "class_accuracy" not in shown["figures"], "it has a section of its own"
     assert "samples were measured with Net" in shown["health"]
-    provenance["models"] = ["others"]
-    done.write_metrics({**done.read_metrics(), "quality": {"Net": quality}})
+    others = replace(samples, provenance=replace(origin, models=("others",)))
+    done.write_metrics(replace(metrics, samples={"Net": others}))
     shown = sections_of(page_of(done))
     assert "Models were trained since" in shown["quality"]
     assert "what Net measured is of other weights" in shown["health"]
 
 
 def test_figures_older_than_the_priors_are_told(done: RunFolder) -> None:
-    metrics = done.read_metrics()
-    done.write_metrics({name: metrics[name] for name in ("provenance", "reconstruction")})
+    done.write_metrics(replace(done.read_metrics(), priors=None))
     assert page_of(done).count("Priors were trained since these figures were taken") == 2
 
 

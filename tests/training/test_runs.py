@@ -480,16 +480,6 @@ def test_a_few_steps_that_are_no_number_can_be_left_out(tmp_path, monkeypatch):
     assert outcome(RunFolder(tmp_path / "once")).keys() >= {"model/priors/1/model.safetensors"}
 
 
-def test_figures_of_an_earlier_form_are_measured_anew(tmp_path):
-    folder = RunFolder(tmp_path)
-    assert folder.read_metrics() == {}
-    folder.write_metrics({"quality": {}})
-    assert folder.read_metrics() == {"quality": {}}
-    path = tmp_path / "metrics.json"
-    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
-    assert folder.read_metrics() == {}
-
-
 def test_two_trainings_of_one_folder_are_one_clear_line(tmp_path):
     folder = RunFolder(tmp_path)
     with folder.lock(), pytest.raises(ValueError, match="is being trained by another process"):

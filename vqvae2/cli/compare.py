@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -10,16 +10,19 @@ from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, table
 from vqvae2.cli.options import parse
 from vqvae2.cli.sample import at_least_one
+from vqvae2.configuration import JsonObject, to_dict
 from vqvae2.evaluation.comparison import (
     common_side,
     compare_sets,
-    figures_of_runs,
     is_run,
+    metrics_of_runs,
     open_set,
     parse_set,
 )
 from vqvae2.evaluation.samples import extractor_of
 from vqvae2.files import write_json
+from vqvae2.metrics.describe import METRICS
+from vqvae2.metrics.results import Measurement
 from vqvae2.report.formatting import distance_table, figure
 from vqvae2.runs.folder import RunFolder
 
@@ -74,7 +77,7 @@ def main(arguments: list[str]) -> None:
         console.print(f"all figures in {options.out}")
 
 
-def side_by_side(options: Options) -> dict[str, Any]:
+def side_by_side(options: Options) -> JsonObject:
     """Prints what was measured of runs, a column a run."""
     for where in options.sets:
         if not is_run(Path(where)):
@@ -82,7 +85,7 @@ def side_by_side(options: Options) -> dict[str, Any]:
                 f"{where} is not a run folder; to compare images give --against SET, to compare "
                 "runs give run folders."
             )
-    columns = figures_of_runs([RunFolder(Path(where)) for where in options.sets])
+    columns = metrics_of_runs([RunFolder(Path(where)) for where in options.sets])
     names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
     rows = [
         [name, *(figure(found[name]) if name in found else "" for found in columns.values())]
@@ -92,7 +95,7 @@ def side_by_side(options: Options) -> dict[str, Any]:
     return {"runs": columns}
 
 
-def compare_with(options: Options) -> dict[str, Any]:
+def compare_with(options: Options) -> JsonObject:
     """Prints the distances of sets of images to another."""
     device, against = resolve(options.device), options.against
     names = [against, *options.sets]
@@ -105,16 +108,16 @@ def compare_with(options: Options) -> dict[str, Any]:
             open_set(where, size, options.count, device, view.track) for where in names
         )
         found = compare_sets(reference, others, extractor, options.count, options.paired)
-    head, *rows = distance_table(extractor.name, found["sets"])
-    side = found["side"]
-    table(f"against {against}, {found['num_images']:,} images each, {side}x{side}", head, rows)
+    head, *rows = distance_table(extractor.name, found.sets)
+    side = found.side
+    table(f"against {against}, {found.num_images:,} images each, {side}x{side}", head, rows)
     if options.paired:
-        show_pairs({name: figures["pairs"] for name, figures in found["sets"].items()})
-    return found
+        show_pairs(found.pairs)
+    return to_dict(found)
 
 
-def show_pairs(pairs: dict[str, dict[str, float | None]]) -> None:
-    """Prints distortion, a row a set."""
-    keys = {"mse": "MSE", "psnr_db": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
-    rows = [[name, *(figure(seen[key]) for key in keys)] for name, seen in pairs.items()]
-    table("image by image", ["set", *keys.values()], rows)
+def show_pairs(pairs: dict[str, Measurement]) -> None:
+    """Prints distortion, one row per set."""
+    keys = ("mse", "psnr_db", "ssim", "ms_ssim")
+    rows = [[name, *(figure(one.get(key)) for key in keys)] for name, one in pairs.items()]
+    table("image by image", ["set", *(METRICS[key].title() for key in keys)], rows)

@@ -13,6 +13,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from vqvae2.messages import printable
+from vqvae2.metrics.describe import METRICS, format_metric
+from vqvae2.metrics.results import (
+    AccuracyScore,
+    Measurement,
+    OutOfDistribution,
+    RunMetrics,
+    SampleMetrics,
+)
 from vqvae2.report.formatting import about_quality, distance_table, percent, quality_sets
 from vqvae2.training.fit import Stopped
 
@@ -179,85 +187,99 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(view)
 
 
-def show_figures(metrics: dict[str, Any]) -> None:
-    """The validation figures of a run as a table, a row a level."""
-    if "reconstruction" not in metrics:
+def show_figures(metrics: RunMetrics) -> None:
+    """The validation metrics of a run as a table, one row per level."""
+    measured, priors = metrics.reconstruction, metrics.priors or Measurement(0)
+    if measured is None:
         show_pixel_figures(metrics)
         return
-    seen, priors = metrics["reconstruction"], metrics.get("priors", {})
-    nats, gap = priors.get("validation_nats_per_code", []), priors.get("gap_nats_per_code", [])
     rows = [
         [
             str(level),
-            f"{used:.0f} ({100 * seen['share_used'][level]:.0f} %)",
-            f"{seen['perplexity'][level]:.0f}",
-            f"{seen['mse_level_alone'][level]:.5f}",
-            f"{nats[level]:.3f}" if level < len(nats) else "",
-            f"{gap[level]:+.3f}" if level < len(gap) else "",
+            f"{level_cell(measured, 'codes_used', level)} "
+            f"({level_cell(measured, 'share_used', level)})",
+            *(level_cell(measured, name, level) for name in ("perplexity", "mse_level_alone")),
+            *(
+                level_cell(priors, name, level)
+                for name in ("validation_nats_per_code", "gap_nats_per_code")
+            ),
         ]
-        for level, used in enumerate(seen["codes_used"])
+        for level in range(len(measured.levels("codes_used")))
     ]
-    title = f"held out, {count(seen['num_images'], 'image')}: MSE {seen['mse']:.5f}"
-    title += f", PSNR {seen['psnr_db']:.2f} dB"
-    for key, word in (("ssim", "SSIM"), ("ms_ssim", "MS-SSIM")):
-        title += "" if seen.get(key) is None else f", {word} {seen[key]:.3f}"
-    if "validation_bits_per_dim" in priors:
-        title += f", codes {priors['validation_bits_per_dim']:.3f} bits per dimension"
+    title = f"held out, {count(measured.num_images, 'image')}"
+    title += f": MSE {format_metric('mse', measured.get('mse'))}"
+    title += f", PSNR {format_metric('psnr_db', measured.get('psnr_db'))} dB"
+    for name in ("ssim", "ms_ssim"):
+        value = measured.get(name)
+        title += "" if value is None else f", {METRICS[name].name} {format_metric(name, value)}"
+    if (bits := priors.get("validation_bits_per_dim")) is not None:
+        shown = format_metric("validation_bits_per_dim", bits)
+        title += f", codes {shown} bits per dimension"
     columns = ["level", "codes used", "perplexity", "MSE alone", "nats per code", "gap"]
     table(title, columns, rows)
 
 
-def show_pixel_figures(metrics: dict[str, Any]) -> None:
-    """The validation figures of a prior on pixels."""
-    priors, number = metrics.get("priors", {}), metrics["provenance"]["validation_images"]
+def level_cell(measurement: Measurement, name: str, level: int) -> str:
+    """A metric of one level, "" where it was not measured."""
+    values = measurement.levels(name)
+    return format_metric(name, values[level]) if level < len(values) else ""
+
+
+def show_pixel_figures(metrics: RunMetrics) -> None:
+    """The validation metrics of a prior on pixels."""
+    number = metrics.provenance.validation_images if metrics.provenance else 0
     title = f"held out, {count(number, 'image')}"
-    if not priors:
+    if metrics.priors is None:
         console.print(f"{title}: the prior is not trained yet")
         return
-    nats, seen, gap = (
-        priors[f"{name}_nats_per_code"][0] for name in ("validation", "train", "gap")
-    )
-    row = [f"{priors['validation_bits_per_dim']:.3f}", f"{nats:.3f}", f"{seen:.3f}", f"{gap:+.3f}"]
+    name = "validation_bits_per_dim"
+    row = [format_metric(name, metrics.priors.get(name))]
+    for split in ("validation", "train", "gap"):
+        row.append(level_cell(metrics.priors, f"{split}_nats_per_code", 0))
     table(title, ["bits per dimension", "nats per value", "in training", "gap"], [row])
 
 
-def show_quality(name: str, figures: dict[str, Any]) -> None:
-    """The figures of samples and what they are compared with, taken with one network."""
-    head, *rows = distance_table(name, quality_sets(figures))
-    table(f"against {figures['num_images']:,} training images, as many each", head, rows)
-    console.print(about_quality(name, figures))
+def show_quality(name: str, metrics: SampleMetrics) -> None:
+    """The metrics of samples and what they are compared with, by one extractor."""
+    head, *rows = distance_table(name, quality_sets(metrics))
+    number = metrics.validation.num_images
+    table(f"against {number:,} training images, as many each", head, rows)
+    console.print(about_quality(name, metrics))
 
 
-def show_classification(figures: dict[str, Any]) -> None:
-    """The classification accuracy score: who learnt from what, asked about what; by class."""
-    trained = figures["trained_on"]
-    asked = list(next(iter(trained.values())))
+def show_classification(score: AccuracyScore) -> None:
+    """The classification accuracy score: by set trained on, by set tested on, by class."""
+    trained, training = score.trained_on, score.training
+    tested = list(next(iter(trained.values())))
     rows = [
-        [name, *(percent(found[title]["top1"]) for title in asked)]
-        for name, found in trained.items()
+        [name, *(percent(accuracies[title].top1) for title in tested)]
+        for name, accuracies in trained.items()
     ]
-    training = figures["training"]
     title = (
-        f"ResNet-{training['depth']}, {training['steps']:,} steps of {training['batch']}, trained "
-        f"on {figures['num_images']:,} images each; Top-1 of validation images"
+        f"ResNet-{training.depth}, {training.steps:,} steps of {training.batch}, trained "
+        f"on {score.num_images:,} images each; Top-1 of validation images"
     )
-    table(title, ["trained on", *(f"asked about {name}" for name in asked)], rows)
+    table(title, ["trained on", *(f"asked about {name}" for name in tested)], rows)
     by_class = [
-        [name, *(percent(found["real"]["by_class"][n]) for found in trained.values())]
-        for n, name in enumerate(figures["class_names"])
+        [name, *(percent(accuracies["real"].by_class[n]) for accuracies in trained.values())]
+        for n, name in enumerate(score.class_names)
     ]
     table("by class, asked about real images", ["class", *trained], by_class)
 
 
-def show_detection(outside: str, figures: dict[str, Any]) -> None:
+def show_detection(outside: str, result: OutOfDistribution) -> None:
     """How well each score tells validation images from others."""
     rows = [
-        [name, f"{seen['auroc']:.3f}", f"{seen['validation']:.5g}", f"{seen['outside']:.5g}"]
-        for name, seen in figures["scores"].items()
+        [
+            name,
+            format_metric("auroc", score.auroc),
+            f"{score.validation:.5g}",
+            f"{score.outside:.5g}",
+        ]
+        for name, score in result.scores.items()
     ]
-    inside, others = figures["num_images"]
-    title = f"{inside:,} validation images against {others:,} of {outside}"
-    table(title, ["score", "AUROC", "mean held out", "mean outside"], rows)
+    title = f"{result.num_validation:,} validation images against {result.num_outside:,}"
+    table(f"{title} of {outside}", ["score", "AUROC", "mean held out", "mean outside"], rows)
 
 
 def duration(seconds: float) -> str:

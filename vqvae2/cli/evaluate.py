@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
             found = evaluate_samples(folder, extractor, wanted, device, view.track, judge, world)
             if world.is_main:
                 show_quality(extractor.name, found)
-            if found["num_images"] < options.samples:
+            if found.validation.num_images < options.samples:
                 console.print("No split has more; `vqvae2 compare` takes any number of samples.")
         if options.cas:
             scores = evaluate_classification(
@@ -102,8 +102,8 @@ def main(arguments: list[str]) -> None:
             show_classification(scores)
         if options.outside:
             other, count = Path(options.outside), options.outside_limit
-            found = evaluate_outside(folder, other, count, device, view.track, world)
-            show_detection(options.outside, found)
+            detection = evaluate_outside(folder, other, count, device, view.track, world)
+            show_detection(options.outside, detection)
     console.print(f"all figures in {options.run / 'metrics.json'}")
 
 

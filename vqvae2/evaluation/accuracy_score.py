@@ -9,7 +9,6 @@ Everyone is the same network with the same training and the same number of image
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from vqvae2.metrics.accuracy_score import (
     require_classes,
     train_on,
 )
+from vqvae2.metrics.results import AccuracyScore, ClassAccuracy
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder
 
@@ -39,19 +39,21 @@ def evaluate_classification(
     device: str = "cpu",
     progress: Progress = quiet,
     world: World = SINGLE_PROCESS,
-) -> dict[str, Any]:
-    """Measures the score of a run; keeps it in metrics.json under "classification_score".
+) -> AccuracyScore:
+    """Measures the score of a run and writes it into metrics.json.
 
     Arguments:
         ranks: who shares the work, a classifier each; the first writes.
     """
     pipeline, run = Pipeline.load(folder.path).to(device), folder.read()
     data = open_images(run.data, progress=progress)
-    figures = classification_scores(pipeline, data, count, training, progress, world)
-    figures["provenance"] = provenance(run, pipeline, data.validation, len(data.validation))
+    score = classification_scores(pipeline, data, count, training, progress, world)
+    origin = provenance(run, pipeline, data.validation, len(data.validation))
+    score = dataclasses.replace(score, provenance=origin)
     if world.is_main:
-        folder.write_metrics({**folder.read_metrics(), "classification_score": figures})
-    return figures
+        metrics = dataclasses.replace(folder.read_metrics(), accuracy_score=score)
+        folder.write_metrics(metrics)
+    return score
 
 
 def classification_scores(
@@ -61,7 +63,7 @@ def classification_scores(
     training: ClassifierTraining,
     progress: Progress = quiet,
     world: World = SINGLE_PROCESS,
-) -> dict[str, Any]:
+) -> AccuracyScore:
     """Top-1 accuracy of three classifiers on two kinds of images, over all and by class.
 
     Arguments:
@@ -93,15 +95,10 @@ def classification_scores(
             device = str(pipeline.device)
             found[place] = scores_of(dataset, asked, classes, training, device, learnt, progress)
     rows = {
-        name: {title: as_figures(score) for title, score in zip(asked, scores, strict=True)}
+        name: {title: class_accuracy(score) for title, score in zip(asked, scores, strict=True)}
         for name, scores in zip(makers, world.sum(found), strict=True)
     }
-    return {
-        "num_images": len(chosen),
-        "training": dataclasses.asdict(training),
-        "class_names": list(data.class_names),
-        "trained_on": rows,
-    }
+    return AccuracyScore(len(chosen), training, data.class_names, rows)
 
 
 def scores_of(
@@ -134,10 +131,10 @@ def scores_of(
     return torch.stack(found)
 
 
-def as_figures(score: Tensor) -> dict[str, Any]:
-    """A score (1 + K,) of `scores_of` as metrics.json keeps it; None for nan."""
-    by_class = [None if math.isnan(share) else share for share in score[1:].tolist()]
-    return {"top1": float(score[0]), "by_class": by_class}
+def class_accuracy(score: Tensor) -> ClassAccuracy:
+    """A score (1 + K,) of `scores_of` with None for NaN."""
+    by_class = (None if math.isnan(share) else share for share in score[1:].tolist())
+    return ClassAccuracy(float(score[0]), tuple(by_class))
 
 
 def restored_set(

@@ -14,7 +14,6 @@ Legend: `B` images, `S` their side.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +37,7 @@ from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.metrics.features import Features, distances_between, look, look_once, require_enough
+from vqvae2.metrics.results import Comparison, Measurement, RunMetrics
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder
 from vqvae2.weights import fingerprint
@@ -186,7 +186,7 @@ def compare_sets(
     extractor: Extractor,
     count: int = 10_000,
     paired: bool = False,
-) -> dict[str, Any]:
+) -> Comparison:
     """Every distance of each set to the reference, all over one number of images.
 
     Raises ValueError, before anything is looked at, for sets of two sizes, too few images and
@@ -208,22 +208,23 @@ def compare_sets(
         if paired:
             require_pairs(reference, other)
     real = seen_by(extractor, reference, number)
-    rows: dict[str, Any] = {}
+    distances: dict[str, Measurement] = {}
+    errors: dict[str, Measurement] = {}
     for other in others:
-        rows[other.name] = distances_between(real, seen_by(extractor, other, number))
+        distances[other.name] = distances_between(real, seen_by(extractor, other, number))
         if paired:
             pairs = zip(reference.batches(number), other.batches(number), strict=True)
-            found = measure_pairs((to_float(a), to_float(b)) for a, b in pairs)
-            rows[other.name]["pairs"] = found
-    return {
-        "against": reference.name,
-        "extractor": extractor.name,
-        "digest": extractor.digest,
-        "num_images": number,
-        "side": reference.side,
-        "sets": rows,
-        **versions(),
-    }
+            errors[other.name] = measure_pairs((to_float(a), to_float(b)) for a, b in pairs)
+    return Comparison(
+        against=reference.name,
+        extractor=extractor.name,
+        digest=extractor.digest,
+        num_images=number,
+        side=reference.side,
+        sets=distances,
+        pairs=errors,
+        versions=versions(),
+    )
 
 
 def seen_by(extractor: Extractor, dataset: ImageSet, count: int) -> Features:
@@ -249,13 +250,13 @@ def require_pairs(reference: ImageSet, other: ImageSet) -> None:
             )
 
 
-def figures_of_runs(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
-    """The figures that `evaluate` wrote of each run, flat, by the run's path."""
-    return {str(folder.path): flat_figures(measured(folder)) for folder in folders}
+def metrics_of_runs(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
+    """Every scalar that `evaluate` wrote, by its dotted name, by the run's path."""
+    return {str(folder.path): measured(folder).flat() for folder in folders}
 
 
-def measured(folder: RunFolder) -> dict[str, Any]:
-    """metrics.json of a run that has one."""
+def measured(folder: RunFolder) -> RunMetrics:
+    """The metrics of a run; ValueError where there are none."""
     folder.read()
     metrics = folder.read_metrics()
     if not metrics:
@@ -263,20 +264,3 @@ def measured(folder: RunFolder) -> dict[str, Any]:
             f"{folder.path} was not measured yet; run `vqvae2 evaluate {folder.path}` first."
         )
     return metrics
-
-
-NO_FIGURES = ("provenance", "by_class", "training", "score_training", "sampling")
-
-
-def flat_figures(values: Any, name: str = "") -> dict[str, float]:
-    """All numbers of nested objects and lists under dotted names, without `NO_FIGURES`."""
-    if isinstance(values, bool | str) or values is None:
-        return {}
-    if isinstance(values, int | float):
-        return {name: values}
-    pairs = values.items() if isinstance(values, dict) else enumerate(values)
-    found: dict[str, float] = {}
-    for key, value in pairs:
-        if key not in NO_FIGURES:
-            found |= flat_figures(value, f"{name}.{key}".strip("."))
-    return found

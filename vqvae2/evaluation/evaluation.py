@@ -4,9 +4,9 @@
 """
 
 import platform
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -17,15 +17,13 @@ from vqvae2.data.images import ImageDataset, open_images, open_validation
 from vqvae2.data.order import evenly_spaced, inference_batch_size
 from vqvae2.data.pixels import PixelData
 from vqvae2.distributed import SINGLE_PROCESS, World
-from vqvae2.metrics.distortion import figures, measure_distortion
+from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
+from vqvae2.metrics.results import Measurement, Provenance, RunMetrics
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.weights import fingerprint
-
-KEPT = ("quality", "classification_score", "detection")
-"""Parts of metrics.json that are measured elsewhere in this folder."""
 
 TRAIN_IMAGES = 5000
 """Training images over which the train-validation gap is taken, at most."""
@@ -33,10 +31,10 @@ TRAIN_IMAGES = 5000
 
 def evaluate(
     folder: RunFolder, limit: int = 10_000, device: str = "cpu", world: World = SINGLE_PROCESS
-) -> dict[str, Any]:
+) -> RunMetrics:
     """Measures the models of a run on at most `limit` validation images; writes metrics.json.
 
-    What other measurements left there (`KEPT`) stays.
+    The results of other measurements in it stay.
 
     Arguments:
         ranks: who shares the work; the first writes.
@@ -44,15 +42,18 @@ def evaluate(
     run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
     validation = open_validation(run.data)
     chosen = evenly_spaced(len(validation), limit)
-    metrics: dict[str, Any] = {"provenance": provenance(run, pipeline, validation, len(chosen))}
+    reconstruction = priors = None
     if isinstance(pipeline.autoencoder, VQVAE):
         images = validation.batches(world.shard(chosen), device)
-        measured = measure_distortion(pipeline.autoencoder, images, world)
-        metrics["reconstruction"] = figures(measured)
+        reconstruction = measure_distortion(pipeline.autoencoder, images, world).measurement()
     if pipeline.priors:
-        metrics["priors"] = evaluate_priors(folder, run, pipeline, limit, world)
-    known = folder.read_metrics()
-    metrics |= {name: known[name] for name in KEPT if name in known}
+        priors = evaluate_priors(folder, run, pipeline, limit, world)
+    metrics = replace(
+        folder.read_metrics(),
+        provenance=provenance(run, pipeline, validation, len(chosen)),
+        reconstruction=reconstruction,
+        priors=priors,
+    )
     if world.is_main:
         folder.write_metrics(metrics)
     return metrics
@@ -64,7 +65,7 @@ def evaluate_priors(
     pipeline: Pipeline,
     limit: int,
     world: World = SINGLE_PROCESS,
-) -> dict[str, Any]:
+) -> Measurement:
     """Nats per code of each level, held out and in training, and bits per image dimension."""
     train, validation = splits(folder, run, pipeline)
     levels = list(enumerate(pipeline.priors))
@@ -89,18 +90,21 @@ def evaluate_priors(
     ]
     counts = [prior.domain.num_values for prior in pipeline.priors]
     shape = (run.autoencoder.image_channels, run.data.size, run.data.size)
-    result: dict[str, Any] = {
-        "validation_nats_per_code": nats,
-        "train_nats_per_code": seen,
-        "gap_nats_per_code": [a - b for a, b in zip(nats, seen, strict=True)],
-        "parameters": [sum(p.numel() for p in prior.parameters()) for prior in pipeline.priors],
+    per_level = {
+        "validation_nats_per_code": tuple(nats),
+        "train_nats_per_code": tuple(seen),
+        "gap_nats_per_code": tuple(a - b for a, b in zip(nats, seen, strict=True)),
+        "parameters": tuple(
+            float(sum(p.numel() for p in prior.parameters())) for prior in pipeline.priors
+        ),
     }
+    values: dict[str, float | None] = {}
     if len(levels) == run.autoencoder.num_levels:
-        result["validation_bits_per_dim"] = bits_per_dim(nats, counts, shape)
-        result["validation_bits_per_dim_level"] = [
+        values["validation_bits_per_dim"] = bits_per_dim(nats, counts, shape)
+        per_level["validation_bits_per_dim"] = tuple(
             bits_per_dim([n], [count], shape) for n, count in zip(nats, counts, strict=True)
-        ]
-    return result
+        )
+    return Measurement(len(evenly_spaced(len(validation), limit)), values, per_level)
 
 
 def splits(
@@ -117,28 +121,28 @@ def splits(
 
 def provenance(
     run: RunConfig, pipeline: Pipeline, validation: ImageDataset, count: int
-) -> dict[str, Any]:
-    """What a figure must stand beside."""
-    return {
-        "preset": run.preset,
-        "data": run.data.source,
-        "size": run.data.size,
-        "validation_images": count,
-        "images_fingerprint": validation.fingerprint(),
-        "seed": run.seed,
-        "models": fingerprints(pipeline),
-        **versions(),
-    }
+) -> Provenance:
+    """The origin of a result on `count` of the validation images."""
+    return Provenance(
+        preset=run.preset,
+        data=run.data.source,
+        size=run.data.size,
+        validation_images=count,
+        images_fingerprint=validation.fingerprint(),
+        seed=run.seed,
+        models=tuple(fingerprints(pipeline)),
+        versions=versions(),
+        date=datetime.now(UTC).date().isoformat(),
+    )
 
 
 def versions() -> dict[str, str]:
-    """What a figure was taken with, and when."""
+    """The versions that compute results."""
     return {
         "vqvae2": vqvae2.__version__,
         "torch": torch.__version__,
         **{name: version(name) for name in ("torchmetrics", "pillow")},
         "python": platform.python_version(),
-        "date": datetime.now(UTC).date().isoformat(),
     }
 
 

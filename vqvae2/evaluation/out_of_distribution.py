@@ -8,8 +8,8 @@ Legend: `B N` images.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.evaluation.evaluation import provenance
 from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.auroc import auroc
+from vqvae2.metrics.results import Detection, OutOfDistribution
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder
 
@@ -34,7 +35,7 @@ def evaluate_outside(
     device: str = "cpu",
     progress: Progress = quiet,
     world: World = SINGLE_PROCESS,
-) -> dict[str, Any]:
+) -> OutOfDistribution:
     """AUROC of validation images against those of a folder; keeps it in metrics.json.
 
     Arguments:
@@ -48,23 +49,25 @@ def evaluate_outside(
     inside = likenesses(pipeline, validation, count, "validation images", progress, world)
     strange = likenesses(pipeline, others, count, "other images", progress, world)
     number = len(next(iter(inside.values())))
-    figures = {
-        "num_images": [number, len(next(iter(strange.values())))],
-        "scores": {
-            name: {
-                "auroc": auroc(inside[name], strange[name]),
-                "validation": float(inside[name].mean()),
-                "outside": float(strange[name].mean()),
-            }
-            for name in inside
-        },
-        "provenance": provenance(run, pipeline, validation, number),
+    scores = {
+        name: Detection(
+            auroc=auroc(inside[name], strange[name]),
+            validation=float(inside[name].mean()),
+            outside=float(strange[name].mean()),
+        )
+        for name in inside
     }
+    result = OutOfDistribution(
+        num_validation=number,
+        num_outside=len(next(iter(strange.values()))),
+        scores=scores,
+        provenance=provenance(run, pipeline, validation, number),
+    )
     if world.is_main:
         metrics = folder.read_metrics()
-        metrics["detection"] = {**metrics.get("detection", {}), str(outside): figures}
-        folder.write_metrics(metrics)
-    return figures
+        by_folder = {**metrics.out_of_distribution, str(outside): result}
+        folder.write_metrics(replace(metrics, out_of_distribution=by_folder))
+    return result
 
 
 def likenesses(

@@ -8,16 +8,13 @@ samples have the classes of the training images; smaller fractions are chosen fr
 Legend: `N` images, `K` classes.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqvae2.configuration import to_json
 from vqvae2.data.images import ImageDataset, ImageSplits, Progress, open_images, quiet
 from vqvae2.data.order import evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
@@ -35,6 +32,7 @@ from vqvae2.metrics.features import Features, distances_between, look, look_once
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.nearest_neighbours import nearest
 from vqvae2.metrics.rejection import first_class, intended, keep_best
+from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder
 from vqvae2.sampling import SamplingConfig
@@ -107,7 +105,7 @@ def evaluate_samples(
     progress: Progress = quiet,
     judge: Extractor | None = None,
     world: World = SINGLE_PROCESS,
-) -> dict[str, Any]:
+) -> SampleMetrics:
     """Measures the samples of a run; keeps the figures in metrics.json, beside other networks'.
 
     Samples beside their nearest training images go to quality/NAME-neighbours.png. Raises
@@ -119,8 +117,8 @@ def evaluate_samples(
     """
     run = folder.read()
     pipeline = Pipeline.load(folder.path).to(device)
-    known = folder.read_metrics().get("quality", {}).get(extractor.name)
-    if known is not None and known.get("digest") != extractor.digest:
+    known = folder.read_metrics().samples.get(extractor.name)
+    if known is not None and known.digest != extractor.digest:
         raise ValueError(
             f"{folder.path} has figures of another network named {extractor.name}; give this one "
             "another name with --extractor-name."
@@ -128,7 +126,9 @@ def evaluate_samples(
     data = open_images(run.data, progress=progress)
     figures, kept = measure_quality(pipeline, data, extractor, wanted, progress, judge, world)
     if world.is_main:
-        figures["provenance"] = provenance(run, pipeline, data.validation, figures["num_images"])
+        number = figures.validation.num_images
+        origin = provenance(run, pipeline, data.validation, number)
+        figures = replace(figures, provenance=origin)
         write_quality(folder, extractor.name, figures)
         save_neighbours(folder, pipeline, data, extractor, next(iter(kept.values())), progress)
     if wanted.score is not None:
@@ -139,17 +139,19 @@ def evaluate_samples(
                 share += kept_score(pipeline, data, kept[name], wanted.score, name, progress)
             shares = world.gather(share).tolist()
             if world.is_main:
-                figures["score_training"] = dataclasses.asdict(wanted.score)
+                by_fraction = dict(figures.by_fraction)
                 for name, one in zip(names[begin:], shares, strict=False):
-                    figures["samples_by_kept_fraction"][name]["accuracy_score"] = one
+                    values = {**by_fraction[name].values, "accuracy_score": one}
+                    by_fraction[name] = replace(by_fraction[name], values=values)
+                figures = replace(figures, score_training=wanted.score, by_fraction=by_fraction)
                 write_quality(folder, extractor.name, figures)
     return figures
 
 
-def write_quality(folder: RunFolder, name: str, figures: dict[str, Any]) -> None:
+def write_quality(folder: RunFolder, name: str, figures: SampleMetrics) -> None:
     """Puts a network's figures into metrics.json."""
     metrics = folder.read_metrics()
-    folder.write_metrics({**metrics, "quality": {**metrics.get("quality", {}), name: figures}})
+    folder.write_metrics(replace(metrics, samples={**metrics.samples, name: figures}))
 
 
 def extractor_of(where: str, name: str, folder: RunFolder, device: str = "cpu") -> Extractor:
@@ -174,7 +176,7 @@ def measure_quality(
     progress: Progress = quiet,
     judge: Extractor | None = None,
     world: World = SINGLE_PROCESS,
-) -> tuple[dict[str, Any], dict[str, ScoredSamples]]:
+) -> tuple[SampleMetrics, dict[str, ScoredSamples]]:
     """All figures of a pipeline's samples, as metrics.json keeps them under the network's name.
 
     Returns them with the samples of each kept fraction, the largest first. Raises ValueError for
@@ -197,23 +199,33 @@ def measure_quality(
         f"{fraction:g}": best(every, counts, fraction)
         for fraction in sorted(wanted.fractions, reverse=True)
     }
-    found: dict[str, Any] = {
-        **conditions(pipeline, extractor, judge),
-        "num_images": count,
-        "num_features": sets.real.features.shape[1],
-        "validation": sets.figures(sets.validation, sets.truth),
-        "reconstructions": sets.figures(sets.decoded, sets.truth, {"originals": sets.validation}),
-    }
+    validation = sets.figures(sets.validation, sets.truth)
+    decoded = sets.figures(sets.decoded, sets.truth, {"originals": sets.validation})
     beside = {"reconstructions": sets.decoded}
-    by_fraction = found["samples_by_kept_fraction"] = {}
+    by_fraction: dict[str, Measurement] = {}
     for fraction, samples in kept.items():
         by_fraction[fraction] = sets.figures(samples.seen, samples.labels, beside)
         progress("comparing", len(by_fraction), len(kept))
-    by_temperature = found["samples_by_temperature"] = {}
+    by_temperature: dict[str, Measurement] = {}
     for temperature in wanted.temperatures:
         sampling = [replace(draw, temperature=temperature) for draw in pipeline.config.sampling]
         samples = draw(pipeline, extractor, counts, 1, judge, progress, sampling, world)
         by_temperature[f"{temperature:g}"] = sets.figures(samples.seen, samples.labels, beside)
+    side = pipeline.config.image_size
+    found = SampleMetrics(
+        digest=extractor.digest,
+        num_features=sets.real.features.shape[1],
+        selector=judge.name,
+        selector_digest=judge.digest,
+        preprocessing=f"{side}x{side}, uint8 RGB as the run sees images; reconstructions and "
+        "samples rounded to uint8",
+        sampling=pipeline.config.sampling,
+        seeds="0, 1, ... within each class",
+        validation=validation,
+        reconstructions=decoded,
+        by_fraction=by_fraction,
+        by_temperature=by_temperature,
+    )
     return found, kept
 
 
@@ -239,18 +251,20 @@ class Sets:
 
     def figures(
         self, seen: Features, labels: Tensor, against: Mapping[str, Features] | None = None
-    ) -> dict[str, Any]:
-        """Distances of a set to the training images, FID to others too; {} if not wanted."""
+    ) -> Measurement:
+        """Distances of a set to the training images, FID to others too; none if not wanted."""
         if not self.wanted:
-            return {}
-        return {
-            **distances_between(self.real, seen),
+            return Measurement(len(seen))
+        distances = distances_between(self.real, seen)
+        values = {
+            **distances.values,
             **{
                 f"fid_against_{name}": frechet_distance([other.features], [seen.features])
                 for name, other in (against or {}).items()
             },
             **recognised(seen, labels, self.classes),
         }
+        return replace(distances, values=values)
 
 
 def look_at_images(
@@ -273,19 +287,6 @@ def look_at_images(
     decoded = look(extractor, restored(pipeline, originals)).gathered(world)
     truth, classes = data.validation.labels[asked], max(1, len(data.class_names))
     return Sets(real, validation, decoded, truth, classes, world.is_main)
-
-
-def conditions(pipeline: Pipeline, extractor: Extractor, judge: Extractor) -> dict[str, Any]:
-    """What every set of a measurement has in common."""
-    side = pipeline.config.image_size
-    return {
-        "digest": extractor.digest,
-        "judge": {"name": judge.name, "digest": judge.digest},
-        "preprocessing": f"{side}x{side}, uint8 RGB as the run sees images; reconstructions and "
-        "samples rounded to uint8",
-        "sampling": to_json(pipeline.config.sampling),
-        "seeds": "0, 1, ... within each class",
-    }
 
 
 def look_at(
@@ -345,7 +346,7 @@ def recognised(seen: Features, labels: Tensor, classes: int) -> dict[str, float]
     if classes < 2 or extra not in (0, 1):
         return {}
     found = seen.probabilities[:, extra:].argmax(dim=1)
-    return {"recognised": float((found == labels).double().mean())}
+    return {"class_accuracy": float((found == labels).double().mean())}
 
 
 def kept_score(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.distributed import SINGLE_PROCESS, World
+from vqvae2.metrics.results import Measurement
 from vqvae2.metrics.usage import CodeUsage
 
 SSIM_WINDOW = 11
@@ -48,6 +49,24 @@ class Distortion:
     def psnr(self) -> float:
         """In decibels."""
         return decibels(self.mse)
+
+    def measurement(self) -> Measurement:
+        """The metrics by name."""
+        values = {
+            "mse": self.mse,
+            "mse_over_variance": self.mse / self.variance if self.variance else None,
+            "psnr_db": self.psnr,
+            "ssim": number(self.ssim),
+            "ms_ssim": number(self.ms_ssim),
+        }
+        per_level = {
+            "mse_level_alone": tuple(self.mse_alone),
+            "mse_level_blanked": tuple(self.mse_without),
+            "codes_used": tuple(float(usage.used) for usage in self.usage),
+            "share_used": tuple(usage.share_used for usage in self.usage),
+            "perplexity": tuple(usage.perplexity for usage in self.usage),
+        }
+        return Measurement(self.num_images, values, per_level)
 
 
 @torch.no_grad()
@@ -122,8 +141,8 @@ def similarities(images: Tensor, other: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
-    """MSE, PSNR, SSIM and MS-SSIM over batches of two times (B, C, H, W) in [0, 1], as numbers."""
+def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> Measurement:
+    """MSE, PSNR, SSIM and MS-SSIM over pairs of batches (B, C, H, W) in [0, 1]."""
     error, alike, count = 0.0, torch.zeros(2, dtype=torch.float64), 0
     for images, others in pairs:
         if images.shape != others.shape:
@@ -136,13 +155,13 @@ def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | N
     if not count:
         raise ValueError("Expected at least one pair of images to measure, got none.")
     ssim, ms_ssim = (alike / count).tolist()
-    return {
-        "num_images": count,
+    values = {
         "mse": error / count,
         "psnr_db": decibels(error / count),
         "ssim": number(ssim),
         "ms_ssim": number(ms_ssim),
     }
+    return Measurement(count, values)
 
 
 def decibels(mse: float) -> float:
@@ -153,20 +172,3 @@ def decibels(mse: float) -> float:
 def number(value: float) -> float | None:
     """The value, None where there is no such number."""
     return None if math.isnan(value) else value
-
-
-def figures(distortion: Distortion) -> dict[str, float | list[float] | None]:
-    """A `Distortion` as plain numbers for metrics.json; None where there is no such number."""
-    return {
-        "num_images": distortion.num_images,
-        "mse": distortion.mse,
-        "mse_over_variance": distortion.mse / distortion.variance if distortion.variance else None,
-        "psnr_db": distortion.psnr,
-        "ssim": number(distortion.ssim),
-        "ms_ssim": number(distortion.ms_ssim),
-        "mse_level_alone": distortion.mse_alone,
-        "mse_level_blanked": distortion.mse_without,
-        "codes_used": [float(usage.used) for usage in distortion.usage],
-        "share_used": [usage.share_used for usage in distortion.usage],
-        "perplexity": [usage.perplexity for usage in distortion.usage],
-    }

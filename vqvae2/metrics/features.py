@@ -19,6 +19,7 @@ from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.inception_score import SPLITS, inception_score
 from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
 from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
+from vqvae2.metrics.results import Measurement
 
 FEATURES = "vqvae2-features 1"
 """Format and version of the files in the cache."""
@@ -112,7 +113,7 @@ def read_seen(path: Path) -> Features | None:
         return None
 
 
-def distances_between(real: Features, other: Features) -> dict[str, float | None]:
+def distances_between(real: Features, other: Features) -> Measurement:
     """FID, KID, precision and recall of `other` against `real`, and its inception score.
 
     KID has no deviation where its subsets are the whole sets. Raises ValueError for images of
@@ -127,8 +128,7 @@ def distances_between(real: Features, other: Features) -> dict[str, float | None
     kid, kid_deviation = kernel_distance(real.features, other.features)
     precision, recall = precision_recall(real.features, other.features)
     score, score_deviation = inception_score(other.probabilities)
-    return {
-        "num_images": len(other),
+    values = {
         "fid": frechet_distance([real.features], [other.features]),
         "kid": kid,
         "kid_deviation": kid_deviation if min(len(real), len(other)) > SUBSET_SIZE else None,
@@ -137,6 +137,7 @@ def distances_between(real: Features, other: Features) -> dict[str, float | None
         "inception_score": score,
         "inception_score_deviation": score_deviation,
     }
+    return Measurement(len(other), values)
 
 
 def require_enough(count: int) -> None:

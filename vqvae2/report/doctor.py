@@ -5,12 +5,13 @@ Reads what the run folder holds (logs, metrics, models, codes); it trains and me
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from vqvae2.data.codes import read_codes, read_info, read_shard, whole_shards
 from vqvae2.evaluation.evaluation import fingerprints
+from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline, load_autoencoder, load_prior
 from vqvae2.runs.config import RunConfig
@@ -148,7 +149,7 @@ def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
 
 def look_at_priors(folder: RunFolder, run: RunConfig, known: str | None) -> Iterator[Finding]:
     """Whether each prior learnt, without learning the training set by heart."""
-    metrics = folder.read_metrics().get("priors", {})
+    metrics = folder.read_metrics().priors or Measurement(0)
     for level in range(len(run.priors)):
         if known and folder.done(f"prior{level}"):
             path = folder.model / "priors" / str(level)
@@ -162,9 +163,7 @@ def look_at_priors(folder: RunFolder, run: RunConfig, known: str | None) -> Iter
             yield judge_prior(level, looks, metrics)
 
 
-def judge_prior(
-    level: int, looks: list[dict[str, float]], metrics: dict[str, list[float]]
-) -> Finding:
+def judge_prior(level: int, looks: list[dict[str, float]], metrics: Measurement) -> Finding:
     """What a prior's validation nats mean."""
     nats = [look["nats_per_code"] for look in looks]
     best, last = min(nats), nats[-1]
@@ -175,9 +174,9 @@ def judge_prior(
             f"{what}, suspiciously near 0",
             f"Level {level} has probably collapsed: its codes say nothing that must be predicted.",
         )
-    gap = metrics.get("gap_nats_per_code", [])
+    gap = metrics.levels("gap_nats_per_code")
     if level < len(gap):
-        seen = metrics["train_nats_per_code"][level]
+        seen = metrics.levels("train_nats_per_code")[level]
         what += f", {seen:.3f} in training"
         if gap[level] > OVERFITTED * seen:
             advice = "More images, more dropout, or a smaller prior; the best step was kept."
@@ -192,23 +191,18 @@ def look_at_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Fin
     """Whether the figures of samples can be believed, by what each network was shown."""
     num_classes = max(1, len(folder.read_data().get("class_names", [])))
     metrics = folder.read_metrics()
-    quality, detection = metrics.get("quality", {}), metrics.get("detection", {})
-    options = {f"what {name} measured": ("--samples", part) for name, part in quality.items()}
-    options |= {f"how {name} is told apart": ("--outside", p) for name, p in detection.items()}
-    if score := metrics.get("classification_score"):
-        options["the classification accuracy score"] = ("--cas", score)
-    for what, (option, part) in options.items():
-        if models is not None and part["provenance"]["models"] != models:
+    for what, option, origin in metrics.sample_provenance():
+        if models is not None and list(origin.models) != models:
             again = f"Measure again: vqvae2 evaluate {folder.path} {option} ..."
             yield Finding("watch", f"{what} is of other weights", again)
-    for name, figures in quality.items():
-        yield judge_extractor(name, figures, num_classes)
+    for name, samples in metrics.samples.items():
+        yield judge_extractor(name, samples, num_classes)
 
 
-def judge_extractor(name: str, figures: dict[str, Any], num_classes: int) -> Finding:
-    """What a network's figures are worth."""
-    count, features = figures["num_images"], figures["num_features"]
-    known = figures["validation"].get("recognised")
+def judge_extractor(name: str, metrics: SampleMetrics, num_classes: int) -> Finding:
+    """What an extractor's metrics are worth."""
+    count, features = metrics.validation.num_images, metrics.num_features
+    known = metrics.validation.get("class_accuracy")
     what = f"samples were measured with {name} over {count:,} images"
     chance = 1 / num_classes
     if known is not None and known < chance + ABOVE_CHANCE * (1 - chance):

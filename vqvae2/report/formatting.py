@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,30 +11,11 @@ from torch import Tensor
 
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import png
+from vqvae2.metrics.describe import METRICS, format_metric
+from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.sampling import SamplingConfig
 
 LOSSLESS_SIDE = 64  # larger images are stored as JPEG, to keep the file small
-
-MEANINGS = {
-    "reconstruction.num_images": "validation images measured",
-    "reconstruction.mse": "mean squared error, images in [0, 1]",
-    "reconstruction.mse_over_variance": "MSE / variance of the pixels",
-    "reconstruction.psnr_db": "peak signal-to-noise ratio of that MSE, dB",
-    "reconstruction.ssim": "structural similarity, 1 is identical",
-    "reconstruction.ms_ssim": "the same over five scales, for images of 176 pixels and more",
-    "reconstruction.mse_level_alone": "MSE when the decoder sees one level alone",
-    "reconstruction.mse_level_blanked": "MSE when one level is blanked",
-    "reconstruction.codes_used": "codes that occur",
-    "reconstruction.share_used": "the same as a part of K",
-    "reconstruction.perplexity": "as many equally likely codes would say as much",
-    "priors.validation_nats_per_code": "of validation images, lower is better",
-    "priors.train_nats_per_code": "of training images",
-    "priors.gap_nats_per_code": "held out minus training: how much was learnt by heart",
-    "priors.parameters": "of each prior",
-    "priors.validation_bits_per_dim": "bits per image value: rate of the codes; of pixels, theirs",
-    "priors.validation_bits_per_dim_level": "the same, level by level",
-}
-"""What the figures of metrics.json are; others are shown without a word."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +33,6 @@ class Row:
     name: str
     images: list[Image]
     level: int = -1
-
-
-def flatten(values: Mapping[str, Any], *above: str) -> list[tuple[tuple[str, ...], Any]]:
-    """All values of nested objects with the path of names to each."""
-    found: list[tuple[tuple[str, ...], Any]] = []
-    for name, value in values.items():
-        inner = isinstance(value, Mapping)
-        found += flatten(value, *above, name) if inner else [((*above, name), value)]
-    return found
 
 
 def figure(value: Any, digits: int = 4) -> str:
@@ -118,60 +90,55 @@ def safe(svg: str) -> Any:
     return Markup(svg)
 
 
-def distance_table(name: str, sets: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Distances of sets by one network: the head, then a row a set; without empty columns.
+def distance_table(name: str, sets: Mapping[str, Measurement]) -> list[list[str]]:
+    """Metrics of sets of images: the head, then one row per set; without empty columns.
 
     Arguments:
-        name: of the network; its distances carry it.
-        sets: the figures of each set under its title.
+        name: of the feature extractor.
+        sets: the metrics of each set under its title.
     """
-    forms: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "fid": (f"FID-{name}", "{:.2f}".format),
-        "kid": (f"KID-{name} x 1000", lambda value: f"{1000 * value:.2f}"),
-        "kid_deviation": ("±", lambda value: f"{1000 * value:.2f}"),
-        "inception_score": (f"IS-{name}", "{:.2f}".format),
-        "precision": ("precision", "{:.3f}".format),
-        "recall": ("recall", "{:.3f}".format),
-        "fid_against_reconstructions": (f"FID*-{name}", "{:.2f}".format),
-        "recognised": ("recognised", percent),
-        "accuracy_score": ("CAS", percent),
-    }
-    shown = [key for key in forms if any(seen.get(key) is not None for seen in sets.values())]
-    rows = [
-        [title, *("" if seen.get(key) is None else forms[key][1](seen[key]) for key in shown)]
-        for title, seen in sets.items()
+    columns = [
+        key
+        for key, metric in METRICS.items()
+        if metric.in_tables and any(one.get(key) is not None for one in sets.values())
     ]
-    return [["set", *(forms[key][0] for key in shown)], *rows]
+    rows = [
+        [title, *("" if one.get(key) is None else format_metric(key, one[key]) for key in columns)]
+        for title, one in sets.items()
+    ]
+    return [["set", *(METRICS[key].title(name) for key in columns)], *rows]
 
 
 def percent(share: float | None) -> str:
-    """A share as people read it."""
-    return "\N{EN DASH}" if share is None else f"{100 * share:.1f} %"
+    """A share in percent."""
+    return format_metric("accuracy", share)
 
 
-def quality_sets(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The sets of a network's figures in the order of a table, by their titles."""
-    kept = {
-        "samples" if fraction == "1" else f"best {100 * float(fraction):g} % of samples": found
-        for fraction, found in figures["samples_by_kept_fraction"].items()
+def quality_sets(metrics: SampleMetrics) -> dict[str, Measurement]:
+    """The sets of an extractor's metrics in the order of a table, by their titles."""
+    selected = {
+        "samples" if fraction == "1" else f"best {100 * float(fraction):g} % of samples": one
+        for fraction, one in metrics.by_fraction.items()
     }
     others = {
-        f"samples at temperature {temperature}": found
-        for temperature, found in figures["samples_by_temperature"].items()
+        f"samples at temperature {temperature}": one
+        for temperature, one in metrics.by_temperature.items()
     }
-    images_ = {
-        "validation images": figures["validation"],
-        "reconstructions": figures["reconstructions"],
+    images = {
+        "validation images": metrics.validation,
+        "reconstructions": metrics.reconstructions,
     }
-    return {**images_, **kept, **others}
+    return {**images, **selected, **others}
 
 
-def about_quality(name: str, figures: Mapping[str, Any]) -> str:
-    """A sentence about what the table of a network's figures does not say."""
-    own = figures["reconstructions"]["fid_against_originals"]
+def about_quality(name: str, metrics: SampleMetrics) -> str:
+    """A sentence about what the table of an extractor's metrics does not say."""
+    distance = format_metric(
+        "fid_against_originals", metrics.reconstructions.get("fid_against_originals")
+    )
     said = (
         f"FID* is the distance to reconstructions instead of images; reconstructions are at "
-        f"FID-{name} {own:.2f} from their own originals."
+        f"FID-{name} {distance} from their own originals."
     )
-    rejected = any(fraction != "1" for fraction in figures["samples_by_kept_fraction"])
-    return f"{said} Fractions are chosen by {figures['judge']['name']}." if rejected else said
+    rejected = any(fraction != "1" for fraction in metrics.by_fraction)
+    return f"{said} Fractions are chosen by {metrics.selector}." if rejected else said

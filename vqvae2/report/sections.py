@@ -8,31 +8,31 @@ import platform
 import shlex
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import groupby
 from math import log, log2
 from typing import Any
 
 import torch
 
 import vqvae2
+from vqvae2.configuration import to_dict
 from vqvae2.data.codes import read_codes
 from vqvae2.data.images import ImageDataset, open_validation
 from vqvae2.data.order import evenly_spaced
-from vqvae2.evaluation.evaluation import KEPT, fingerprints
+from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.imaging.colormaps import code_map, heat
 from vqvae2.imaging.convert import to_float
+from vqvae2.metrics.describe import METRICS
+from vqvae2.metrics.results import AccuracyScore, Measurement, RunMetrics, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
 from vqvae2.report import plots
 from vqvae2.report.formatting import (
     LOSSLESS_SIDE,
-    MEANINGS,
     Row,
     about_quality,
     distance_table,
     embedded_image,
     figure,
-    flatten,
     percent,
     quality_sets,
     row,
@@ -51,7 +51,7 @@ A_CLASS = 8  # samples a row
 WITHOUT_CLASSES = 32  # samples of a run without classes
 CODES_DRAWN = 20_000  # samples are fewer where they would need more codes than these
 NAMES_SHOWN = 500  # of skipped images
-BALANCE = {"precision": "precision", "recall": "recall", "accuracy_score": "CAS"}
+BALANCE = ("precision", "recall", "accuracy_score")
 SURPRISES = 64  # validation images whose likelihood is looked at
 
 
@@ -108,8 +108,8 @@ class Page:
         return facts
 
     @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """What metrics.json says."""
+    def metrics(self) -> RunMetrics:
+        """The results in metrics.json."""
         metrics = self.folder.read_metrics()
         if not metrics:
             raise NotYet(f"Nothing was measured yet: {self.command('evaluate')}.")
@@ -122,9 +122,14 @@ class Page:
     def require_codes(self) -> None:
         """Raises NotYet for a prior on pixels, with its figure if there is one."""
         if self.run.on_pixels:
-            bits = self.metrics.get("priors", {}).get("validation_bits_per_dim")
+            bits = self.priors.get("validation_bits_per_dim")
             figures = "" if bits is None else f": {bits:.3f} bits per dimension held out"
             raise NotYet(f"A prior on the pixels themselves, without codes{figures}.")
+
+    @property
+    def priors(self) -> Measurement:
+        """The metrics of the priors; empty before they are measured."""
+        return self.metrics.priors or Measurement(0)
 
     def head(self) -> dict[str, Any]:
         """What stands at the top."""
@@ -154,29 +159,31 @@ class Page:
     def key_figures(self) -> dict[str, Any]:
         """The few figures that sum a run up, and a card a level."""
         self.require_codes()
-        seen, priors = self.metrics["reconstruction"], self.metrics.get("priors", {})
-        nats = priors.get("validation_nats_per_code", [])
+        measured = self.metrics.reconstruction
+        if measured is None:
+            raise NotYet(f"Reconstructions were not measured yet: {self.command('evaluate')}.")
+        nats = self.priors.levels("validation_nats_per_code")
         size, channels = self.run.data.size, self.run.autoencoder.image_channels
         levels = [
             {
                 "level": level,
                 "grid": f"{height}x{width}",
-                "used": int(seen["codes_used"][level]),
-                "share": seen["share_used"][level],
-                "perplexity": seen["perplexity"][level],
+                "used": int(measured.levels("codes_used")[level]),
+                "share": measured.levels("share_used")[level],
+                "perplexity": measured.levels("perplexity")[level],
                 "nats": nats[level] if level < len(nats) else None,
                 "uniform": log(self.num_codes),
-                "bits": height * width * log2(self.num_codes),
             }
             for level, (height, width) in enumerate(self.run.grids())
         ]
+        fixed_bits = [height * width * log2(self.num_codes) for height, width in self.run.grids()]
         return {
-            "mse": seen["mse"],
-            "psnr": seen["psnr_db"],
-            "ssim": seen["ssim"],
-            "bits_per_dim": priors.get("validation_bits_per_dim"),
-            "fixed_bits_per_dim": sum(level["bits"] for level in levels) / (channels * size**2),
-            "num_images": seen["num_images"],
+            "mse": measured.get("mse"),
+            "psnr": measured.get("psnr_db"),
+            "ssim": measured.get("ssim"),
+            "bits_per_dim": self.priors.get("validation_bits_per_dim"),
+            "fixed_bits_per_dim": sum(fixed_bits) / (channels * size**2),
+            "num_images": measured.num_images,
             "num_codes": self.num_codes,
             "levels": levels,
             "stale": self.stale(),
@@ -184,7 +191,7 @@ class Page:
 
     def stale(self) -> str:
         """A sentence if priors were trained since the figures were taken."""
-        measured = len(self.metrics.get("priors", {}).get("validation_nats_per_code", []))
+        measured = len(self.priors.levels("validation_nats_per_code"))
         trained = sum(self.folder.done(f"prior{level}") for level in range(self.num_levels))
         if trained <= measured:
             return ""
@@ -304,44 +311,40 @@ class Page:
 
     def quality(self) -> dict[str, Any]:
         """Distances of samples to images by each network; who learns from samples; outsiders."""
-        parts = {name: self.metrics_of(name) for name in KEPT}
-        if not any(parts.values()):
+        metrics = self.folder.read_metrics()
+        score = metrics.accuracy_score
+        if not (metrics.samples or score or metrics.out_of_distribution):
             raise NotYet(
                 f"Samples were not measured yet: {self.command('evaluate --samples 10000')}."
             )
-        score = parts["classification_score"]
-        shown = evenly_spaced(len(score.get("class_names", [])), CLASSES).tolist()
-        networks = parts["quality"].items()
+        samples = metrics.samples.items()
         return {
-            "networks": [self.quality_by(name, figures) for name, figures in networks],
-            "score": score
-            and {
-                "depth": score["training"]["depth"],
-                "num_images": score["num_images"],
-                "classes": [score["class_names"][n] for n in shown],
-                "rows": {
-                    name: [
-                        *(percent(found["real"]["by_class"][n]) for n in shown),
-                        *(percent(asked["top1"]) for asked in found.values()),
-                    ]
-                    for name, found in score["trained_on"].items()
-                },
-            },
-            "detection": parts["detection"],
-            "stale": self.stale_samples(parts),
+            "networks": [self.quality_by(name, measured) for name, measured in samples],
+            "score": score and self.accuracy_score(score),
+            "detection": metrics.out_of_distribution,
+            "stale": self.stale_samples(metrics),
         }
 
-    def metrics_of(self, part: str) -> dict[str, Any]:
-        """A part of metrics.json, {} if it was not measured."""
-        found: dict[str, Any] = self.folder.read_metrics().get(part, {})
-        return found
+    def accuracy_score(self, score: AccuracyScore) -> dict[str, Any]:
+        """The table of the classification accuracy score."""
+        classes = evenly_spaced(len(score.class_names), CLASSES).tolist()
+        return {
+            "depth": score.training.depth,
+            "num_images": score.num_images,
+            "classes": [score.class_names[n] for n in classes],
+            "rows": {
+                name: [
+                    *(percent(tested["real"].by_class[n]) for n in classes),
+                    *(percent(accuracy.top1) for accuracy in tested.values()),
+                ]
+                for name, tested in score.trained_on.items()
+            },
+        }
 
-    def stale_samples(self, parts: dict[str, dict[str, Any]]) -> str:
+    def stale_samples(self, metrics: RunMetrics) -> str:
         """A sentence if any of it was measured on other weights."""
-        now = fingerprints(self.pipeline)
-        measured = [*parts["quality"].values(), *parts["detection"].values()]
-        measured += [parts["classification_score"]] if parts["classification_score"] else []
-        if all(part["provenance"]["models"] == now for part in measured):
+        now = tuple(fingerprints(self.pipeline))
+        if all(origin.models == now for _, _, origin in metrics.sample_provenance()):
             return ""
         again = self.command("evaluate --samples 10000")
         return (
@@ -349,35 +352,36 @@ class Page:
             f"take them anew: {again}."
         )
 
-    def quality_by(self, name: str, figures: dict[str, Any]) -> dict[str, Any]:
+    def quality_by(self, name: str, metrics: SampleMetrics) -> dict[str, Any]:
         """The table, the curves and the nearest training images by one network."""
-        swept, cooled = figures["samples_by_kept_fraction"], figures["samples_by_temperature"]
+        swept, cooled = metrics.by_fraction, metrics.by_temperature
         fractions, curves = [float(fraction) for fraction in swept], []
         if len(swept) > 1:
-            for key, title in (("fid", f"FID-{name}"), ("inception_score", f"IS-{name}")):
-                values = [seen[key] for seen in swept.values()]
+            for key in ("fid", "inception_score"):
+                title = METRICS[key].title(name)
+                values = [one[key] for one in swept.values()]
                 curves.append((title, plots.sweep_plot(fractions, {title: values}, title)))
             balance = {
-                title: [seen[key] for seen in swept.values()]
-                for key, title in BALANCE.items()
-                if all(key in seen for seen in swept.values())
+                METRICS[key].name: [one[key] for one in swept.values()]
+                for key in BALANCE
+                if all(one.get(key) is not None for one in swept.values())
             }
             curves.append(("Quality and diversity", plots.sweep_plot(fractions, balance, "share")))
         if len(swept) + len(cooled) > 1:
-            rejection = [(seen["recall"], seen["precision"]) for seen in swept.values()]
-            cooling = [(seen["recall"], seen["precision"]) for seen in cooled.values()]
+            rejection = [(one["recall"], one["precision"]) for one in swept.values()]
+            cooling = [(one["recall"], one["precision"]) for one in cooled.values()]
             plot = plots.tradeoff_plot(
                 {"rejection": (list(swept), rejection), "temperature": (list(cooled), cooling)}
             )
             curves.append(("Rejection against temperature", plot))
         near = self.folder.neighbours(name)
-        head, *rows = distance_table(name, quality_sets(figures))
+        head, *rows = distance_table(name, quality_sets(metrics))
         return {
             "name": name,
-            "num_images": figures["num_images"],
+            "num_images": metrics.validation.num_images,
             "head": head,
             "rows": rows,
-            "about": about_quality(name, figures),
+            "about": about_quality(name, metrics),
             "curves": [{"title": title, "plot": safe(plot)} for title, plot in curves],
             "neighbours": stored(near, "samples and their nearest") if near.is_file() else None,
         }
@@ -416,25 +420,17 @@ class Page:
 
     def figures(self) -> dict[str, Any]:
         """All of metrics.json: provenance, then a table a group."""
-        # What samples were found to be has a section of its own.
-        own = {name: part for name, part in self.metrics.items() if name not in KEPT}
-        flat = list(flatten(own))
-        provenance = {name[1]: value for name, value in flat if name[0] == "provenance"}
-        others = [(name, value) for name, value in flat if name[0] != "provenance"]
-        groups = [
-            (group, [self.line(name, value) for name, value in part])
-            for group, part in groupby(others, key=lambda item: item[0][0])
-        ]
-        return {"provenance": provenance, "groups": groups, "stale": self.stale()}
-
-    def line(self, name: tuple[str, ...], value: Any) -> dict[str, Any]:
-        """A line of a table: a value for the whole, or one a level."""
-        per_level = isinstance(value, list) and len(value) <= self.num_levels
+        metrics = self.metrics
+        provenance = to_dict(metrics.provenance) if metrics.provenance else {}
+        versions = provenance.pop("versions", {})
+        assert isinstance(versions, dict)
+        # Samples have a section of their own.
+        parts = {"reconstruction": metrics.reconstruction, "priors": metrics.priors}
+        groups = [(group, lines_of(part)) for group, part in parts.items() if part]
         return {
-            "name": ".".join(name[1:]) or name[0],
-            "meaning": MEANINGS.get(".".join(name), ""),
-            "levels": [figure(item) for item in value] if per_level else None,
-            "value": figure(value),
+            "provenance": {**provenance, **versions},
+            "groups": groups,
+            "stale": self.stale(),
         }
 
     def data(self) -> dict[str, Any]:
@@ -446,3 +442,24 @@ class Page:
             "skipped": facts["skipped"][:NAMES_SHOWN],
             "num_skipped": len(facts["skipped"]),
         }
+
+
+def lines_of(measurement: Measurement) -> list[dict[str, Any]]:
+    """The lines of a table of metrics: a value for all levels, or one per level."""
+    names = [*measurement.values, *measurement.per_level]
+    lines = [
+        {
+            "name": name,
+            "meaning": METRICS[name].meaning,
+            "levels": [figure(item) for item in measurement.levels(name)] or None,
+            "value": figure(measurement.get(name)) if name in measurement.values else "",
+        }
+        for name in dict.fromkeys(names)
+    ]
+    count = {
+        "name": "num_images",
+        "meaning": "validation images measured",
+        "levels": None,
+        "value": figure(measurement.num_images),
+    }
+    return [count, *lines]

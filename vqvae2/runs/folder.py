@@ -23,6 +23,7 @@ from typing import Any
 
 from vqvae2.configuration import differences, from_dict, to_dict
 from vqvae2.files import PART_SUFFIX, UnknownVersion, read_json, write_bytes, write_json
+from vqvae2.metrics.results import RunMetrics
 from vqvae2.runs.config import RunConfig
 
 
@@ -163,17 +164,17 @@ class RunFolder:
         path = self.path / "data.json"
         return read_json(path, "vqvae2-data", 1) if path.is_file() else {}
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+    def write_metrics(self, metrics: RunMetrics) -> None:
         """Writes metrics.json."""
-        write_json(self.path / "metrics.json", "vqvae2-metrics", 2, metrics)
+        write_json(self.path / "metrics.json", "vqvae2-metrics", 3, to_dict(metrics))
 
-    def read_metrics(self) -> dict[str, Any]:
-        """What `evaluate` wrote, {} if it did not run yet or wrote another version."""
+    def read_metrics(self) -> RunMetrics:
+        """The results of `evaluate`; empty before it, or where another version wrote them."""
         path = self.path / "metrics.json"
         try:
-            return read_json(path, "vqvae2-metrics", 2)
+            return from_dict(RunMetrics, read_json(path, "vqvae2-metrics", 3), "metrics")
         except (FileNotFoundError, UnknownVersion):
-            return {}
+            return RunMetrics()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ told to the caller as events; nothing is printed.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,6 @@ from vqvae2.data.pixels import PixelData
 from vqvae2.distributed import World
 from vqvae2.files import write_json
 from vqvae2.imaging.previews import PREVIEWED, preview_levels, preview_samples
-from vqvae2.metrics.distortion import figures as distortion_figures
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.pipeline import (
@@ -184,8 +183,8 @@ class Job:
             chosen = self.world.shard(
                 evenly_spaced(len(validation), task.config.validation_examples)
             )
-            seen = measure_distortion(module, validation.batches(chosen, device), self.world)
-            return flat(distortion_figures(seen))
+            images = validation.batches(chosen, device)
+            return measure_distortion(module, images, self.world).measurement().flat()
 
         def draw(module: nn.Module) -> "Image":
             assert isinstance(module, VQVAE)
@@ -335,14 +334,3 @@ def part_of(task: PriorTask) -> int:
 def seed_weights(seed: int, name: str) -> None:
     """Makes the first weights of a model a function of (seed, name); layers take no generator."""
     torch.manual_seed(generator("weights", seed, name).initial_seed())
-
-
-def flat(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Lists as `name.0`, `name.1`, ..., coarsest first; what could not be measured is left out."""
-    result: dict[str, float] = {}
-    for name, value in figures.items():
-        if isinstance(value, list):
-            result |= {f"{name}.{level}": item for level, item in enumerate(value)}
-        elif value is not None:
-            result[name] = value
-    return result
