@@ -56,6 +56,7 @@ ORDER = [
     "data.augmentation",
     "data.codes",
     "data.pixels",
+    "imaging.previews",
     "metrics.describe",
     "metrics.extractors",
     "metrics.classifier",
@@ -76,12 +77,16 @@ ORDER = [
     "metrics.probe",
     "runs.config",
     "runs.folder",
+    "export.progress",
+    "export.selection",
+    "export.samples",
+    "export.reconstructions",
+    "export.inpaintings",
     "training.checkpoint",
     "training.loop",
     "training.speed",
     "training.autoencoder_task",
     "training.prior_task",
-    "imaging.previews",
     "training.fit",
     "training.stages",
     "evaluation.evaluation",
@@ -145,7 +150,17 @@ def sources() -> dict[str, Path]:
 
 
 def test_every_file_has_its_place_in_the_order():
-    faces = {"__main__", "__init__", "nn", "data", "metrics", "training", "report", "cli"} | {
+    faces = {
+        "__main__",
+        "__init__",
+        "nn",
+        "data",
+        "metrics",
+        "training",
+        "report",
+        "cli",
+        "export",
+    } | {
         "autoencoder",
         "sampling",
         "imaging",

@@ -92,6 +92,13 @@ class Pipeline:
     priors: list[Prior] = field(default_factory=list)
 
     @classmethod
+    def open(cls, name: str | Path) -> Self:
+        """The models of a run folder, of a saved pipeline, or of the hub."""
+        if Path(name).is_dir() and not (Path(name) / "autoencoder").is_dir():
+            return cls.load(name)
+        return cls.from_pretrained(name)
+
+    @classmethod
     def load(cls, run: str | Path) -> Self:
         """The models of a run folder."""
         folder = Path(run) / "model"

@@ -80,7 +80,7 @@ def test_training_ends_with_models_figures_and_a_sheet(trained):
     metrics = json.loads((trained / "metrics.json").read_text())
     assert metrics["reconstruction"]["mse"] > 0
     assert len(metrics["priors"]["validation_nats_per_code"]) == 2
-    with Image.open(trained / "samples" / "sheet.png") as sheet:
+    with Image.open(trained / "samples" / "grid.png") as sheet:
         assert sheet.size[0] > 100
     assert list((trained / "previews").glob("prior1-*.png"))
 
@@ -131,7 +131,7 @@ def test_sample_writes_images_with_their_settings(trained, tmp_path):
     assert run([*command, *options, str(tmp_path / "b"), "--batch", "1"]) == 0
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == ["class1-00005.png", "class1-00006.png", "class1-00007.png"]
-    assert (tmp_path / "a-sheet.png").is_file()
+    assert (tmp_path / "a-grid.png").is_file()
     settings = read_settings(tmp_path / "a" / "class1-00006.png")
     assert (settings["class"], settings["seed"]) == ("class1", 6)
     assert [draw["temperature"] for draw in settings["sampling"]] == [0.5, 1.0]
@@ -147,7 +147,7 @@ def test_rejection_keeps_the_samples_that_a_judge_likes_best(trained, tmp_path, 
     assert run([*command, str(tmp_path / "all"), "--count", "9"]) == 0
     rejecting = ["--keep", "0.34", "--judge", str(judge)]
     assert run([*command, str(tmp_path / "best"), *rejecting]) == 0
-    assert "3 images of 9, the best by judge," in " ".join(capsys.readouterr().out.split())
+    assert "3 images of 9, selected by judge," in " ".join(capsys.readouterr().out.split())
     kept = sorted((tmp_path / "best").iterdir())
     scores = [read_settings(path)["score"] for path in kept]
     network = torchscript(judge, "judge")
@@ -188,7 +188,7 @@ def test_redraw_completes_images_and_makes_variations(trained, tmp_path, capsys)
     assert run([*command, str(tmp_path / "other"), "--keep-levels", "1", "--batch", "3"]) == 0
     for name in ("half", "other"):
         assert len(list((tmp_path / name).rglob("*.png"))) == 6
-        assert (tmp_path / f"{name}-sheet.png").is_file()
+        assert (tmp_path / f"{name}-grid.png").is_file()
     path = next((tmp_path / "half").rglob("*-00001.png"))
     settings = read_settings(path)
     assert (settings["seed"], settings["box"]) == (1, [0, 0.5, 1, 1])
@@ -198,7 +198,7 @@ def test_redraw_completes_images_and_makes_variations(trained, tmp_path, capsys)
     assert Image.open(path).tobytes() != Image.open(some / path.name[:7]).tobytes()
     out = str(tmp_path / "no")
     flat = ["inpaint", str(trained), str(some), "--out", out]
-    assert "no sub-folder that is named as a class" in complaint(capsys, *flat)
+    assert "in no sub-folder with the name of a class" in complaint(capsys, *flat)
     assert "Unknown class 'x'" in complaint(capsys, *flat, "--class", "x")
     named = [*flat, "--class", "class0"]
     assert "a box is left, top" in complaint(capsys, *named, "--box", "0", "0", "2", "1").lower()
@@ -220,7 +220,7 @@ def test_reconstruct_evaluate_report_doctor_and_presets(trained, tmp_path, capsy
     (data / "broken.png").write_bytes((data / "000.png").read_bytes()[:200])
     assert run(["reconstruct", str(trained), str(data), "--out", str(tmp_path / "out")]) == 0
     assert len(list((tmp_path / "out").glob("0*.png.png"))) == 5
-    assert (tmp_path / "out-sheet.png").is_file()
+    assert (tmp_path / "out-grid.png").is_file()
     assert "broken.png" in capsys.readouterr().out
     assert run(["evaluate", str(trained), "--limit", "4"]) == 0
     assert run(["report", str(trained)]) == 0
@@ -277,7 +277,7 @@ def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
     assert "did you mean class" in complaint(capsys, *sample, "clas1")
     assert "[0, 2), got 7" in complaint(capsys, *sample, "7")
     assert "got -1.0" in complaint(capsys, "sample", str(trained), "--temperature", "-1")
-    assert "one value or one a level (2), got 3" in complaint(
+    assert "one value or one per level (2), got 3" in complaint(
         capsys, "sample", str(trained), "--top-k", "1", "2", "3"
     )
     assert "not a run folder" in complaint(capsys, "evaluate", str(tmp_path))

@@ -175,7 +175,7 @@ def test_two_ranks_draw_and_measure_what_one_rank_does(tmp_path):
         ]  # fmt: skip
         multiprocessing.spawn(command_on, (world, free_port(), commands), nprocs=world)
     one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
-    for pattern, count in [("samples/*.png", 9), ("best/*.png", 6), ("*-sheet.png", 2)]:
+    for pattern, count in [("samples/*.png", 9), ("best/*.png", 6), ("*-grid.png", 2)]:
         dataset = {path.name: path for path in one.path.glob(pattern)}
         assert len(dataset) == count
         assert {path.name for path in two.path.glob(pattern)} == set(dataset)

@@ -8,8 +8,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, table
-from vqvae2.cli.options import parse
-from vqvae2.cli.sample import at_least_one
+from vqvae2.cli.options import parse, require_positive
 from vqvae2.configuration import JsonObject, to_dict
 from vqvae2.evaluation.comparison import (
     common_side,
@@ -66,7 +65,7 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Parses, compares, prints."""
     options = parse(Options, "compare", arguments)
-    at_least_one("count", options.count)
+    require_positive("count", options.count)
     if options.size < 0:
         raise ValueError(f"--size is a side in pixels, got {options.size}.")
     if not options.sets:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vqvae2.messages import printable
+from vqvae2.messages import counted, duration, printable
 from vqvae2.metrics.describe import METRICS, format_metric
 from vqvae2.metrics.results import (
     AccuracyScore,
@@ -206,7 +206,7 @@ def show_figures(metrics: RunMetrics) -> None:
         ]
         for level in range(len(measured.levels("codes_used")))
     ]
-    title = f"held out, {count(measured.num_images, 'image')}"
+    title = f"held out, {counted(measured.num_images, 'image')}"
     title += f": MSE {format_metric('mse', measured.get('mse'))}"
     title += f", PSNR {format_metric('psnr_db', measured.get('psnr_db'))} dB"
     for name in ("ssim", "ms_ssim"):
@@ -228,7 +228,7 @@ def level_cell(measurement: Measurement, name: str, level: int) -> str:
 def show_pixel_figures(metrics: RunMetrics) -> None:
     """The validation metrics of a prior on pixels."""
     number = metrics.provenance.validation_images if metrics.provenance else 0
-    title = f"held out, {count(number, 'image')}"
+    title = f"held out, {counted(number, 'image')}"
     if metrics.priors is None:
         console.print(f"{title}: the prior is not trained yet")
         return
@@ -282,15 +282,7 @@ def show_detection(outside: str, result: OutOfDistribution) -> None:
     table(f"{title} of {outside}", ["score", "AUROC", "mean held out", "mean outside"], rows)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 image`, `2 images`, `no images`."""
-    named = one if number == 1 else many or f"{one}s"
-    return f"{number:,} {named}" if number else f"no {named}"
+def show_skipped(reasons: Mapping[str, str]) -> None:
+    """Prints the images that could not be read, with the reason of each."""
+    for name, reason in reasons.items():
+        console.print(f"skipped {name}: {reason}", style="yellow")

@@ -15,8 +15,7 @@ from vqvae2.cli.display import (
     show_figures,
     show_quality,
 )
-from vqvae2.cli.options import parse
-from vqvae2.cli.sample import at_least_one
+from vqvae2.cli.options import parse, require_positive
 from vqvae2.data.images import image_files
 from vqvae2.evaluation.accuracy_score import evaluate_classification
 from vqvae2.evaluation.evaluation import evaluate
@@ -109,8 +108,8 @@ def main(arguments: list[str]) -> None:
 
 def check(options: Options, folder: RunFolder) -> None:
     """Raises ValueError for what would only fail after long work, or do nothing."""
-    at_least_one("limit", options.limit)
-    at_least_one("outside-limit", options.outside_limit)
+    require_positive("limit", options.limit)
+    require_positive("outside-limit", options.outside_limit)
     for name in ("samples", "cas"):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name} is a number of images, got {getattr(options, name)}.")

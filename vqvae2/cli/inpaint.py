@@ -1,52 +1,47 @@
-"""`vqvae2 redraw`: completions and variations of images."""
+"""`vqvae2 inpaint`: completions and variations of images."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated
 
-import torch
-import torch.nn.functional as F
 import tyro
-from torch import Tensor
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, count, monitor
-from vqvae2.cli.options import parse
-from vqvae2.cli.sample import at_least_one, drawing, open_pipeline, output_folder
-from vqvae2.configuration import JsonObject, to_json
-from vqvae2.data.images import ImageDataset, load_folder
-from vqvae2.imaging.convert import to_float, to_pil
-from vqvae2.imaging.grid import image_grid
-from vqvae2.imaging.png import save_png
+from vqvae2.cli.display import console, monitor, show_skipped
+from vqvae2.cli.options import SamplingOptions, output_folder, parse, require_positive
+from vqvae2.data.images import load_folder
+from vqvae2.export.inpaintings import (
+    EVERYTHING,
+    LOWER_HALF,
+    InpaintingRequest,
+    export_inpaintings,
+    labels_of_folders,
+)
+from vqvae2.export.progress import grid_path
+from vqvae2.messages import counted
 from vqvae2.pipeline import Pipeline
-from vqvae2.sampling import UNKNOWN, Box, erase
-
-ROWS_ON_A_SHEET = 12
-WHOLE: Box = (0, 0, 1, 1)
-LOWER_HALF: Box = (0, 0.5, 1, 1)
+from vqvae2.sampling.inpaint import Box
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draw a part of images anew, by default their lower half.
+    """Draw a part of images again, by default the lower half.
 
-    With --keep-levels 1 the coarsest codes stay and the rest is drawn: variations of a image.
+    With --keep-levels 1 the coarsest codes stay and the finer ones are drawn again, which gives
+    variations of an image: the same layout with other details.
 
     Arguments:
-        run: A run folder, or a folder or hub name of a saved pipeline.
-        images: A folder of images; a sub-folder named as a class says their class.
-        box: Left, top, right, bottom of the part, in parts of the sides: 0 0.5 1 1 is the lower
-            half; with --keep-levels everything by default.
-        keep_levels: So many of the coarsest levels are kept everywhere.
-        class_name: Class of all the images, where no sub-folder says it.
-        count: Versions of each image.
-        seed: Of the first version; the next have the next seeds.
-        temperature: One for all levels or one a level, coarsest first; 0 takes the likeliest.
-        top_k: Draw from the most probable codes only; likewise.
-        top_p: Draw from the codes that together have this probability; likewise.
-        out: Where to; RUN/redrawn by default, ./redrawn for a pipeline that is no run.
-        batch: Images at a time; bounds memory, changes no image.
-        device: cpu, cuda, cuda:1, mps; the best there is by default.
+        run: A run folder, or the folder or hub name of a saved pipeline.
+        images: A folder of images. A sub-folder with the name of a class gives their class.
+        box: Left, top, right and bottom of the part that is drawn again, as fractions of the
+            sides: 0 0.5 1 1 is the lower half. With --keep-levels the default is everything.
+        keep_levels: Number of coarsest levels whose codes stay everywhere.
+        class_name: Class of all the images, where no sub-folder gives it.
+        count: Number of versions of each image.
+        seed: Seed of the first version; the next versions have the next seeds.
+        sampling: How codes are drawn.
+        out: Folder for the images; RUN/inpainted by default, ./inpainted for a saved pipeline.
+        batch: Number of images at a time. It limits the memory and changes no image.
+        device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -56,106 +51,50 @@ class Options:
     class_name: Annotated[str, tyro.conf.arg(name="class", metavar="NAME")] = ""
     count: int = 4
     seed: int = 0
-    temperature: tuple[float, ...] = ()
-    top_k: tuple[int, ...] = ()
-    top_p: tuple[float, ...] = ()
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
+        default_factory=SamplingOptions
+    )
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     batch: int = 64
     device: str = AUTO
 
 
 def main(arguments: list[str]) -> None:
-    """Parses and redraws."""
+    """Inpaints images and writes them."""
     options = parse(Options, "inpaint", arguments)
-    at_least_one("count", options.count)
-    at_least_one("batch", options.batch)
-    pipeline = open_pipeline(options.run).to(resolve(options.device))
-    sampling = drawing(pipeline, options.temperature, options.top_k, options.top_p)
-    box = part(options)
-    out = Path(options.out) if options.out else output_folder(options.run, "redrawn")
-    grid = out.with_name(f"{out.name}-sheet.png")
-    seeds = [options.seed + i for i in range(options.count)]
-    rows: list[Tensor] = []
+    require_positive("count", options.count)
+    require_positive("batch", options.batch)
+    pipeline = Pipeline.open(options.run).to(resolve(options.device))
+    request = InpaintingRequest(
+        box=box_of(options),
+        keep_levels=options.keep_levels,
+        num_versions=options.count,
+        seed=options.seed,
+        sampling=options.sampling.resolve(pipeline),
+        batch_size=options.batch,
+        source=options.run,
+    )
+    folder = output_folder(options.out, options.run, "inpainted")
     with monitor() as view:
-        size = pipeline.config.image_size
-        dataset = load_folder(options.images, size, progress=view.track)
-        labels = classes(pipeline, dataset, options.class_name)
-        inference_batch_size = max(1, options.batch // options.count)
-        for indices in torch.split(torch.arange(len(dataset)), inference_batch_size):
-            images = to_float(dataset.batch(indices))
-            versions = pipeline.inpaint(
-                images.repeat_interleave(options.count, dim=0),
-                labels[indices].repeat_interleave(options.count),
-                seeds * len(images),
-                box=box,
-                keep_levels=options.keep_levels,
-                sampling=sampling,
-                batch=options.batch,
-            ).images.cpu()
-            for index, image, drawn in zip(
-                indices.tolist(), images, versions.split(options.count), strict=True
-            ):
-                for seed, version in zip(seeds, drawn, strict=True):
-                    settings: JsonObject = {
-                        "run": options.run,
-                        "source": dataset.name(index),
-                        "box": list(box),
-                        "keep_levels": options.keep_levels,
-                        "seed": seed,
-                        "sampling": to_json(tuple(sampling)),
-                    }
-                    # The whole name with its folders: two may differ in nothing else.
-                    name = f"{dataset.name(index)}-{seed:05d}.png"
-                    save_png(out / name, to_pil(version), settings)
-                if len(rows) < ROWS_ON_A_SHEET:
-                    rows.append(
-                        torch.cat([kept(pipeline, image, box, options.keep_levels), drawn])
-                    )
-            view.track("redrawing", int(indices[-1]) + 1, len(dataset))
-    for name, reason in dataset.reasons.items():
-        console.print(f"skipped {name}: {reason}", style="yellow")
-    titles = ["image", "kept", *(f"seed {seed}" for seed in seeds)]
-    save_png(grid, image_grid(rows, titles=titles, scale=max(1, 96 // size)))
-    console.print(f"{count(len(dataset) * options.count, 'image')} in {out}, on {grid}")
+        dataset = load_folder(options.images, pipeline.config.image_size, progress=view.track)
+        if options.class_name:
+            labels = pipeline.labels([options.class_name] * len(dataset))
+        else:
+            labels = labels_of_folders(pipeline, dataset)
+        for progress in export_inpaintings(pipeline, dataset, labels, request, folder):
+            view.track("inpainting", progress.done, progress.total)
+    show_skipped(dataset.reasons)
+    written = counted(len(dataset) * options.count, "image")
+    console.print(f"{written} in {folder}; image grid: {grid_path(folder)}")
 
 
-def part(options: Options) -> Box:
-    """The box that the options mean."""
+def box_of(options: Options) -> Box:
+    """The part that the options name."""
     if not options.box:
-        return WHOLE if options.keep_levels else LOWER_HALF
+        return EVERYTHING if options.keep_levels else LOWER_HALF
     if len(options.box) != 4:
         raise ValueError(
-            f"--box takes left, top, right and bottom, got {len(options.box)} numbers."
+            f"--box takes left, top, right and bottom, got {counted(len(options.box), 'number')}."
         )
     left, top, right, bottom = options.box
     return left, top, right, bottom
-
-
-def classes(pipeline: Pipeline, dataset: ImageDataset, name: str) -> Tensor:
-    """The images' labels: of `name`, or of the sub-folder that each lies in."""
-    known = pipeline.config.class_names
-    if name or not known:
-        return pipeline.labels([name or 0] * len(dataset))
-    folders = [Path(dataset.name(index)).parent.name for index in range(len(dataset))]
-    strange = next((i for i, folder in enumerate(folders) if folder not in known), None)
-    if strange is not None:
-        raise ValueError(
-            f"{dataset.name(strange)} lies in no sub-folder that is named as a class; give "
-            f"--class NAME, one of {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}."
-        )
-    return pipeline.labels(folders)
-
-
-def kept(pipeline: Pipeline, image: Tensor, box: Box, keep_levels: int) -> Tensor:
-    """A image, and what of it is kept, (2, C, S, S).
-
-    Whole cells of codes are drawn anew: grey, or what the kept levels alone draw there.
-    """
-    codes = pipeline.encode(image[None])
-    height, width = codes[keep_levels].shape[1:3]
-    cells = erase(torch.zeros(1, height, width), box) == UNKNOWN
-    covered = F.interpolate(cells[None].float(), size=image.shape[1:])[0] > 0
-    below = torch.full_like(image, 0.5)
-    if keep_levels:
-        below = pipeline.decode(codes, range(keep_levels))[0].cpu()
-    return torch.stack([image, torch.where(covered, below, image)])

@@ -1,34 +1,33 @@
-"""`vqvae2 reconstruct`: images through a run's codes and back."""
+"""`vqvae2 reconstruct`: images encoded to codes and decoded again."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, count, monitor
-from vqvae2.cli.options import parse
-from vqvae2.cli.sample import at_least_one, open_pipeline, output_folder
+from vqvae2.cli.display import console, monitor, show_skipped
+from vqvae2.cli.options import output_folder, parse, require_positive
 from vqvae2.data.images import load_folder
-from vqvae2.imaging.convert import to_float, to_pil
-from vqvae2.imaging.png import save_png
-from vqvae2.imaging.previews import preview_levels
-from vqvae2.metrics.distortion import mean_error
+from vqvae2.export.progress import grid_path
+from vqvae2.export.reconstructions import export_reconstructions
+from vqvae2.messages import counted
+from vqvae2.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
 class Options:
-    """Encode images to codes and decode them again, all levels and each level alone.
+    """Encode images to codes and decode them again, from all levels and from each level alone.
 
     Arguments:
-        run: A run folder, or a folder or hub name of a saved pipeline.
+        run: A run folder, or the folder or hub name of a saved pipeline.
         images: A folder of images.
-        size: Side in pixels that they are cropped and resized to; 0 is the run's own.
-        out: Where to; RUN/reconstructions by default, ./reconstructions for what is no run.
-        batch: Images at a time.
-        device: cpu, cuda, cuda:1, mps; the best there is by default.
+        size: Side in pixels that the images are cropped and resized to; 0 is the size that the
+            model was trained on.
+        out: Folder for the images; RUN/reconstructions by default, ./reconstructions for a saved
+            pipeline.
+        batch: Number of images at a time. It limits the memory.
+        device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -40,31 +39,23 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses and reconstructs."""
+    """Reconstructs images and writes them."""
     options = parse(Options, "reconstruct", arguments)
-    at_least_one("batch", options.batch)
-    device = resolve(options.device)
-    pipeline = open_pipeline(options.run).to(device)
+    require_positive("batch", options.batch)
+    pipeline = Pipeline.open(options.run).to(resolve(options.device))
     size = options.size or pipeline.config.image_size
-    pipeline.autoencoder.config.grids(size, size)
-    out = Path(options.out) if options.out else output_folder(options.run, "reconstructions")
-    grid = out.with_name(f"{out.name}-sheet.png")
-    total = 0.0
+    pipeline.autoencoder.config.grids(size, size)  # raises for a size without a code grid
+    folder = output_folder(options.out, options.run, "reconstructions")
+    mse = 0.0
     with monitor() as view:
         dataset = load_folder(options.images, size, progress=view.track)
-        for indices in torch.split(torch.arange(len(dataset)), options.batch):
-            images = to_float(dataset.batch(indices).to(device))
-            restored = pipeline.reconstruct(images)
-            total += float(mean_error(images, restored)) * len(images)
-            for index, image in zip(indices.tolist(), restored, strict=True):
-                name = dataset.name(index)
-                # The whole name with its folders: two images may differ in nothing else.
-                settings = {"run": options.run, "source": name}
-                save_png(out / f"{name}.png", to_pil(image), settings)
-            if indices[0] == 0:
-                save_png(grid, preview_levels(pipeline.autoencoder, images[:10]))
-            view.track("reconstructing", int(indices[-1]) + 1, len(dataset))
-    for name, reason in dataset.reasons.items():
-        console.print(f"skipped {name}: {reason}", style="yellow")
-    error = f"MSE {total / len(dataset):.5f}"
-    console.print(f"{count(len(dataset), 'image')} in {out}, {error}; compared on {grid}")
+        for progress in export_reconstructions(
+            pipeline, dataset, folder, batch_size=options.batch, source=options.run
+        ):
+            view.track("reconstructing", progress.done, progress.total)
+            mse = progress.mse
+    show_skipped(dataset.reasons)
+    console.print(
+        f"{counted(len(dataset), 'image')} in {folder}, MSE {mse:.5f} (images in [0, 1]); "
+        f"image grid: {grid_path(folder)}"
+    )

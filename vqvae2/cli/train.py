@@ -11,18 +11,20 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vqvae2.cli.display import Stopper, console, count, duration, monitor, show_figures, table
+from vqvae2.cli.display import Stopper, console, monitor, show_figures, table
 from vqvae2.cli.options import change, parse_known
-from vqvae2.cli.sample import save_class_sheet
 from vqvae2.data.images import ImageSplits, open_images
 from vqvae2.evaluation.evaluation import evaluate
+from vqvae2.export.samples import export_class_grid
+from vqvae2.messages import counted, duration, shortened
+from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
 from vqvae2.training.stages import Job, new_accelerator
 
 DEFAULT_PRESET = "images64"
-SAMPLES_A_CLASS = 8
+SAMPLES_PER_CLASS = 8
 
 
 @dataclass(frozen=True)
@@ -114,25 +116,30 @@ def train(folder: RunFolder, run: RunConfig, options: Options) -> None:
             finish(folder, bool(view.learnt), str(accelerator.device))
 
 
-def finish(folder: RunFolder, learnt: bool, device: str) -> None:
-    """What is shown at the end: figures, samples, where to go on."""
-    sheet = folder.path / "samples" / "sheet.png"
-    if learnt or not folder.read_metrics():
+def finish(folder: RunFolder, has_trained: bool, device: str) -> None:
+    """Measures the run, draws a grid of samples, and prints what to do next."""
+    grid = folder.path / "samples" / "grid.png"
+    if has_trained or not folder.read_metrics():
         show_figures(evaluate(folder, 2000, device))
-        save_class_sheet(folder, SAMPLES_A_CLASS, device)
+        pipeline = Pipeline.load(folder.path).to(device)
+        with monitor() as view:
+            for progress in export_class_grid(pipeline, grid, SAMPLES_PER_CLASS):
+                view.track("samples", progress.done, progress.total)
     else:
-        console.print("Nothing was left to train; the figures are those of the last evaluation.")
+        console.print(
+            "Everything was trained before; these are the results of the last evaluation."
+        )
         show_figures(folder.read_metrics())
     console.print(f"\nrun       {folder.path}")
-    console.print(f"samples   {sheet}")
-    console.print(f"go on     vqvae2 sample {folder.path}   or   vqvae2 report {folder.path}")
+    console.print(f"samples   {grid}")
+    console.print(f"next      vqvae2 sample {folder.path}   or   vqvae2 report {folder.path}")
 
 
 def tell(folder: RunFolder, run: RunConfig, data: ImageSplits) -> None:
     """What is about to be trained on, and what could not be read."""
     console.print(
-        f"{folder.path}: preset {run.preset}, {count(len(data.train), 'image')} to train on, "
-        f"{len(data.validation):,} held out, {count(len(data.class_names), 'class', 'classes')}"
+        f"{folder.path}: preset {run.preset}, {counted(len(data.train), 'image')} to train on, "
+        f"{len(data.validation):,} held out, {counted(len(data.class_names), 'class', 'classes')}"
     )
     if not data.class_names:
         console.print(
@@ -141,8 +148,8 @@ def tell(folder: RunFolder, run: RunConfig, data: ImageSplits) -> None:
         )
     skipped = [*data.train.skipped, *data.validation.skipped]
     if skipped:
-        few = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-        console.print(f"{count(len(skipped), 'image')} could not be read: {few}", style="yellow")
+        text = f"{counted(len(skipped), 'image')} could not be read: {shortened(skipped)}"
+        console.print(text, style="yellow")
 
 
 def chosen(stage: str) -> Callable[[str], bool]:

@@ -1,0 +1,1 @@
+"""Images that models make, written as files."""

@@ -1,0 +1,24 @@
+"""What an export reports while it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ExportProgress:
+    """How far an export is.
+
+    Arguments:
+        done: Number of images processed so far.
+        total: Number of images to process.
+        paths: Files written since the previous report.
+    """
+
+    done: int
+    total: int
+    paths: tuple[Path, ...] = ()
+
+
+def grid_path(folder: Path) -> Path:
+    """The image grid of a folder of images, which lies beside the folder."""
+    return folder.with_name(f"{folder.name}-grid.png")

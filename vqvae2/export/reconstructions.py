@@ -1,0 +1,67 @@
+"""Reconstructions of images as PNG files, and a grid that compares some of them level by level."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vqvae2.data.images import ImageDataset
+from vqvae2.export.progress import grid_path
+from vqvae2.imaging.convert import to_float, to_pil
+from vqvae2.imaging.png import save_png
+from vqvae2.imaging.previews import PREVIEWED, preview_levels
+from vqvae2.metrics.distortion import mean_error
+from vqvae2.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class ReconstructionProgress:
+    """How far an export of reconstructions is.
+
+    Arguments:
+        done: Number of images reconstructed so far.
+        total: Number of images to reconstruct.
+        paths: Files written since the previous report.
+        mse: Mean squared error so far, images in [0, 1].
+    """
+
+    done: int
+    total: int
+    paths: tuple[Path, ...]
+    mse: float
+
+
+def export_reconstructions(
+    pipeline: Pipeline,
+    dataset: ImageDataset,
+    folder: Path,
+    *,
+    batch_size: int = 32,
+    source: str = "",
+) -> Iterator[ReconstructionProgress]:
+    """Encodes and decodes images, writes the results into `folder` and a grid beside it.
+
+    Arguments:
+        pipeline: A model; it needs no priors.
+        dataset: The images.
+        folder: Where the files NAME.png are written, with the sub-folders of the images.
+        batch_size: Number of images at a time.
+        source: Name of the model; every file stores it.
+    """
+    done, error = 0, 0.0
+    for indices in torch.split(torch.arange(len(dataset)), batch_size):
+        images = to_float(dataset.batch(indices).to(pipeline.device))
+        reconstructions = pipeline.reconstruct(images)
+        error += float(mean_error(images, reconstructions)) * len(images)
+        paths = []
+        for index, image in zip(indices.tolist(), reconstructions, strict=True):
+            name = dataset.name(index)
+            # The complete name: two images may differ in their folder or suffix alone.
+            paths.append(folder / f"{name}.png")
+            save_png(paths[-1], to_pil(image), {"run": source, "source": name})
+        if done == 0:
+            paths.append(grid_path(folder))
+            save_png(paths[-1], preview_levels(pipeline.autoencoder, images[:PREVIEWED]))
+        done += len(images)
+        yield ReconstructionProgress(done, len(dataset), tuple(paths), error / done)

@@ -1,0 +1,249 @@
+"""Samples as PNG files, one file per class and seed, and image grids of them.
+
+Every PNG stores the settings that made it. With a judge, more samples are drawn than written:
+those with the highest probability of their class are selected.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vqvae2.configuration import Json, to_json
+from vqvae2.data.order import evenly_spaced
+from vqvae2.distributed import SINGLE_PROCESS, World
+from vqvae2.export.progress import ExportProgress, grid_path
+from vqvae2.export.selection import Selection
+from vqvae2.imaging.convert import to_pil
+from vqvae2.imaging.grid import image_grid
+from vqvae2.imaging.png import read_png, save_png
+from vqvae2.metrics.extractors import Extractor
+from vqvae2.pipeline import Pipeline, Samples
+from vqvae2.sampling.config import SamplingConfig
+
+MAX_GRID_ROWS, MAX_GRID_COLUMNS = 20, 16
+MIN_SIDE = 64  # pixels: smaller images are enlarged in a grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest:
+    """Which samples are drawn and written.
+
+    Arguments:
+        labels: Classes, each once.
+        num_images: Number of images of each class that are written.
+        seed: Seed of the first image of each class; the next images have the next seeds.
+        keep: Fraction of the drawn samples that is written, in (0, 1]; below 1 a judge selects.
+        sampling: How each level is drawn, coarsest first.
+        batch_size: Number of images drawn at a time; it bounds the memory and changes no image.
+        source: Name of the model; every file stores it.
+    """
+
+    labels: tuple[int, ...]
+    num_images: int = 8
+    seed: int = 0
+    keep: float = 1.0
+    sampling: tuple[SamplingConfig, ...]
+    batch_size: int = 64
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        """Validates the request."""
+        if not 0 < self.keep <= 1:
+            raise ValueError(
+                f"The fraction of samples to keep must be in (0, 1], got {self.keep:g}."
+            )
+
+    @property
+    def num_drawn(self) -> int:
+        """Number of samples of each class that are drawn."""
+        return math.ceil(self.num_images / self.keep - 1e-9)
+
+    @property
+    def total(self) -> int:
+        """Number of samples of all classes that are drawn."""
+        return self.num_drawn * len(self.labels)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Labels and seeds of all samples, (N,) each."""
+        seeds = torch.arange(self.seed, self.seed + self.num_drawn)
+        labels = torch.tensor(self.labels).repeat_interleave(self.num_drawn)
+        return labels, seeds.repeat(len(self.labels))
+
+
+def export_samples(
+    pipeline: Pipeline,
+    request: SampleRequest,
+    folder: Path,
+    judge: Extractor | None = None,
+    world: World = SINGLE_PROCESS,
+) -> Iterator[ExportProgress]:
+    """Draws samples, writes them into `folder` and an image grid of them beside it.
+
+    Arguments:
+        pipeline: A model with priors.
+        request: Which samples.
+        folder: Where the files CLASS-SEED.png are written.
+        judge: A classifier of the model's classes; required where `request.keep` is below 1.
+        world: The processes that share the work; the main process writes the grid.
+    """
+    if request.keep < 1 and judge is None:
+        raise ValueError("To keep a fraction of the samples, a judge must select them; got none.")
+    labels, seeds = request.pairs()
+    local = world.shard_nonempty(torch.arange(len(labels)))
+    batches = pipeline.sample_batches(
+        labels[local], seeds[local].tolist(), sampling=request.sampling, batch=request.batch_size
+    )
+    writer = SampleWriter(pipeline.config.class_names, request, folder)
+    pairs = list(zip(labels.tolist(), seeds.tolist(), strict=True))
+    if judge is None or request.keep == 1:
+        yield from write_all(writer, batches, len(local))
+    else:
+        num_classes = max(1, len(pipeline.config.class_names))
+        selection = Selection(judge, num_classes, request.num_images)
+        yield from score_all(selection, batches, len(local))
+        keys = selection.keys(world)
+        pairs = [(key.label, key.seed) for key in keys]
+        yield ExportProgress(len(local), len(local), write_selected(writer, selection, pairs))
+    world.barrier()
+    if world.is_main:
+        yield ExportProgress(len(local), len(local), (writer.write_grid(pairs),))
+
+
+def write_all(
+    writer: "SampleWriter", batches: Iterable[Samples], total: int
+) -> Iterator[ExportProgress]:
+    """Writes every sample as it is drawn."""
+    done = 0
+    for batch in batches:
+        samples = zip(batch.images, batch.labels.tolist(), batch.seeds, strict=True)
+        paths = tuple(writer.write(image, label, seed) for image, label, seed in samples)
+        done += len(paths)
+        yield ExportProgress(done, total, paths)
+
+
+def score_all(
+    selection: Selection, batches: Iterable[Samples], total: int
+) -> Iterator[ExportProgress]:
+    """Lets the judge score every sample as it is drawn."""
+    done = 0
+    for batch in batches:
+        selection.add(batch)
+        done += len(batch.seeds)
+        yield ExportProgress(done, total)
+
+
+def write_selected(
+    writer: "SampleWriter", selection: Selection, pairs: list[tuple[int, int]]
+) -> tuple[Path, ...]:
+    """Writes the samples of this process that are among the best of all processes."""
+    selected = set(pairs)
+    return tuple(
+        writer.write(
+            sample.image,
+            sample.key.label,
+            sample.key.seed,
+            {"judge": selection.judge.name, "score": sample.key.score},
+        )
+        for sample in selection.samples
+        if (sample.key.label, sample.key.seed) in selected
+    )
+
+
+@dataclass(frozen=True)
+class SampleWriter:
+    """Writes samples and their grid.
+
+    Arguments:
+        class_names: Those of the model, in the order of the labels.
+        request: How the samples are drawn.
+        folder: Where the files are written.
+    """
+
+    class_names: Sequence[str]
+    request: SampleRequest
+    folder: Path
+
+    def path(self, label: int, seed: int) -> Path:
+        """The file of a sample."""
+        return self.folder / f"{file_name(self.class_names, label)}-{seed:05d}.png"
+
+    def write(
+        self, image: Tensor, label: int, seed: int, score: Mapping[str, Json] | None = None
+    ) -> Path:
+        """Writes a sample with its settings, and returns its file."""
+        settings: dict[str, Json] = {
+            "class": class_name(self.class_names, label),
+            "seed": seed,
+            "sampling": to_json(self.request.sampling),
+            "run": self.request.source,
+            **(score or {}),
+        }
+        path = self.path(label, seed)
+        save_png(path, to_pil(image), settings)
+        return path
+
+    def write_grid(self, pairs: Sequence[tuple[int, int]]) -> Path:
+        """Writes a grid of the first images of some classes, read from their files.
+
+        Arguments:
+            pairs: (label, seed) of each image that was written.
+        """
+        rows = []
+        labels = self.request.labels[:MAX_GRID_ROWS]
+        for row_label in labels:
+            seeds = [seed for label, seed in pairs if label == row_label][:MAX_GRID_COLUMNS]
+            rows.append(torch.stack([read_png(self.path(row_label, seed)) for seed in seeds]))
+        path = grid_path(self.folder)
+        save_class_rows(path, rows, [class_name(self.class_names, label) for label in labels])
+        return path
+
+
+def export_class_grid(
+    pipeline: Pipeline, path: Path, images_per_class: int
+) -> Iterator[ExportProgress]:
+    """Draws samples of some classes and writes them as one image: a row per class, seeds 0, 1, ...
+
+    Arguments:
+        pipeline: A model with priors.
+        path: The PNG file.
+        images_per_class: Number of columns.
+    """
+    names = pipeline.config.class_names
+    classes = evenly_spaced(len(names), MAX_GRID_ROWS).tolist() or [0]
+    labels = [label for label in classes for _ in range(images_per_class)]
+    seeds = list(range(images_per_class)) * len(classes)
+    images: list[Tensor] = []
+    for batch in pipeline.sample_batches(labels, seeds):
+        images += batch.images.cpu()
+        yield ExportProgress(len(images), len(labels))
+    rows = torch.stack(images).split(images_per_class)
+    save_class_rows(path, rows, [class_name(names, label) for label in classes])
+    yield ExportProgress(len(images), len(labels), (path,))
+
+
+def save_class_rows(path: Path, rows: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Writes one row of images (B, C, S, S) per class, with the names of the classes."""
+    save_png(path, image_grid(rows, names, scale=max(1, MIN_SIDE // rows[0].shape[2])))
+
+
+def class_name(class_names: Sequence[str], label: int) -> str:
+    """The name of a class; `image` for a model without classes."""
+    return class_names[label] if class_names else "image"
+
+
+def file_name(class_names: Sequence[str], label: int) -> str:
+    """The name of a class as part of a file name.
+
+    Contains the label where another class would have the same file name.
+    """
+    names = [safe(name) for name in class_names] or ["image"]
+    return names[label] if names.count(names[label]) == 1 else f"{names[label]}-{label}"
+
+
+def safe(name: str) -> str:
+    """The name with letters, digits, `-` and `_` alone."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name) or "class"
