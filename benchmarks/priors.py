@@ -24,7 +24,7 @@ from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.codes import CodeDataset, read_codes
 from vqvae2.data.images import DataConfig, open_images
-from vqvae2.data.pixels import PixelData
+from vqvae2.data.pixels import PixelCodes
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.pipeline import load_autoencoder
 from vqvae2.priors import (
@@ -223,7 +223,7 @@ def on_pixels(options: Options) -> None:
         ordered=True,
     )
     seconds = 60 * options.minutes
-    compare(PixelData(data.train), PixelData(data.validation), domain, options, seconds)
+    compare(PixelCodes(data.train), PixelCodes(data.validation), domain, options, seconds)
 
 
 def main() -> None:

@@ -55,6 +55,7 @@ ORDER = [
     "data.images",
     "data.augmentation",
     "data.codes",
+    "data.extraction",
     "data.pixels",
     "imaging.previews",
     "metrics.describe",

@@ -37,7 +37,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from streaming import encoded, write_parquet, write_tar
 
 from vqvae2.cli.display import console, table
-from vqvae2.data.codes import CodesInfo, read_codes, read_shard, write_shard
+from vqvae2.code_grid import CodeGrid
+from vqvae2.data.codes import CodesInfo, read_codes, read_info, read_shard, write_shard
 from vqvae2.data.decode import decode_image
 from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.synthetic import render
@@ -118,7 +119,7 @@ def dataset() -> list[bytes]:
     return found
 
 
-def write_models(folder: Path) -> RunConfig:
+def write_models(folder: Path) -> None:
     """An autoencoder, priors, a checkpoint, codes and a config, whole."""
     run = small_run()
     torch.manual_seed(0)
@@ -134,11 +135,10 @@ def write_models(folder: Path) -> RunConfig:
     checkpoint.write_state(folder / "step-00000003.safetensors", 3, tensors, {"best": 0.5})
     data = open_images(run.data)
     levels = [codes.numpy() for codes in autoencoder.encode(data.train.batch(range(20)) / 255)]
-    grids = tuple(run.grids())
-    info = CodesInfo(autoencoder=known, dataset="x", num_codes=8, grids=grids, num_images=20)
+    grids = tuple(CodeGrid(8, *shape) for shape in run.grids())
+    info = CodesInfo(autoencoder=known, dataset="x", grids=grids, num_images=20)
     write_shard(folder / "train-00000.parquet", info, levels, data.train.labels[:20].numpy())
     RunFolder(folder / "run").create(run, {})
-    return run
 
 
 def write_shards(folder: Path) -> list[Path]:
@@ -248,9 +248,10 @@ def readers(kind: str, folder: Path) -> list[tuple[bytes, Callable[[bytes], obje
 
     if kind == "shards":
         return [reader(path, partial(stream, path)) for path in write_shards(folder)]
-    run = write_models(folder)
+    write_models(folder)
     known = fingerprint(load_autoencoder(folder / "autoencoder"))
     prior, codes = folder / "priors" / "1", folder / "train-00000.parquet"
+    grids = read_info(codes).grids
 
     def read_run() -> object:
         found = RunFolder(folder / "run").read()
@@ -275,7 +276,7 @@ def readers(kind: str, folder: Path) -> list[tuple[bytes, Callable[[bytes], obje
         case "codes":
             return [
                 reader(codes, lambda: read_codes(folder, "train", known)),
-                reader(codes, lambda: read_shard(codes, run.grids())),
+                reader(codes, lambda: read_shard(codes, grids)),
             ]
     first = folder / "autoencoder"
     return [

@@ -24,8 +24,9 @@ from torch.nn.utils import parameters_to_vector
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.main import run as run_command
+from vqvae2.code_grid import CodeGrid
 from vqvae2.configuration import to_dict
-from vqvae2.data import codes
+from vqvae2.data import extraction
 from vqvae2.data.codes import CodesInfo, CodesInMemory
 from vqvae2.data.decode import decode_full
 from vqvae2.data.images import open_images
@@ -97,7 +98,7 @@ def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
 def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False) -> None:
     """A whole small run; with `world` 2 as one of two ranks, a shard of codes in turn."""
     be_rank(rank, world, port)
-    codes.IMAGES_A_SHARD = 16
+    extraction.IMAGES_PER_SHARD = 16
     run = small_run()
     # Dropout is each rank's own noise; without it the ranks do what one does.
     run = replace(run, priors=tuple(replace(config, dropout=0.0) for config in run.priors))
@@ -256,9 +257,8 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
         learnt = after(AutoencoderTask(autoencoder, dataset, stage1, seed=0, **place))
     numbers = torch.Generator().manual_seed(0)
     maps = [torch.randint(24, (40, *grid), generator=numbers).numpy() for grid in run.grids()]
-    info = CodesInfo(
-        autoencoder="", dataset="", num_codes=24, grids=tuple(run.grids()), num_images=40
-    )
+    grids = tuple(CodeGrid(24, *shape) for shape in run.grids())
+    info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
     data = CodesInMemory(info, maps, torch.arange(40) % 12)
     learnt |= after(PriorTask(prior, 1, data, steps, seed=0, **place))
     torch.save(learnt, Path(folder) / f"{world}-{rank}.pt")

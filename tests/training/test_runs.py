@@ -11,21 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from builders import FACTORS, make_folder, small_autoencoder
+from builders import FACTORS, make_folder
 from small_runs import TRAIN, outcome, small_run, train
 
 from vqvae2.autoencoder.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, to_dict
-from vqvae2.data.codes import (
-    CodesInMemory,
-    ShardedCodes,
-    describe,
-    extract_shard,
-    open_codes,
-    read_codes,
-    shard_path,
-    shards_of,
-)
 from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.order import Shuffle, batch_indices, evenly_spaced
 from vqvae2.files import read_json, write_bytes
@@ -38,7 +28,6 @@ from vqvae2.training import checkpoint
 from vqvae2.training.autoencoder_task import AutoencoderTask
 from vqvae2.training.fit import Stopped
 from vqvae2.training.stages import Job
-from vqvae2.weights import fingerprint
 
 
 @pytest.mark.parametrize("factors", FACTORS, ids=["1-level", "2-levels", "3-levels"])
@@ -218,16 +207,6 @@ def test_a_run_says_that_it_goes_on_from_an_older_checkpoint(tmp_path):
     assert outcome(folder) == whole
 
 
-def test_codes_of_another_autoencoder_are_refused(tmp_path):
-    folder = train(tmp_path, small_run())
-    known = fingerprint(Pipeline.load(tmp_path).autoencoder)
-    codes = read_codes(folder.codes, "train", known)
-    assert len(codes) == len(open_images(small_run().data).train)
-    assert codes.levels[0].dtype.name == "uint16"
-    with pytest.raises(ValueError, match=r"made by autoencoder .* this one is 00"):
-        read_codes(folder.codes, "train", "00")
-
-
 def test_a_prior_refuses_another_autoencoder(tmp_path):
     folder = train(tmp_path, small_run())
     pipeline = Pipeline.load(tmp_path)
@@ -237,86 +216,6 @@ def test_a_prior_refuses_another_autoencoder(tmp_path):
     save_autoencoder(folder.model / "autoencoder", pipeline.autoencoder)
     with pytest.raises(ValueError, match="was trained on codes of autoencoder"):
         Pipeline.load(tmp_path)
-
-
-def test_extraction_keeps_whole_shards_and_makes_missing_ones(tmp_path, monkeypatch):
-    import vqvae2.data.codes as module
-
-    monkeypatch.setattr(module, "IMAGES_A_SHARD", 16)
-    folder = train(tmp_path, small_run())
-    shards = sorted(folder.codes.glob("train-*.parquet"))
-    assert len(shards) == 4
-    before = {path: path.read_bytes() for path in shards}
-    stamps = {path: path.stat().st_mtime_ns for path in shards}
-    shards[1].unlink()
-    shards[2].write_bytes(before[shards[2]][:-40])
-    hurt = bytearray(before[shards[3]])
-    hurt[60] ^= 255
-    shards[3].write_bytes(hurt)
-    train(tmp_path, small_run())
-    assert {path: path.read_bytes() for path in shards} == before
-    assert shards[0].stat().st_mtime_ns == stamps[shards[0]]
-
-
-def test_a_shard_is_the_same_whoever_makes_it(tmp_path, monkeypatch):
-    import vqvae2.data.codes as module
-
-    monkeypatch.setattr(module, "IMAGES_A_SHARD", 8)
-    dataset = open_images(small_run().data).train
-    model = small_autoencoder((2, 4), dtype=torch.float32)
-    info, shards = describe(model, dataset), shards_of(len(dataset))
-    orders = {"one": range(shards), "two": [*range(1, shards, 2), *range(0, shards, 2)]}
-    files = []
-    for name, numbers in orders.items():
-        done = 0
-        for number in numbers:
-            path = shard_path(tmp_path / name, "train", number)
-            done += list(extract_shard(model, dataset, info, path, number))[-1]
-        assert done == len(dataset)
-        files.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
-    assert len(files[0]) == -(-len(dataset) // 8)
-    assert files[0] == files[1]
-
-
-def test_codes_by_shards_are_those_in_memory(tmp_path, monkeypatch):
-    import vqvae2.data.codes as module
-
-    monkeypatch.setattr(module, "IMAGES_A_SHARD", 8)
-    folder = train(tmp_path / "held", small_run())
-    known = fingerprint(Pipeline.load(folder.path).autoencoder)
-    held = open_codes(folder.codes, "train", known, 2)
-    # Two of eight images with 4 + 16 codes are shuffled together, and four are held.
-    monkeypatch.setattr(module, "HELD_BYTES", 4 * 8 * 2 * 20)
-    sharded = open_codes(folder.codes, "train", known, 2)
-    assert (type(held), type(sharded)) == (CodesInMemory, ShardedCodes)
-    assert len(sharded) == len(held) > 5 * 8
-    chosen = torch.tensor([41, 0, 9, 9, 30])
-    (one, two), labels = sharded.batch(chosen)
-    (first, second), truth = held.batch(chosen)
-    assert all(torch.equal(a, b) for a, b in [(one, first), (two, second), (labels, truth)])
-    everything = sharded.order.at(torch.arange(len(sharded)), seed=0, epoch=0)
-    for part in everything.split(4):
-        sharded.batch(part)
-        assert sharded._read.cache_info().currsize <= 4
-    # Read in that order no shard is read twice.
-    assert sharded._read.cache_info().misses <= 6 + 5
-    with pytest.raises(Stopped):
-        train(tmp_path / "parts", small_run(), stop_after=17)
-    parts = train(tmp_path / "parts", small_run())
-    assert outcome(parts) == outcome(train(tmp_path / "whole", small_run()))
-
-
-def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    folder = train(tmp_path / "run", small_run())
-    files = [str(path) for path in sorted(folder.codes.glob("train-*.parquet"))]
-    rows = datasets.load_dataset("parquet", data_files=files, split="train")
-    known = fingerprint(Pipeline.load(tmp_path / "run").autoencoder)
-    codes = read_codes(folder.codes, "train", known)
-    assert rows[3]["level_0"] == codes.levels[0][3].reshape(-1).tolist()
-    assert rows["label"][:] == codes.labels.tolist()
 
 
 def test_a_changed_config_is_refused_with_the_difference(tmp_path):

@@ -13,7 +13,7 @@ from small_runs import TRAIN
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.images import DataConfig, open_images
-from vqvae2.data.pixels import PixelData
+from vqvae2.data.pixels import PixelCodes
 from vqvae2.priors import Domain, Prior
 from vqvae2.runs.config import AutoencoderConfig
 from vqvae2.training.autoencoder_task import AutoencoderTask
@@ -38,7 +38,7 @@ def stage2(dataset, name: str, **changes: object) -> PriorTask:
     domain = Domain(grid=CodeGrid(256, 16, 16), num_classes=12, channels=3, ordered=True)
     mixed = replace(domain, num_mixtures=3 if name in ("pixelcnnpp", "pixelsnail") else 0)
     prior = Prior(CONFIGS[name], mixed)
-    return PriorTask(prior, 0, PixelData(dataset), replace(TRAIN, **changes), seed=0)
+    return PriorTask(prior, 0, PixelCodes(dataset), replace(TRAIN, **changes), seed=0)
 
 
 def learnt(task, steps: int) -> dict[str, torch.Tensor]:

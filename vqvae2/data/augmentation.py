@@ -1,11 +1,12 @@
-"""Several views of each image, so that a prior has more codes to learn from.
+"""Augmented images: crops and mirrored copies, so that a prior has more codes to learn from.
 
-View 0 is the image itself, then come random crops, then all of these mirrored. Codes are not
-equivariant, so images are moved and encoded again; moving codes would not do.
+Augmented image 0 is the image itself, then come random crops, then all of these mirrored. Codes
+are not equivariant: images are cropped and mirrored before they are encoded, never code maps.
 
-Legend: `N` images, `V` views of each, `S` their side.
+Legend: `B` batch, `N` images, `A` augmented images per image, `S` image side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -20,40 +21,41 @@ from vqvae2.randomness import generator
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """Which views of a training image are turned into codes.
+    """Which augmented images of a training image are encoded.
 
     Arguments:
-        mirror: Also mirrored, left to right: where that leaves a image what it is.
-        crops: Also so many random squares of the image, brought to its size.
-        crop_side: Least side of such a square, as part of the image's.
+        mirror: Add the mirror image of each, left to right; for images whose content allows it.
+        crops: Number of random square crops, resized to the image's side.
+        crop_side: Smallest side of a crop, as a fraction of the image's side.
     """
 
     mirror: bool = False
     crops: int = 0
     crop_side: float = 0.8
 
+    def __post_init__(self) -> None:
+        """Validates the configuration."""
+        if self.crops < 0:
+            raise ValueError(f"crops must be at least 0, got {self.crops}.")
+        if not 0 < self.crop_side <= 1:
+            raise ValueError(f"crop_side must be in (0, 1], got {self.crop_side:g}.")
+
     @property
     def count(self) -> int:
-        """V."""
+        """Augmented images per image, A."""
         return (1 + self.crops) * (1 + self.mirror)
-
-    def check(self) -> None:
-        """Raises ValueError for what is no view."""
-        if self.crops < 0 or not 0 < self.crop_side <= 1:
-            raise ValueError(
-                "views.crops must be 0 or more and views.crop_side in (0, 1], got "
-                f"{self.crops} and {self.crop_side:g}."
-            )
 
 
 @final
-class Augmentation:
-    """All views of a split, as a split of N V images: those of one follow one another.
+class AugmentedImages:
+    """All augmented images of a data set, as a data set of N A images.
+
+    Those of one image have consecutive indices.
 
     Arguments:
-        images: whose views.
-        config: which.
-        seed: of the crops.
+        dataset: The images.
+        config: Which augmented images.
+        seed: Of the crops.
     """
 
     def __init__(self, dataset: ImageDataset, config: AugmentationConfig, seed: int) -> None:
@@ -65,32 +67,32 @@ class Augmentation:
 
     @cached_property
     def labels(self) -> Tensor:
-        """(N V,) int64."""
+        """(N A,) int64."""
         return self.dataset.labels.repeat_interleave(self.config.count)
 
-    def batch(self, indices: list[int] | Tensor) -> Tensor:
-        """Views of the given numbers, (B, 3, S, S) uint8."""
-        numbers = torch.as_tensor(indices)
-        shown, which = numbers // self.config.count, numbers % self.config.count
-        chosen, places = shown.unique(return_inverse=True)
-        images = self.dataset.batch(chosen)[places]
-        crops, mirrored = which % (1 + self.config.crops), which >= 1 + self.config.crops
-        for place, crop in enumerate(crops.tolist()):
+    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """The augmented images of the given indices, (B, 3, S, S) uint8."""
+        index = torch.as_tensor(indices)
+        source, variant = index // self.config.count, index % self.config.count
+        distinct, positions = source.unique(return_inverse=True)
+        images = self.dataset.batch(distinct)[positions]
+        crops, mirrored = variant % (1 + self.config.crops), variant >= 1 + self.config.crops
+        for position, crop in enumerate(crops.tolist()):
             if crop:
-                images[place] = self._crop(images[place], int(shown[place]), crop)
+                images[position] = self._crop(images[position], int(source[position]), crop)
         return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
     def fingerprint(self) -> str:
-        """That of the images; with more than one view also which they are."""
-        own = self.dataset.fingerprint()
-        return own if self.config.count == 1 else f"{own} {self.config} seed {self.seed}"
+        """The fingerprint of the images, with the augmentation where there is any."""
+        digest = self.dataset.fingerprint()
+        return digest if self.config.count == 1 else f"{digest} {self.config} seed {self.seed}"
 
     def _crop(self, image: Tensor, number: int, crop: int) -> Tensor:
-        """A random square of a image (3, S, S), the same for each (seed, image, crop)."""
+        """A random square of an image (3, S, S), the same for each (seed, number, crop)."""
         noise = torch.rand(3, generator=generator("crop", self.seed, number, crop)).tolist()
-        least = self.config.crop_side
-        side = max(1, round(self.size * (least + (1 - least) * noise[0])))
-        top, left = (int(part * (self.size - side + 1)) for part in noise[1:])
+        smallest = self.config.crop_side
+        side = max(1, round(self.size * (smallest + (1 - smallest) * noise[0])))
+        top, left = (int(fraction * (self.size - side + 1)) for fraction in noise[1:])
         square = image[None, :, top : top + side, left : left + side].float()
         resized = F.interpolate(square, (self.size, self.size), mode="bicubic", antialias=True)
         return resized[0].round().clamp(0, 255).to(torch.uint8)

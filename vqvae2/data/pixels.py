@@ -12,8 +12,8 @@ from vqvae2.data.order import Order
 
 
 @dataclass(frozen=True)
-class PixelData:
-    """Images as `vqvae2.data.codes.CodeData` holds codes."""
+class PixelCodes:
+    """Images as a `vqvae2.data.codes.CodeDataset` of one level."""
 
     dataset: ImageDataset
 
@@ -22,10 +22,10 @@ class PixelData:
 
     @property
     def order(self) -> Order:
-        """The order in which an epoch takes them."""
+        """The order of the images within an epoch."""
         return self.dataset.order
 
     def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
-        """One level, the images (B, H, W, 3) int64, and labels (B,)."""
+        """One level, the intensities (B, H, W, 3) int64, and labels (B,)."""
         images = self.dataset.batch(indices).movedim(1, -1)
         return [images.long()], self.dataset.labels[indices]

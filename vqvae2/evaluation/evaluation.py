@@ -15,7 +15,7 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.codes import CodeDataset, open_codes
 from vqvae2.data.images import ImageDataset, open_images, open_validation
 from vqvae2.data.order import evenly_spaced, inference_batch_size
-from vqvae2.data.pixels import PixelData
+from vqvae2.data.pixels import PixelCodes
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
@@ -113,7 +113,7 @@ def splits(
     """The run's training and validation codes, or the images themselves for a prior on pixels."""
     if run.on_pixels:
         data = open_images(run.data)
-        return PixelData(data.train), PixelData(data.validation)
+        return PixelCodes(data.train), PixelCodes(data.validation)
     known = fingerprint(pipeline.autoencoder)
     train = open_codes(folder.codes, "train", known)
     return train, open_codes(folder.codes, "validation", known)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from vqvae2.data.codes import read_codes, read_info, read_shard, whole_shards
+from vqvae2.data.codes import complete_shards, read_codes, read_info, read_shard
 from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
@@ -112,15 +112,14 @@ def look_at_codes(folder: RunFolder, run: RunConfig, known: str) -> Iterator[Fin
             yield Finding("bad", what, f"Remove {folder.codes} and train again.")
             return
     yield Finding("good", f"codes and autoencoder belong together ({known})")
-    paths, info = whole_shards(folder.codes, "train", known)
+    paths, info = complete_shards(folder.codes, "train", known)
     for path in paths:
         read_shard(path, info.grids)  # one at a time: only whether they are whole
     codes = read_codes(folder.codes, "validation", known)
-    num_codes = run.autoencoder.num_codes
-    for level, maps in enumerate(codes.levels):
-        usage = CodeUsage.of(num_codes)
+    for level, (maps, grid) in enumerate(zip(codes.levels, codes.info.grids, strict=True)):
+        usage = CodeUsage.of(grid.num_codes)
         usage.add(torch.from_numpy(maps.astype("int64")))
-        yield judge_usage(level, usage, enough=maps.size >= 4 * num_codes)
+        yield judge_usage(level, usage, enough=maps.size >= 4 * grid.num_codes)
 
 
 def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:

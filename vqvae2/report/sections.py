@@ -94,8 +94,8 @@ class Page:
             raise NotYet(f"The codes are not extracted yet: {self.command('train --run')}.")
         codes = read_codes(self.folder.codes, "validation", known)
         counted = []
-        for maps in codes.levels:
-            counted.append(CodeUsage.of(codes.info.num_codes))
+        for maps, grid in zip(codes.levels, codes.info.grids, strict=True):
+            counted.append(CodeUsage.of(grid.num_codes))
             counted[-1].add(torch.from_numpy(maps.astype("int64")))
         return counted
 

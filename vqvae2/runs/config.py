@@ -138,7 +138,6 @@ class RunConfig:
             raise ValueError("A run has a stage 1 exactly if its autoencoder is to be learnt.")
         if self.stage1 is not None:
             self.stage1.train.check("stage1.train")
-        self.augmentation.check()
         if self.on_pixels and self.augmentation.count > 1:
             raise ValueError("Views become codes, and a run on pixels has none.")
         for level, train in enumerate(self.stage2):

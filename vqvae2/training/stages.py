@@ -19,20 +19,19 @@ from torch import nn
 from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
 from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig
 from vqvae2.configuration import to_dict
-from vqvae2.data.augmentation import Augmentation
-from vqvae2.data.codes import (
-    CodeDataset,
-    describe,
+from vqvae2.data.augmentation import AugmentedImages
+from vqvae2.data.codes import CodeDataset, open_codes
+from vqvae2.data.extraction import (
+    describe_codes,
     extract_shard,
-    open_codes,
+    num_shards,
     remove_other_shards,
     shard_path,
     shard_range,
-    shards_of,
 )
 from vqvae2.data.images import ImageDataset, ImageSplits
 from vqvae2.data.order import evenly_spaced
-from vqvae2.data.pixels import PixelData
+from vqvae2.data.pixels import PixelCodes
 from vqvae2.distributed import World
 from vqvae2.files import write_json
 from vqvae2.imaging.previews import PREVIEWED, preview_levels, preview_samples
@@ -88,9 +87,9 @@ class Job:
         return World(rank, world, str(self.accelerator.device))
 
     @property
-    def augmentation(self) -> Augmentation:
+    def augmentation(self) -> AugmentedImages:
         """The training images as they become codes."""
-        return Augmentation(self.data.train, self.run.augmentation, self.run.seed)
+        return AugmentedImages(self.data.train, self.run.augmentation, self.run.seed)
 
     def train(self, stages: Callable[[str], bool] = lambda stage: True) -> Iterator[Event]:
         """Does all stages that are not done and that `stages` names."""
@@ -203,19 +202,19 @@ class Job:
         if isinstance(autoencoder, Pixels):
             return
         autoencoder.to(self.accelerator.device)
-        splits: list[tuple[str, ImageDataset | Augmentation]]
+        splits: list[tuple[str, ImageDataset | AugmentedImages]]
         splits = [("train", self.augmentation), ("validation", self.data.validation)]
         for split, dataset in splits:
             yield from self._extract(autoencoder, dataset, split)
         self.accelerator.wait_for_everyone()
 
     def _extract(
-        self, autoencoder: VQVAE, dataset: ImageDataset | Augmentation, split: str
+        self, autoencoder: VQVAE, dataset: ImageDataset | AugmentedImages, split: str
     ) -> Iterator[Event]:
         """Ranks take a shard each, and look around for a stop after each."""
-        info, folder = describe(autoencoder, dataset), self.folder.codes
+        info, folder = describe_codes(autoencoder, dataset), self.folder.codes
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        start, total, shards = time.monotonic(), len(dataset), shards_of(len(dataset))
+        start, total, shards = time.monotonic(), len(dataset), num_shards(len(dataset))
         for first in range(0, shards, world):
             before, stop = shard_range(first, total).start, False
             together = min(world, shards - first)  # the others are as far, or nearly
@@ -274,11 +273,11 @@ class Job:
     def _splits(self, known: str, num_levels: int) -> tuple[CodeDataset, CodeDataset]:
         """What a prior learns from and is measured on: codes, or the images themselves."""
         if self.run.on_pixels:
-            return PixelData(self.data.train), PixelData(self.data.validation)
+            return PixelCodes(self.data.train), PixelCodes(self.data.validation)
         train = open_codes(self.folder.codes, "train", known, num_levels)
         if train.info.dataset != self.augmentation.fingerprint():
             raise ValueError(
-                f"The codes in {self.folder.codes} are of other views of the images; make them "
+                f"The codes in {self.folder.codes} are of other augmented images; make them "
                 "again with `--stage codes`."
             )
         return train, open_codes(self.folder.codes, "validation", known)
