@@ -76,7 +76,7 @@ def measure(source: Path, world: int, threads: int) -> tuple[dict[str, float], d
 def main() -> None:
     options = tyro.cli(Options)
     run = RunFolder(options.run).read()
-    codes = [height * width for height, width in run.grids()]
+    codes = [grid.num_positions for grid in run.grids()]
     found, sums, rows = {}, [], []
     for name, (world, threads) in FORMS.items():
         found[name], own = measure(options.run, world, threads)

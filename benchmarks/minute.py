@@ -53,10 +53,10 @@ class Options:
 
 def plain_form(run: RunConfig) -> RunConfig:
     """The same run as the paper states it: codes from data, EMA, and nothing else."""
-    codebook = replace(run.autoencoder.codebook, revive_below=0.0)
+    codebook = replace(run.autoencoder.codebooks[0], revive_below=0.0)
     return replace(
         run,
-        autoencoder=replace(run.autoencoder, codebook=codebook),
+        autoencoder=replace(run.autoencoder, codebooks=(codebook,)),
         stage1=replace(run.stage1, continuous_steps=0, level_dropout=0.0),
     )
 

@@ -27,6 +27,7 @@ from accelerate import Accelerator
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
+from vqvae2.code_grid import CodeGrid
 from vqvae2.data.images import DataConfig, open_images
 from vqvae2.data.order import Shuffle
 from vqvae2.priors import Prior
@@ -85,8 +86,8 @@ class Case:
 class CodeNoise:
     """Codes at random, for speed alone."""
 
-    def __init__(self, grids: list[tuple[int, int]], num_codes: int, count: int) -> None:
-        self.levels = [torch.randint(num_codes, (count, *grid)) for grid in grids]
+    def __init__(self, grids: list[CodeGrid], count: int) -> None:
+        self.levels = [torch.randint(grid.num_codes, (count, *grid.shape)) for grid in grids]
         self.count, self.order = count, Shuffle(count)
 
     def __len__(self) -> int:
@@ -156,7 +157,7 @@ def stage2(case: Case) -> PriorTask:
     run = find_preset("images64")()
     batch = case.batch or 16
     prior = Prior(run.priors[1], run.domain(1)).to(case.device)
-    codes = CodeNoise(run.grids(), run.autoencoder.num_codes, 4 * batch)
+    codes = CodeNoise(run.grids(), 4 * batch)
     return PriorTask(prior, 1, codes, TrainingConfig(steps=1 << 30, batch=batch), seed=0)
 
 

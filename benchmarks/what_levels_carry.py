@@ -58,16 +58,15 @@ def quantiles(values: torch.Tensor, parts: int = 5) -> torch.Tensor:
 
 def main() -> None:
     model = Pipeline.load(tyro.cli(Options).run).autoencoder
-    num_codes = model.config.codebook.num_codes
     train, truth = codes_of(model, torch.arange(FIRST, FIRST + TRAIN))
     test, test_truth = codes_of(model, torch.arange(FIRST + TRAIN, FIRST + TRAIN + TEST))
     rows = []
     for factor in truth:
         cells = []
-        for level in range(len(train)):
+        for level, codebook in enumerate(model.config.codebooks):
             for kind in ("places", "counts"):
-                x = code_features(train[level], num_codes, kind)
-                x_test = code_features(test[level], num_codes, kind)
+                x = code_features(train[level], codebook.num_codes, kind)
+                x_test = code_features(test[level], codebook.num_codes, kind)
                 pair = (x, truth[factor]), (x_test, test_truth[factor])
                 cells.append(f"{100 * probe_accuracy(*pair):.1f}")
         rows.append([factor, *cells])

@@ -25,7 +25,7 @@ def small_config(factors: tuple[int, ...], num_codes: int = 24) -> VQVAEConfig:
         channels=16,
         residual_channels=8,
         num_residual_blocks=1,
-        codebook=CodebookConfig(num_codes=num_codes, code_size=6),
+        codebooks=(CodebookConfig(num_codes=num_codes, code_size=6),),
     )
 
 

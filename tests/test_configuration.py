@@ -73,7 +73,7 @@ def test_what_is_drawn_is_kept_and_the_likeliest_is_always_kept(seed, k, top_k, 
 def test_a_config_survives_json_and_differs_from_another(factors, channels, weight, codes):
     config = VQVAEConfig(
         factors=factors, channels=channels, commitment_weight=weight,
-        codebook=CodebookConfig(num_codes=codes),
+        codebooks=(CodebookConfig(num_codes=codes),),
     )  # fmt: skip
     data = json.loads(json.dumps(to_dict(config)))
     assert from_dict(VQVAEConfig, data) == config

@@ -14,6 +14,7 @@ ORDER = [
     "nn.causal",
     "nn.attention",
     "priors.likelihood",
+    "autoencoder.straight_through",
     "autoencoder.codebook",
     "autoencoder.vqvae",
     "priors.domain",

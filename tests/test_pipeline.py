@@ -5,7 +5,6 @@ import torch
 from builders import small_autoencoder, synthetic_images
 
 from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
-from vqvae2.code_grid import CodeGrid
 from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.sampling import SamplingConfig, paint_over
@@ -17,7 +16,7 @@ CONFIG = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kern
 @pytest.fixture
 def pipeline(factors):
     autoencoder = small_autoencoder(factors, dtype=torch.float32)
-    grids = [CodeGrid(24, *grid) for grid in autoencoder.config.grids(16, 16)]
+    grids = autoencoder.config.grids(16, 16)
     domains = [
         Domain(grid=grid, coarser=tuple(grids[:level]), num_classes=2)
         for level, grid in enumerate(grids)

@@ -9,7 +9,7 @@ On disk it is the hub's layout, every file a name and a version, nothing pickled
 Legend: `B` batch, `C` image channels, `S` side of a image, `H W` code grid.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,8 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
-from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig
+from vqvae2.autoencoder import Autoencoder, AutoencoderConfig
 from vqvae2.configuration import from_dict, to_dict
 from vqvae2.files import read_json, write_json
 from vqvae2.messages import did_you_mean
@@ -48,7 +47,7 @@ class PipelineConfig:
 class AutoencoderCard:
     """What an autoencoder's config.json holds."""
 
-    config: VQVAEConfig | PixelsConfig
+    config: AutoencoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ class Samples:
 class Pipeline:
     """An autoencoder with the priors over its codes; before training `priors` is empty."""
 
-    autoencoder: VQVAE | Pixels
+    autoencoder: Autoencoder
     config: PipelineConfig
     priors: list[Prior] = field(default_factory=list)
 
@@ -326,21 +325,17 @@ def download(name: str) -> Path:
         ) from None
 
 
-def new_autoencoder(config: VQVAEConfig | PixelsConfig) -> VQVAE | Pixels:
-    """The model that `config` describes."""
-    return Pixels(config) if isinstance(config, PixelsConfig) else VQVAE(config)
-
-
-def save_autoencoder(folder: Path, autoencoder: VQVAE | Pixels) -> None:
+def save_autoencoder(folder: Path, autoencoder: Autoencoder) -> None:
     """Writes one autoencoder."""
     card = AutoencoderCard(config=autoencoder.config)
     save_module(folder, "vqvae2-autoencoder", to_dict(card), autoencoder)
 
 
-def load_autoencoder(folder: Path) -> VQVAE | Pixels:
+def load_autoencoder(folder: Path) -> Autoencoder:
     """What `save_autoencoder` wrote, in eval mode."""
     card = from_dict(AutoencoderCard, read_config(folder, "vqvae2-autoencoder"), str(folder))
-    return load_module(folder, lambda: new_autoencoder(card.config), card.config)
+    build: Callable[[], Autoencoder] = card.config.build
+    return load_module(folder, build, card.config)
 
 
 def save_prior(folder: Path, prior: Prior, autoencoder: str) -> None:

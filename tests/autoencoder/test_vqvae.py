@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from builders import small_autoencoder, small_config, synthetic_images
 
-from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig
+from vqvae2.autoencoder import VQVAE, CodebookConfig, PixelsConfig, VQVAEConfig
+from vqvae2.code_grid import CodeGrid
 
 
 def test_levels_are_a_list_coarsest_first(factors):
@@ -11,13 +14,14 @@ def test_levels_are_a_list_coarsest_first(factors):
     assert len(codes) == len(factors) == model.config.num_levels
     sizes = [code.shape[1:].numel() for code in codes]
     assert sizes == sorted(sizes)
-    assert [tuple(code.shape[1:]) for code in codes] == model.config.grids(16, 16)
+    assert [CodeGrid(24, *code.shape[1:]) for code in codes] == model.config.grids(16, 16)
     assert all(code.dtype == torch.int64 for code in codes)
 
 
 def test_paper_models_have_the_paper_grids():
-    assert VQVAEConfig().grids(256, 256) == [(32, 32), (64, 64)]
-    assert VQVAEConfig(factors=(2, 2, 8)).grids(1024, 1024) == [(32, 32), (64, 64), (128, 128)]
+    assert VQVAEConfig().grids(256, 256) == [CodeGrid(512, 32, 32), CodeGrid(512, 64, 64)]
+    grids = VQVAEConfig(factors=(2, 2, 8)).grids(1024, 1024)
+    assert [grid.shape for grid in grids] == [(32, 32), (64, 64), (128, 128)]
 
 
 def test_decode_of_encode_equals_forward(factors):
@@ -38,21 +42,21 @@ def test_images_need_not_be_square(factors):
 def test_finer_codes_depend_on_the_coarser_ones():
     model = small_autoencoder((2, 2, 2))
     images = synthetic_images(4).double()
-    plain = model.encode(images)
+    before = model.encode(images)
     # Another coarsest codebook changes what the finer levels choose, for the same image.
     model.codebooks[0].vectors.copy_(torch.randn_like(model.codebooks[0].vectors) * 3)
     changed = model.encode(images)
-    assert not torch.equal(plain[1], changed[1])
-    assert not torch.equal(plain[2], changed[2])
+    assert not torch.equal(before[1], changed[1])
+    assert not torch.equal(before[2], changed[2])
 
 
-def test_decoder_sees_every_level(factors):
+def test_the_decoder_reads_every_level(factors):
     model = small_autoencoder(factors)
     codes = model.encode(synthetic_images(2).double())
-    whole = model.decode(codes)
+    expected = model.decode(codes)
     for level in range(len(codes)):
         others = [other for other in range(len(codes)) if other != level]
-        assert not torch.allclose(model.decode(codes, others), whole)
+        assert not torch.allclose(model.decode(codes, others), expected)
 
 
 def test_each_level_can_be_decoded_alone(factors):
@@ -68,11 +72,11 @@ def test_each_level_can_be_decoded_alone(factors):
 def test_every_parameter_receives_a_gradient(factors):
     model = small_autoencoder(factors).train()
     model(synthetic_images(4).double()).loss.backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert missing == []
 
 
-def test_dropped_levels_are_blank_for_that_image_alone():
+def test_dropped_levels_are_blank_for_that_image_only():
     model = small_autoencoder((2, 4))
     images = synthetic_images(2).double()
     keep = torch.tensor([[True, True], [True, False]])
@@ -81,13 +85,13 @@ def test_dropped_levels_are_blank_for_that_image_alone():
     torch.testing.assert_close(mixed[1], model.decode(codes, [0])[1])
 
 
-def test_without_quantisation_the_encoder_passes_unrounded():
+def test_without_quantisation_the_encoder_vectors_are_decoded():
     model = small_autoencoder((4,))
     images = synthetic_images(2).double()
-    free, rounded = model(images, quantize=False), model(images)
-    assert not torch.allclose(free.images, rounded.images)
-    assert free.loss == free.error
-    assert rounded.loss > rounded.error
+    continuous, quantized = model(images, quantize=False), model(images)
+    assert not torch.allclose(continuous.images, quantized.images)
+    assert continuous.loss == continuous.error
+    assert quantized.loss > quantized.error
 
 
 def test_loss_is_error_plus_weighted_commitment(factors):
@@ -95,8 +99,8 @@ def test_loss_is_error_plus_weighted_commitment(factors):
     images = synthetic_images(2).double()
     result = model(images)
     error = ((result.images - images) / 0.25).square().mean()
-    pull = 0.25 * sum(level.commitment for level in result.levels)
-    torch.testing.assert_close(result.loss, error + pull)
+    commitment = 0.25 * sum(level.commitment for level in result.levels)
+    torch.testing.assert_close(result.loss, error + commitment)
 
 
 def test_a_size_that_does_not_divide_says_what_would():
@@ -105,7 +109,7 @@ def test_a_size_that_does_not_divide_says_what_would():
 
 
 @pytest.mark.parametrize("factors", [(3,), (0, 4), (2, 0), (-2,)])
-def test_a_factor_that_is_no_power_of_two_is_refused(factors):
+def test_a_factor_that_is_not_a_power_of_two_is_refused(factors):
     with pytest.raises(ValueError, match="power of two"):
         small_config(factors)
 
@@ -113,3 +117,57 @@ def test_a_factor_that_is_no_power_of_two_is_refused(factors):
 def test_codes_of_another_number_of_levels_are_refused():
     with pytest.raises(ValueError, match="2 levels, coarsest first, got 1"):
         small_autoencoder((2, 4)).decode([torch.zeros(1, 2, 2, dtype=torch.int64)])
+
+
+def test_a_tiny_model_with_other_codes_per_level_encodes_decodes_and_trains():
+    torch.manual_seed(0)
+    codebooks = (
+        CodebookConfig(num_codes=128, code_size=4),
+        CodebookConfig(num_codes=512, code_size=6),
+        CodebookConfig(num_codes=8, code_size=3),
+    )
+    model = VQVAE(replace(small_config((2, 2, 2)), codebooks=codebooks))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    generator, images = torch.Generator().manual_seed(0), synthetic_images(40)
+    model.start_codebooks(images, generator)
+    result = model(images)
+    result.loss.backward()
+    optimizer.step()
+    model.update_codebooks(result.levels, generator)
+    codes = model.encode(images)
+    grids = model.config.grids(16, 16)
+    assert [grid.num_codes for grid in grids] == [128, 512, 8]
+    for grid, level in zip(grids, codes, strict=True):
+        assert level.max() < grid.num_codes
+    assert model.decode(codes).shape == images.shape
+
+
+def test_equal_codebooks_are_used_for_every_level():
+    config = VQVAEConfig(factors=(2, 2, 4), codebooks=(CodebookConfig(num_codes=7),))
+    assert config.codebooks == (CodebookConfig(num_codes=7),) * 3
+    assert len(replace(config, factors=(2, 4)).codebooks) == 2
+    codebooks = (CodebookConfig(num_codes=7), CodebookConfig(num_codes=8))
+    with pytest.raises(ValueError, match="one for each of 3, got 2"):
+        replace(config, codebooks=codebooks)
+    with pytest.raises(ValueError, match="one for each of 2, got 0"):
+        VQVAEConfig(codebooks=())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"num_residual_blocks": -1}, "num_residual_blocks must be at least 0, got -1"),
+        ({"commitment_weight": float("nan")}, "commitment_weight must be at least 0, got nan"),
+        ({"pixel_std": 0.0}, "pixel_std above 0, got 0.5 and 0.0"),
+    ],
+)
+def test_invalid_numbers_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        VQVAEConfig(**options)
+
+
+def test_a_config_builds_its_model():
+    config = small_config((2, 4))
+    assert config.build().config is config
+    assert PixelsConfig().build().config == PixelsConfig()

@@ -25,7 +25,8 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 
 TINY = """
 --data.size 16 --autoencoder.channels 16 --autoencoder.residual-channels 8
---autoencoder.codebook.num-codes 24 --autoencoder.codebook.code-size 6
+--autoencoder.codebooks.0.num-codes 24 --autoencoder.codebooks.0.code-size 6
+--autoencoder.codebooks.1.num-codes 24 --autoencoder.codebooks.1.code-size 6
 --stage1.train.steps 12 --stage1.train.batch 8 --stage1.continuous-steps 3
 --stage2.0.steps 6 --stage2.0.batch 8 --stage2.1.steps 6 --stage2.1.batch 8
 --priors.0.channels 8 --priors.0.residual-channels 8 --priors.0.num-layers 2

@@ -6,7 +6,6 @@ import pytest
 import torch
 from builders import save_network, small_autoencoder, synthetic_images
 
-from vqvae2.code_grid import CodeGrid
 from vqvae2.data.images import DataConfig, open_images, quiet
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.samples import (
@@ -38,7 +37,7 @@ def data():
 def pipeline(data):
     torch.manual_seed(0)
     autoencoder = small_autoencoder((2, 4), dtype=torch.float32)
-    grids = [CodeGrid(24, *grid) for grid in autoencoder.config.grids(16, 16)]
+    grids = autoencoder.config.grids(16, 16)
     domains = [
         Domain(grid=grid, coarser=tuple(grids[:level]), num_classes=12)
         for level, grid in enumerate(grids)

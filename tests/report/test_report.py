@@ -50,11 +50,13 @@ def tiny() -> RunConfig:
         run.stage1.train, steps=4, batch=8, validate_every=2, validation_examples=16, log_every=1
     )
     prior = {"channels": 16, "residual_channels": 16, "num_layers": 2, "num_output_blocks": 1}
-    codebook = replace(run.autoencoder.codebook, num_codes=16, code_size=8)
+    codebook = replace(run.autoencoder.codebooks[0], num_codes=16, code_size=8)
     return replace(
         run,
         data=replace(run.data, size=16, synthetic_images=240),
-        autoencoder=replace(run.autoencoder, channels=16, residual_channels=8, codebook=codebook),
+        autoencoder=replace(
+            run.autoencoder, channels=16, residual_channels=8, codebooks=(codebook,)
+        ),
         stage1=replace(run.stage1, train=train, continuous_steps=2),
         priors=tuple(replace(config, num_conditioning_blocks=1, **prior) for config in run.priors),
         stage2=(train, train),

@@ -37,7 +37,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from streaming import encoded, write_parquet, write_tar
 
 from vqvae2.cli.display import console, table
-from vqvae2.code_grid import CodeGrid
 from vqvae2.data.codes import CodesInfo, read_codes, read_info, read_shard, write_shard
 from vqvae2.data.decode import decode_image
 from vqvae2.data.images import DataConfig, open_images
@@ -88,9 +87,13 @@ def small_run() -> RunConfig:
     from dataclasses import replace
 
     run = demo()
-    codebook = replace(run.autoencoder.codebook, num_codes=8, code_size=4)
+    codebook = replace(run.autoencoder.codebooks[0], num_codes=8, code_size=4)
     autoencoder = replace(
-        run.autoencoder, channels=8, residual_channels=4, num_residual_blocks=1, codebook=codebook
+        run.autoencoder,
+        channels=8,
+        residual_channels=4,
+        num_residual_blocks=1,
+        codebooks=(codebook,),
     )
     small = {"channels": 8, "residual_channels": 4, "num_layers": 1, "num_output_blocks": 0}
     priors = tuple(replace(p, num_conditioning_blocks=1, **small) for p in run.priors)
@@ -135,7 +138,7 @@ def write_models(folder: Path) -> None:
     checkpoint.write_state(folder / "step-00000003.safetensors", 3, tensors, {"best": 0.5})
     data = open_images(run.data)
     levels = [codes.numpy() for codes in autoencoder.encode(data.train.batch(range(20)) / 255)]
-    grids = tuple(CodeGrid(8, *shape) for shape in run.grids())
+    grids = tuple(run.grids())
     info = CodesInfo(autoencoder=known, dataset="x", grids=grids, num_images=20)
     write_shard(folder / "train-00000.parquet", info, levels, data.train.labels[:20].numpy())
     RunFolder(folder / "run").create(run, {})

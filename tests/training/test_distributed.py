@@ -24,7 +24,6 @@ from torch.nn.utils import parameters_to_vector
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.main import run as run_command
-from vqvae2.code_grid import CodeGrid
 from vqvae2.configuration import to_dict
 from vqvae2.data import extraction
 from vqvae2.data.codes import CodesInfo, CodesInMemory
@@ -256,8 +255,8 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     ):
         learnt = after(AutoencoderTask(autoencoder, dataset, stage1, seed=0, **place))
     numbers = torch.Generator().manual_seed(0)
-    maps = [torch.randint(24, (40, *grid), generator=numbers).numpy() for grid in run.grids()]
-    grids = tuple(CodeGrid(24, *shape) for shape in run.grids())
+    maps = [torch.randint(24, (40, *g.shape), generator=numbers).numpy() for g in run.grids()]
+    grids = tuple(run.grids())
     info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
     data = CodesInMemory(info, maps, torch.arange(40) % 12)
     learnt |= after(PriorTask(prior, 1, data, steps, seed=0, **place))

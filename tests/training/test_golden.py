@@ -31,7 +31,7 @@ def loss_curve() -> list[float]:
     stage = AutoencoderConfig(train=train_config, continuous_steps=10, level_dropout=0.25)
     seed_weights(0, "autoencoder")
     config = small_config((2, 4))
-    config = replace(config, codebook=replace(config.codebook, revive_below=0.3))
+    config = replace(config, codebooks=(replace(config.codebooks[0], revive_below=0.3),))
     task = AutoencoderTask(VQVAE(config), data.train, stage, seed=0)
     state = new_state(task)
     return [p.figures["mse"].item() for p in train(task, state, Accelerator(cpu=True))]

@@ -1,7 +1,7 @@
-"""Images as their own codes: what a prior on pixels has in the place of an autoencoder.
+"""Images as their own codes, in place of an autoencoder, for a prior over pixels.
 
-With it a pixel model trains, samples, saves and measures through the same doors as a hierarchy of
-codes: one level, whose grid is the image's and whose values are the intensities of its colours.
+A pixel model has one level, whose grid is the image's and whose values are the intensities of its
+channels. It trains, samples, saves and is measured by the same calls as a hierarchy of codes.
 
 Legend: `B` batch, `H W` image sides.
 """
@@ -13,17 +13,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vqvae2.code_grid import CodeGrid
+
+NUM_INTENSITIES = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelsConfig:
-    """RGB images of 256 intensities.
+    """RGB images of 256 intensities per channel.
 
     Arguments:
-        num_mixtures: logistics a pixel (PixelCNN++, Eq. 2); 0 for a softmax a colour.
+        num_mixtures: logistics per pixel (PixelCNN++, Eq. 2); 0 for one softmax per channel.
     """
 
     kind: Literal["pixels"] = "pixels"
     num_mixtures: int = 0
+
+    def __post_init__(self) -> None:
+        """Validates the configuration."""
+        if self.num_mixtures < 0:
+            raise ValueError(f"num_mixtures must be at least 0, got {self.num_mixtures}.")
 
     @property
     def num_levels(self) -> int:
@@ -31,22 +40,21 @@ class PixelsConfig:
         return 1
 
     @property
-    def num_codes(self) -> int:
-        """Intensities of a colour."""
-        return 256
-
-    @property
     def image_channels(self) -> int:
-        """Colours of a pixel."""
+        """Red, green and blue."""
         return 3
 
-    def grids(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The image's own sides."""
-        return [(height, width)]
+    def grids(self, height: int, width: int) -> list[CodeGrid]:
+        """One grid, with the image's sides."""
+        return [CodeGrid(NUM_INTENSITIES, height, width)]
+
+    def build(self) -> "Pixels":
+        """The module that converts."""
+        return Pixels(self)
 
 
 class Pixels(nn.Module):
-    """Encodes images without a loss and without a parameter; see `VQVAE` for the same calls."""
+    """Converts images to intensities and back, without loss or parameters; calls as of `VQVAE`."""
 
     def __init__(self, config: PixelsConfig) -> None:
         super().__init__()
@@ -54,9 +62,14 @@ class Pixels(nn.Module):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """One map (B, H, W, 3) int64 of images (B, 3, H, W) in [0, 1]."""
-        return [(images * 255).round().long().movedim(1, -1)]
+        return [(images * (NUM_INTENSITIES - 1)).round().long().movedim(1, -1)]
 
     def decode(self, codes: Sequence[Tensor], levels: Collection[int] | None = None) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1]; black where `levels` leaves the only one out."""
-        images = codes[0].movedim(-1, 1).to(torch.get_default_dtype()) / 255
+        """Images (B, 3, H, W) in [0, 1]; black if `levels` is given without level 0."""
+        intensities = codes[0].movedim(-1, 1).to(torch.get_default_dtype())
+        images = intensities / (NUM_INTENSITIES - 1)
         return images if levels is None or 0 in levels else torch.zeros_like(images)
+
+    def code_state(self) -> dict[str, Tensor]:
+        """Nothing: no weights decide the codes."""
+        return {}

@@ -1,15 +1,17 @@
 """The hierarchical autoencoder of VQ-VAE-2 (Sec. 3.1, Fig. 2a), for any number of levels.
 
 Encoders run from the image to the coarsest grid. Quantisation runs back: the coarsest level
-first, each finer one from its encoder's features and the codes above it. One decoder sees all.
-One level is VQ-VAE (arXiv 1711.00937), two are the paper's ImageNet model, three its FFHQ model.
+first, each finer one from its encoder's features and the coarser codes. One decoder reads all
+levels. One level is VQ-VAE (arXiv 1711.00937), two are the paper's ImageNet model, three its FFHQ
+model.
 
-Legend: `B` batch, `C` image channels, `D` code size, `H W` image sides. Levels are lists,
+Legend: `B` batch, `C` image channels, `D` code size, `H W` image sides or grid. Levels are lists,
 coarsest first.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, cast
 
@@ -18,16 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
+from vqvae2.code_grid import CodeGrid
 from vqvae2.nn.residual import Decoder, Encoder, Upsample, log2_exact
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQVAEConfig:
-    """What an autoencoder is; the defaults are the paper's ImageNet model.
+    """An autoencoder; the defaults are the paper's ImageNet model.
 
     Arguments:
-        factors: how much each level's grid is smaller than the next finer one (the last: than the
-            image), coarsest first; powers of two.
+        factors: by how much each level's grid is smaller than the next finer one (the last: than
+            the image), coarsest first; powers of two.
         image_channels: C.
         channels: width of encoders and decoders.
         residual_channels: hidden width of the residual blocks.
@@ -35,7 +38,8 @@ class VQVAEConfig:
         commitment_weight: beta of the loss.
         pixel_mean, pixel_std: images enter as (x - mean) / std and the loss is measured there:
             0.5 and 0.25 divide the squared error by about the variance of natural images.
-        codebook: the codebook of every level.
+        codebooks: one per level, coarsest first. If all entries are equal, such as a single one,
+            they are used for every level, so `config.codebooks` always has one entry per level.
     """
 
     kind: Literal["vqvae"] = "vqvae"
@@ -47,32 +51,48 @@ class VQVAEConfig:
     commitment_weight: float = 0.25
     pixel_mean: float = 0.5
     pixel_std: float = 0.25
-    codebook: CodebookConfig = field(default_factory=CodebookConfig)
+    codebooks: tuple[CodebookConfig, ...] = (CodebookConfig(),)
 
     def __post_init__(self) -> None:
-        """Refuses a model without levels, or with factors that no convolutions make."""
+        """Validates the configuration and resolves `codebooks` to one per level."""
         if not self.factors:
             raise ValueError("An autoencoder needs at least one level: factors=(4,) makes one.")
         for factor in self.factors:
             log2_exact(factor)
+        for name in ("image_channels", "channels", "residual_channels"):
+            if getattr(self, name) < 1:
+                value = getattr(self, name)
+                raise ValueError(f"An autoencoder's {name} must be at least 1, got {value}.")
+        for name in ("num_residual_blocks", "commitment_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                value = getattr(self, name)
+                raise ValueError(f"An autoencoder's {name} must be at least 0, got {value}.")
+        if not (math.isfinite(self.pixel_mean) and 0 < self.pixel_std < math.inf):
+            raise ValueError(
+                "pixel_mean must be finite and pixel_std above 0, got "
+                f"{self.pixel_mean} and {self.pixel_std}."
+            )
+        if len(set(self.codebooks)) == 1:
+            # So a configuration that is already resolved can be changed to other factors.
+            object.__setattr__(self, "codebooks", self.codebooks[:1] * self.num_levels)
+        if len(self.codebooks) != self.num_levels:
+            raise ValueError(
+                f"Expected one codebook for all levels or one for each of {self.num_levels}, got "
+                f"{len(self.codebooks)}."
+            )
 
     @property
     def num_levels(self) -> int:
-        """How many code maps a image has."""
+        """Number of code maps per image."""
         return len(self.factors)
 
     @property
-    def num_codes(self) -> int:
-        """K of every level."""
-        return self.codebook.num_codes
-
-    @property
     def strides(self) -> tuple[int, ...]:
-        """Image pixels per code and side, a level."""
+        """Image pixels per code along one side, per level."""
         return tuple(accumulate(reversed(self.factors), lambda a, b: a * b))[::-1]
 
-    def grids(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The (H, W) of each level's codes for a image of `height` x `width` pixels."""
+    def grids(self, height: int, width: int) -> list[CodeGrid]:
+        """Each level's codes for an image of `height` x `width` pixels."""
         coarsest = self.strides[0]
         if height % coarsest or width % coarsest or not height or not width:
             near = tuple(max(1, side // coarsest) * coarsest for side in (height, width))
@@ -80,18 +100,25 @@ class VQVAEConfig:
                 f"Image sides must be multiples of {coarsest} (strides {self.strides}), got "
                 f"{height}x{width}; crop or resize to {near[0]}x{near[1]}."
             )
-        return [(height // stride, width // stride) for stride in self.strides]
+        return [
+            CodeGrid(codebook.num_codes, height // stride, width // stride)
+            for codebook, stride in zip(self.codebooks, self.strides, strict=True)
+        ]
+
+    def build(self) -> "VQVAE":
+        """A new model with random weights."""
+        return VQVAE(self)
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What `VQVAE.forward` returns.
+    """The result of `VQVAE.forward`.
 
     Arguments:
         images: (B, C, H, W) on the [0, 1] scale, not clamped.
-        levels: what each codebook returned, coarsest first.
-        error: mean squared error on the model's own pixel scale, a scalar.
-        loss: what training minimises, a scalar: error + beta commitment (+ codebook loss).
+        levels: the result of each codebook, coarsest first.
+        error: mean squared error of normalised pixels, a scalar.
+        loss: the training objective, a scalar: error + beta commitment (+ codebook loss).
     """
 
     images: Tensor
@@ -101,12 +128,12 @@ class Reconstruction:
 
     @property
     def codes(self) -> list[Tensor]:
-        """(B, H, W) int64 a level."""
+        """(B, H, W) int64 per level."""
         return [level.codes for level in self.levels]
 
 
 class VQVAE(nn.Module):
-    """Images to codes and back.
+    """Encodes images to codes and decodes codes to images.
 
     Images are (B, C, H, W) floats in [0, 1]; codes are a list, coarsest first.
     """
@@ -114,25 +141,25 @@ class VQVAE(nn.Module):
     def __init__(self, config: VQVAEConfig) -> None:
         super().__init__()
         self.config = config
-        width, size = config.channels, config.codebook.code_size
+        width, sizes = config.channels, [codebook.code_size for codebook in config.codebooks]
         residual = (config.residual_channels, config.num_residual_blocks)
         inputs = [width] * (config.num_levels - 1) + [config.image_channels]
         self.encoders = nn.ModuleList(
             Encoder(inputs[level], width, *residual, config.factors[level])
             for level in range(config.num_levels)
         )
-        self.codebooks = nn.ModuleList(Codebook(config.codebook) for _ in config.factors)
+        self.codebooks = nn.ModuleList(Codebook(codebook) for codebook in config.codebooks)
         self.projections = nn.ModuleList()
         self.conditioners = nn.ModuleList()
         self.upsamplers = nn.ModuleList()
+        merged = sizes[0]  # channels of `_merge` over the levels so far
         for level, factor in enumerate((1, *config.factors[:-1])):
-            self.projections.append(nn.Conv2d(width * (1 + (level > 0)), size, 1))
+            self.projections.append(nn.Conv2d(width * (1 + (level > 0)), sizes[level], 1))
             if level:
-                seen = size * (1 + (level > 1))
-                self.conditioners.append(Decoder(seen, width, width, *residual, factor))
-                self.upsamplers.append(Upsample(seen, size, factor))
-        seen = size * (1 + (config.num_levels > 1))
-        self.decoder = Decoder(seen, width, config.image_channels, *residual, config.factors[-1])
+                self.conditioners.append(Decoder(merged, width, width, *residual, factor))
+                self.upsamplers.append(Upsample(merged, sizes[level - 1], factor))
+                merged = sizes[level - 1] + sizes[level]
+        self.decoder = Decoder(merged, width, config.image_channels, *residual, config.factors[-1])
 
     def forward(
         self, images: Tensor, *, keep: Tensor | None = None, quantize: bool = True
@@ -141,9 +168,10 @@ class VQVAE(nn.Module):
 
         Arguments:
             images: (B, C, H, W) in [0, 1].
-            keep: (B, levels) booleans: the decoder sees zeros for the levels that a image does
-                not keep (level dropout, see `vqvae2.training.autoencoder_task`); None keeps all.
-            quantize: False lets the encoder's vectors pass unrounded, for the first steps.
+            keep: (B, levels) booleans; the decoder reads zeros where False (level dropout, see
+                `vqvae2.training.autoencoder_task`). None keeps all levels.
+            quantize: False decodes the encoder's vectors without quantisation, for the first
+                training steps.
         """
         levels, vectors = self._encode(images, lambda codebook, x: codebook(x), quantize)
         if keep is not None:
@@ -153,14 +181,14 @@ class VQVAE(nn.Module):
             ]
         output = self.decoder(self._merge(vectors))
         error = F.mse_loss(output, self._normalize(images))
-        pull = sum(level.commitment for level in levels) * self.config.commitment_weight
+        commitment = sum(level.commitment for level in levels) * self.config.commitment_weight
         codebook_loss = sum(level.codebook_loss for level in levels)
-        # Times 0, so that every parameter is in every loss: ranks wait for all gradients.
-        loss = error + (pull + codebook_loss if quantize else 0 * codebook_loss)
+        # Times 0, so that every parameter is in every loss: processes wait for all gradients.
+        loss = error + (commitment + codebook_loss if quantize else 0 * codebook_loss)
         return Reconstruction(self._denormalize(output), levels, error, loss)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Codes of images (B, C, H, W) in [0, 1]: (B, H, W) int64 a level, coarsest first."""
+        """Codes of images (B, C, H, W) in [0, 1]: (B, H, W) int64 per level, coarsest first."""
         levels, _ = self._encode(images, lambda codebook, x: codebook(x))
         return [level.codes for level in levels]
 
@@ -168,18 +196,18 @@ class VQVAE(nn.Module):
         """Images (B, C, H, W), near [0, 1] but not clamped, from codes, coarsest first.
 
         Arguments:
-            codes: (B, H, W) int64 a level.
-            levels: the levels that the decoder is shown; the others are blank (zeros), which tells
-                what each level carries. None shows all.
+            codes: (B, H, W) int64 per level.
+            levels: the levels that the decoder reads; the others are zeros, which shows what each
+                level contributes. None reads all.
         """
         if len(codes) != self.config.num_levels:
             raise ValueError(
                 f"Expected codes of {self.config.num_levels} levels, coarsest first, got "
                 f"{len(codes)}."
             )
-        shown = range(len(codes)) if levels is None else levels
+        visible_levels = range(len(codes)) if levels is None else levels
         vectors = [
-            codebook.embed(code) * (level in shown)
+            codebook.embed(code) * (level in visible_levels)
             for level, (codebook, code) in enumerate(zip(self._codebooks(), codes, strict=True))
         ]
         return self._denormalize(self.decoder(self._merge(vectors)))
@@ -190,14 +218,27 @@ class VQVAE(nn.Module):
 
         def start(codebook: Codebook, x: Tensor) -> Quantized:
             codebook.start(x, generator)
-            return cast(Quantized, codebook(x))
+            return codebook(x)
 
         self._encode(images, start)
 
     def update_codebooks(self, levels: Sequence[Quantized], generator: torch.Generator) -> None:
-        """Moves every codebook to what `forward` returned; part of a training step."""
+        """Updates every codebook from the results of `forward`; part of a training step."""
         for codebook, level in zip(self._codebooks(), levels, strict=True):
             codebook.update(level, generator)
+
+    def code_state(self) -> dict[str, Tensor]:
+        """The part of `state_dict` that decides codes.
+
+        Without the decoder, the last upsampler, which only the decoder uses, and the moving
+        averages of the codebooks.
+        """
+        last = f"upsamplers.{self.config.num_levels - 2}."
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith(("decoder.", last)) and not name.endswith((".counts", ".sums"))
+        }
 
     def _codebooks(self) -> list[Codebook]:
         return cast(list[Codebook], list(self.codebooks))
@@ -208,7 +249,7 @@ class VQVAE(nn.Module):
         quantizer: Callable[[Codebook, Tensor], Quantized],
         quantize: bool = True,
     ) -> tuple[list[Quantized], list[Tensor]]:
-        """Each level's `Quantized` and the vectors that the levels below it see."""
+        """Each level's `Quantized`, and the vectors that finer levels and the decoder read."""
         if not images.is_floating_point():
             raise ValueError(
                 f"Images must be floats in [0, 1], got {images.dtype}; divide bytes by 255."
@@ -220,15 +261,15 @@ class VQVAE(nn.Module):
         for level, codebook in enumerate(self._codebooks()):
             hidden = features[level]
             if level:
-                above = self.conditioners[level - 1](self._merge(vectors))
-                hidden = torch.cat([hidden, above], dim=1)
+                coarser = self.conditioners[level - 1](self._merge(vectors))
+                hidden = torch.cat([hidden, coarser], dim=1)
             x = self.projections[level](hidden)
             levels.append(quantizer(codebook, x))
             vectors.append(levels[-1].vectors if quantize else x)
         return levels, vectors
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Encoder features a level, coarsest first; computed finest first."""
+        """Encoder features per level, coarsest first; computed finest first."""
         features, x = [], self._normalize(images)
         for encoder in reversed(self.encoders):
             x = encoder(x)
@@ -236,7 +277,7 @@ class VQVAE(nn.Module):
         return features[::-1]
 
     def _merge(self, vectors: Sequence[Tensor]) -> Tensor:
-        """All levels' vectors (B, D, H, W) on the grid of the finest."""
+        """The vectors (B, D, H, W) of all levels, concatenated on the grid of the finest."""
         merged = vectors[0]
         for upsampler, x in zip(self.upsamplers, vectors[1:], strict=False):
             merged = torch.cat([upsampler(merged), x], dim=1)

@@ -6,7 +6,6 @@ import torch
 
 from vqvae2.cli.display import table
 from vqvae2.cli.options import parse
-from vqvae2.pipeline import new_autoencoder
 from vqvae2.priors import Prior
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.presets import EXPECTED, PRESETS
@@ -30,9 +29,9 @@ def main(arguments: list[str]) -> None:
 def row(name: str, run: RunConfig) -> list[str]:
     """One preset's line."""
     with torch.device("meta"):
-        autoencoder = count(new_autoencoder(run.autoencoder))
+        autoencoder = count(run.autoencoder.build())
         priors = [count(Prior(c, run.domain(i))) for i, c in enumerate(run.priors)]
-    grids = " + ".join(f"{height}x{width}" for height, width in run.grids())
+    grids = " + ".join(f"{grid.height}x{grid.width}" for grid in run.grids())
     # Weights, their average, their gradients and Adam's two moments, float32; activations, which
     # grow with the batch, come on top.
     largest = max(autoencoder, *priors)

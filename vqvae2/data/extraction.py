@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from vqvae2.autoencoder.vqvae import VQVAE
-from vqvae2.code_grid import CodeGrid
 from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.codes import CodesInfo, read_info, read_shard, write_shard
 from vqvae2.data.images import ImageDataset
@@ -22,11 +21,11 @@ IMAGES_PER_SHARD = 8192
 
 def describe_codes(autoencoder: VQVAE, dataset: ImageDataset | AugmentedImages) -> CodesInfo:
     """The info of the shards that hold the codes of a data set."""
-    config, size = autoencoder.config, dataset.size
+    size = dataset.size
     return CodesInfo(
         autoencoder=fingerprint(autoencoder),
         dataset=dataset.fingerprint(),
-        grids=tuple(CodeGrid(config.num_codes, *shape) for shape in config.grids(size, size)),
+        grids=tuple(autoencoder.config.grids(size, size)),
         num_images=len(dataset),
     )
 

@@ -82,7 +82,7 @@ def measure_distortion(
     shown = [None, *([level] for level in levels)]
     if len(levels) > 1:
         shown += [[other for other in levels if other != level] for level in levels]
-    usage = [CodeUsage.of(autoencoder.config.num_codes) for _ in levels]
+    usage = [CodeUsage.of(c.num_codes) for c in autoencoder.config.codebooks]
     errors = torch.zeros(len(shown), dtype=torch.float64)
     alike, count = torch.zeros(2, dtype=torch.float64), 0
     moments = torch.zeros(2, dtype=torch.float64)

@@ -134,14 +134,14 @@ def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
         return Finding(
             "bad",
             f"{what}: it has collapsed",
-            "Use codes started from data and revival (codebook.revive_below), and raise "
+            "Use codes started from data and revival (codebooks.revive_below), and raise "
             "stage1.level_dropout.",
         )
     if not enough:
         advice = "Too few validation images to judge; hold out more."
         return Finding("watch", what, advice)
     if usage.share_used < 1 - UNUSED:
-        advice = "Raise codebook.revive_below, or use fewer codes."
+        advice = "Raise codebooks.revive_below, or use fewer codes."
         return Finding("watch", f"{what}: {total - usage.used} are dead", advice)
     return Finding("good", what)
 

@@ -83,15 +83,16 @@ def distortion_plot(
     return svg(figure)
 
 
-def usage_plot(validation: Sequence[Look], num_levels: int, num_codes: int) -> str:
+def usage_plot(validation: Sequence[Look], num_codes: Sequence[int]) -> str:
     """The perplexity of each level's codes by step, on validation images."""
     figure, axes = canvas("step", "perplexity of the codes")
-    for level in range(num_levels):
+    for level in range(len(num_codes)):
         style = {"color": level_colour(level), "marker": "o", "markersize": 3, "linewidth": 1.5}
         draw(axes, validation, f"perplexity.{level}", f"level {level}", **style)
-    axes.axhline(num_codes, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    put_note(axes, 0.01, num_codes, f"K = {num_codes}", side="left")
-    axes.set_ylim(0, 1.16 * num_codes)
+    for number in set(num_codes):
+        axes.axhline(number, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        put_note(axes, 0.01, number, f"K = {number}", side="left")
+    axes.set_ylim(0, 1.16 * max(num_codes))
     legend(axes, "lower right")
     return svg(figure)
 

@@ -8,7 +8,7 @@ import platform
 import shlex
 from datetime import UTC, datetime
 from functools import cached_property
-from math import log, log2
+from math import log
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class Page:
         self.folder, self.device = folder, device
         self.run: RunConfig = folder.read()
         self.num_levels = self.run.autoencoder.num_levels
-        self.num_codes = self.run.autoencoder.num_codes
+        self.grids = self.run.grids()
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -134,12 +134,13 @@ class Page:
     def head(self) -> dict[str, Any]:
         """What stands at the top."""
         run = self.run
-        grids = " + ".join(f"{height}x{width}" for height, width in run.grids())
+        grids = " + ".join(f"{grid.height}x{grid.width}" for grid in self.grids)
+        num_codes = ", ".join(dict.fromkeys(str(grid.num_codes) for grid in self.grids))
         facts = {
             "preset": run.preset,
             "data": run.data.source,
             "images": f"{run.data.size}x{run.data.size}",
-            "codes": "none" if run.on_pixels else f"{grids}, K = {self.num_codes}",
+            "codes": "none" if run.on_pixels else f"{grids}, K = {num_codes}",
             "classes": str(run.num_classes) if run.num_classes > 1 else "none",
             "seed": str(run.seed),
             "date": datetime.now(UTC).date().isoformat(),
@@ -167,24 +168,23 @@ class Page:
         levels = [
             {
                 "level": level,
-                "grid": f"{height}x{width}",
+                "grid": f"{grid.height}x{grid.width}",
+                "num_codes": grid.num_codes,
                 "used": int(measured.levels("codes_used")[level]),
                 "share": measured.levels("share_used")[level],
                 "perplexity": measured.levels("perplexity")[level],
                 "nats": nats[level] if level < len(nats) else None,
-                "uniform": log(self.num_codes),
+                "uniform": log(grid.num_codes),
             }
-            for level, (height, width) in enumerate(self.run.grids())
+            for level, grid in enumerate(self.grids)
         ]
-        fixed_bits = [height * width * log2(self.num_codes) for height, width in self.run.grids()]
         return {
             "mse": measured.get("mse"),
             "psnr": measured.get("psnr_db"),
             "ssim": measured.get("ssim"),
             "bits_per_dim": self.priors.get("validation_bits_per_dim"),
-            "fixed_bits_per_dim": sum(fixed_bits) / (channels * size**2),
+            "fixed_bits_per_dim": sum(grid.bits for grid in self.grids) / (channels * size**2),
             "num_images": measured.num_images,
-            "num_codes": self.num_codes,
             "levels": levels,
             "stale": self.stale(),
         }
@@ -229,9 +229,9 @@ class Page:
             row("all levels", pipeline.decode(codes)),
             *(row(f"level {n} alone", pipeline.decode(codes, [n]), n) for n in numbers),
         ]
-        grids = [f"{height}x{width}" for height, width in self.run.grids()]
+        grids = [f"{grid.height}x{grid.width}" for grid in self.grids]
         maps = [
-            row(f"codes of level {n}, {grids[n]}", code_map(codes[n], self.num_codes), n)
+            row(f"codes of level {n}, {grids[n]}", code_map(codes[n], self.grids[n].num_codes), n)
             for n in numbers
         ]
         # With one level, that level alone is all levels.
@@ -260,12 +260,12 @@ class Page:
             plot = plots.distortion_plot(train, validation, self.num_levels, skipped)
             curves.append(self.curve("stage1", "Stage 1: error", plot))
         if validation:
-            plot = plots.usage_plot(validation, self.num_levels, self.num_codes)
+            plot = plots.usage_plot(validation, [grid.num_codes for grid in self.grids])
             curves.append({"title": "Stage 1: codes at work", "plot": safe(plot), "note": ""})
         for level in range(len(self.run.priors)):
             train, validation = self.log(f"prior{level}")
             if train or validation:
-                plot = plots.prior_plot(train, validation, level, self.num_codes)
+                plot = plots.prior_plot(train, validation, level, self.grids[level].num_codes)
                 curves.append(self.curve(f"prior{level}", f"Prior of level {level}", plot))
         if not curves:
             raise NotYet(f"Training has not begun: {self.command('train --run')}.")

@@ -9,7 +9,6 @@ from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.images import DataConfig
-from vqvae2.pipeline import new_autoencoder
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import SamplingConfig
 from vqvae2.weights import sketch_of
@@ -143,7 +142,7 @@ class RunConfig:
         for level, train in enumerate(self.stage2):
             train.check(f"stage2.{level}")
         self.grids()
-        sketch_of(lambda: new_autoencoder(self.autoencoder), self.autoencoder, "autoencoder")
+        sketch_of(self.autoencoder.build, self.autoencoder, "autoencoder")
         for level, config in enumerate(self.priors):
             domain = self.domain(level)
             sketch_of(partial(Prior, config, domain), config, f"priors.{level}")
@@ -158,13 +157,13 @@ class RunConfig:
         first = {} if self.stage1 is None else {"stage1": self.stage1.train}
         return first | {f"prior{level}": train for level, train in enumerate(self.stage2)}
 
-    def grids(self) -> list[tuple[int, int]]:
-        """(H, W) of each level's codes, coarsest first."""
+    def grids(self) -> list[CodeGrid]:
+        """Each level's codes, coarsest first."""
         return self.autoencoder.grids(self.data.size, self.data.size)
 
     def domain(self, level: int) -> Domain:
         """What the prior of `level` is a distribution over."""
-        grids = [CodeGrid(self.autoencoder.num_codes, *grid) for grid in self.grids()]
+        grids = self.grids()
         codes = Domain(
             grid=grids[level],
             coarser=tuple(grids[:level]),

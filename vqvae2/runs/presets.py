@@ -30,7 +30,7 @@ def demo(source: str = "synthetic", num_classes: int = 12) -> RunConfig:
         autoencoder=VQVAEConfig(
             channels=64,
             residual_channels=32,
-            codebook=CodebookConfig(num_codes=256, code_size=32),
+            codebooks=(CodebookConfig(num_codes=256, code_size=32),),
         ),
         stage1=AutoencoderConfig(train=look, continuous_steps=60),
         priors=(

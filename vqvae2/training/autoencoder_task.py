@@ -92,9 +92,10 @@ class AutoencoderTask:
 
     def start_images(self) -> Tensor:
         """The images that the codes start from, uint8; the same on all ranks."""
-        grid = self.module.config.grids(self.dataset.size, self.dataset.size)[0]
-        wanted = self.stage.start_vectors_a_code * self.module.config.codebook.num_codes
-        count = min(len(self.dataset), max(self.config.batch, wanted // (grid[0] * grid[1])), 1024)
+        grids = self.module.config.grids(self.dataset.size, self.dataset.size)
+        vectors = self.stage.start_vectors_a_code
+        wanted = max(vectors * grid.num_codes // grid.num_positions for grid in grids)
+        count = min(len(self.dataset), max(self.config.batch, wanted), 1024)
         noise = generator("start pictures", self.seed)
         return self.dataset.batch(torch.randperm(len(self.dataset), generator=noise)[:count])
 

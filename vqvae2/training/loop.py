@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
-from vqvae2.autoencoder.codebook import is_distributed
+from vqvae2.distributed import World
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.training import checkpoint
 
@@ -128,7 +128,7 @@ def new_state(task: Task) -> State:
 def new_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Adam; with `shard_optimizer` each of several ranks keeps a part of its state."""
     parameters, rate, betas = module.parameters(), config.learning_rate, (0.9, 0.999)
-    if not (config.shard_optimizer and is_distributed()):
+    if not (config.shard_optimizer and World.current().size > 1):
         return torch.optim.Adam(parameters, lr=rate, fused=True, betas=betas)
     with warnings.catch_warnings():
         # Importing it compiles scripts, which torch itself calls deprecated.
