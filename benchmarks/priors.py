@@ -146,9 +146,9 @@ def milliseconds_a_value(prior: Prior, level: int, codes: CodeDataset, batch: in
     maps, labels = codes.batch(torch.arange(batch))
     domain, noise = prior.domain, torch.full((batch,), 0.5, dtype=torch.float64)
     cache, previous = prior.new_cache(prior.embed_context(labels, maps[:level]), batch), labels
-    place, row = cache.network.place, domain.grid.height // 2
+    place, row = cache.network.position, domain.grid.height // 2
     place.index, cache.index = row * place.width, row * place.width * domain.channels
-    place.position.fill_(place.index)
+    place.flat_index.fill_(place.index)
     place.row.fill_(row)
     count, took = place.width * domain.channels, []
     for _ in range(3):

@@ -136,9 +136,9 @@ def steps(prior: Prior, batch: int, cache: Any, first: int, count: int) -> None:
 
     What lies in the buffers does not change how long a step takes, so the cache may be put there.
     """
-    place = cache.network.place
+    place = cache.network.position
     cache.index = place.index = first
-    place.position.fill_(first)
+    place.flat_index.fill_(first)
     place.row.fill_(first // place.width)
     place.column.fill_(first % place.width)
     previous, noise = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), 0.5).double()

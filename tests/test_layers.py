@@ -10,6 +10,7 @@ ORDER = [
     "messages",
     "randomness",
     "distributed",
+    "nn.modules",
     "nn.residual",
     "nn.causal",
     "nn.attention",

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqvae2.code_grid import CodeGrid
 from vqvae2.nn.attention import CausalAttention, KeyValueCache
-from vqvae2.nn.causal import Place
+from vqvae2.nn.causal import RasterPosition
 from vqvae2.priors import (
     Domain,
     GatedPixelCNNConfig,
@@ -206,9 +206,9 @@ def test_training_under_bfloat16_autocast_learns_from_every_value(name, context)
 def test_attending_by_a_mask_equals_attending_to_a_view():
     torch.manual_seed(0)
     past = KeyValueCache(torch.randn(2, 3, 20, 4), torch.randn(2, 3, 20, 5))
-    query, place = torch.randn(2, 3, 1, 4), Place.start(5, torch.device("cpu"))
+    query, place = torch.randn(2, 3, 1, 4), RasterPosition.start(5, torch.device("cpu"))
     for _ in range(20):
-        by_view, by_mask = past.attend_to_first(query, place), past.attend_masked(query, place)
+        by_view, by_mask = past.attend_to_prefix(query, place), past.attend_masked(query, place)
         torch.testing.assert_close(by_view, by_mask)
         place.advance()
 
@@ -315,7 +315,7 @@ def test_attention_with_hardly_any_dropout_is_attention(rows):
     torch.manual_seed(0)
     attention = CausalAttention(8, 2, dropout=1e-12).double()
     x = torch.randn(2, 8, 3, 4, dtype=torch.float64, requires_grad=True)
-    with mock.patch("vqvae2.nn.attention.QUERIES_AT_ONCE", rows):
+    with mock.patch("vqvae2.nn.attention.QUERY_CHUNK", rows):
         dropped = attention.train()(x)
     whole = attention.eval()(x)
     torch.testing.assert_close(dropped, whole)

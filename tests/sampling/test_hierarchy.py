@@ -209,7 +209,7 @@ def test_recording_skipping_and_replaying_count_as_stepping_does(name, monkeypat
         expected.append(prior.phase(host))
         step()
     assert done == expected
-    assert host.index == host.network.place.index == 32
+    assert host.index == host.network.position.index == 32
 
 
 @pytest.mark.gpu

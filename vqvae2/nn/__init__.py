@@ -1,1 +1,1 @@
-"""Building blocks with plain arguments: they know nothing of codes, labels or runs."""
+"""Building blocks with plain arguments, independent of codes, labels and runs."""

@@ -1,8 +1,8 @@
 """Causal multi-head attention over a map in raster order (arXiv 1706.03762, Sec. 3.2).
 
-A position attends to itself and all positions before it. Whoever needs strict causality shifts the
-input, as the priors do. Two modes compute the same: `forward` on maps, `step` on one position with
-the keys and values of the past.
+A position attends to itself and to all positions before it. For strict causality the input is
+shifted first, as the priors do. Two modes compute the same: `forward` on complete maps, `step` on
+one position with the cached keys and values of the past.
 
 Legend: `B` batch, `C` channels, `H W` grid, `N = H W` positions, `heads` x `size` = C.
 """
@@ -15,87 +15,105 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vqvae2.nn.causal import Place
+from vqvae2.nn.causal import RasterPosition
 
-QUERIES_AT_ONCE = 256
-"""Rows of logits that dropout holds at a time."""
+QUERY_CHUNK = 256
+"""Queries whose logits are in memory at a time when logits are dropped."""
 
 
 @dataclass
 class KeyValueCache:
-    """Keys and values of all positions, (B, heads, N, size) each; those to come are unused."""
+    """Keys and values of all positions, (B, heads, N, size) each; zeros at later positions."""
 
     keys: Tensor
     values: Tensor
 
     @classmethod
     def new(cls, like: Tensor, shape: tuple[int, int, int], sizes: tuple[int, int]) -> Self:
-        """An empty cache of `like`'s dtype and device.
+        """An empty cache.
 
         Arguments:
+            like: a tensor with the cache's dtype and device.
             shape: (B, heads, N).
-            sizes: of a key and of a value.
+            sizes: channels of a key and of a value.
         """
         return cls(like.new_zeros(*shape, sizes[0]), like.new_zeros(*shape, sizes[1]))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, place: Place) -> Tensor:
-        """Keeps a position's key and value and attends with its query.
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, position: RasterPosition
+    ) -> Tensor:
+        """Stores the key and value of one position, then attends with its query.
 
         Arguments:
             query, key, value: (B, heads, 1, size) each.
+            position: where the key and value are stored.
 
         Returns:
             (B, heads, 1, size of a value).
         """
-        self.keys.index_copy_(2, place.position, key)
-        self.values.index_copy_(2, place.position, value)
-        # A CPU reads no more keys than there are; elsewhere shapes stay, for one graph to serve
-        # every position, and what is to come is masked.
-        on_cpu = query.device.type == "cpu"
-        return self.attend_to_first(query, place) if on_cpu else self.attend_masked(query, place)
+        self.keys.index_copy_(2, position.flat_index, key)
+        self.values.index_copy_(2, position.flat_index, value)
+        # The CPU reads only the keys up to this position. Elsewhere all shapes stay fixed, so that
+        # one CUDA graph serves every position, and later positions are masked.
+        if query.device.type == "cpu":
+            return self.attend_to_prefix(query, position)
+        return self.attend_masked(query, position)
 
-    def attend_to_first(self, query: Tensor, place: Place) -> Tensor:
-        """Attends to a view of what is kept so far."""
-        first = slice(place.index + 1)
+    def attend_to_prefix(self, query: Tensor, position: RasterPosition) -> Tensor:
+        """Attends to a view of the keys up to `position`."""
+        prefix = slice(position.index + 1)
         return F.scaled_dot_product_attention(
-            query, self.keys[:, :, first], self.values[:, :, first]
+            query, self.keys[:, :, prefix], self.values[:, :, prefix]
         )
 
-    def attend_masked(self, query: Tensor, place: Place) -> Tensor:
-        """The same by a mask over all positions."""
-        seen = torch.arange(self.keys.shape[2], device=query.device) <= place.position
+    def attend_masked(self, query: Tensor, position: RasterPosition) -> Tensor:
+        """Attends to all keys, with a mask on those after `position`."""
+        mask = torch.arange(self.keys.shape[2], device=query.device) <= position.flat_index
         return F.scaled_dot_product_attention(
-            query, self.keys, self.values, attn_mask=seen[None, None, None]
+            query, self.keys, self.values, attn_mask=mask[None, None, None]
         )
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) -> Tensor:
-    """Causal attention of whole maps, (B, heads, N, size) each.
+    """Causal attention over complete maps.
 
     Arguments:
-        dropout: probability of zeroing a logit (VQ-VAE-2, Sec. 3.2). Zero means "no opinion", not
-            "not seen": softmax still gives that position a share.
+        queries, keys, values: (B, heads, N, size) each.
+        dropout: probability of zeroing a logit (VQ-VAE-2, Sec. 3.2). A logit of zero does not
+            exclude the position: softmax still gives it a share.
+
+    Returns:
+        (B, heads, N, size of a value).
     """
     if not dropout:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-    # Logits must exist to be dropped, but N x N of them never do: some rows at a time, against the
-    # keys that they see, and once more for the gradient.
+    # Dropout needs explicit logits, but never N x N of them at once: chunks of queries attend to
+    # the keys before them, and the backward pass computes the logits again.
     count = queries.shape[2]
-    if count <= QUERIES_AT_ONCE:
+    if count <= QUERY_CHUNK:
         return attend_rows(queries, keys, values, dropout)
-    rows = []
-    for first in range(0, count, QUERIES_AT_ONCE):
-        end = min(first + QUERIES_AT_ONCE, count)
-        part = queries[:, :, first:end], keys[:, :, :end], values[:, :, :end]
-        rows.append(checkpoint(attend_rows, *part, dropout, use_reentrant=False))
-    return torch.cat(rows, dim=2)
+    chunks = []
+    for start in range(0, count, QUERY_CHUNK):
+        end = min(start + QUERY_CHUNK, count)
+        chunk = queries[:, :, start:end], keys[:, :, :end], values[:, :, :end]
+        chunks.append(checkpoint(attend_rows, *chunk, dropout, use_reentrant=False))
+    return torch.cat(chunks, dim=2)
 
 
 def attend_rows(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Tensor:
-    """Attention of the last M of N positions, (B, heads, M, size), with dropout of its logits."""
+    """Attention of the last M of N positions, with dropout of its logits.
+
+    Arguments:
+        queries: (B, heads, M, size).
+        keys, values: (B, heads, N, size).
+        dropout: probability of zeroing a logit.
+
+    Returns:
+        (B, heads, M, size of a value).
+    """
     logits = queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5
-    before = keys.shape[2] - queries.shape[2]
-    future = logits.new_ones(logits.shape[2:], dtype=torch.bool).triu(1 + before)
+    offset = keys.shape[2] - queries.shape[2]
+    future = logits.new_ones(logits.shape[2:], dtype=torch.bool).triu(1 + offset)
     logits = F.dropout(logits, dropout).masked_fill(future, float("-inf"))
     return logits.softmax(dim=3) @ values
 
@@ -105,7 +123,7 @@ class CausalAttention(nn.Module):
 
     Arguments:
         channels: C.
-        num_heads: heads; must divide C.
+        num_heads: number of heads; must divide C.
         dropout: probability of zeroing an attention logit in training.
     """
 
@@ -122,19 +140,17 @@ class CausalAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         attended = attend(*self._heads(rows), dropout)
         mixed = self.out(attended.transpose(1, 2).flatten(2))
-        out: Tensor = x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
-        return out
+        return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
 
     def new_cache(self, batch: int, num_positions: int) -> KeyValueCache:
-        """An empty cache for maps of N positions, in the weights' dtype and on their device."""
+        """An empty cache for maps of N positions, with the dtype and device of the weights."""
         weight, size = self.out.weight, self.out.in_features // self.num_heads
         return KeyValueCache.new(weight, (batch, self.num_heads, num_positions), (size, size))
 
-    def step(self, cache: KeyValueCache, x: Tensor, place: Place) -> Tensor:
-        """One position: x (B, C) to (B, C); keeps its key and value."""
-        attended = cache.attend(*self._heads(x[:, None]), place)
-        out: Tensor = x + self.out(attended.flatten(1))
-        return out
+    def step(self, cache: KeyValueCache, x: Tensor, position: RasterPosition) -> Tensor:
+        """One position, (B, C) to (B, C); stores its key and value in `cache`."""
+        attended = cache.attend(*self._heads(x[:, None]), position)
+        return x + self.out(attended.flatten(1))
 
     def _heads(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, heads, N, size) each, of rows (B, N, C)."""
@@ -144,7 +160,7 @@ class CausalAttention(nn.Module):
 
 
 def require_heads(channels: int, num_heads: int) -> None:
-    """Raises ValueError unless the heads share the channels evenly."""
+    """Raises ValueError unless `num_heads` divides `channels`."""
     if num_heads < 1 or channels % num_heads:
         heads = max(1, num_heads)
         raise ValueError(

@@ -1,26 +1,25 @@
 """Causal convolutions over a map in raster order, without a blind spot.
 
 Gated PixelCNN (arXiv 1606.05328, Sec. 2.2) splits the past of a position into the rows above it
-and the columns left of it:
+and the columns to its left:
 
-    VerticalConv    row r sees rows <= r, columns both ways
-    HorizontalConv  column c sees columns <= c of its own row
-    RasterConv      both at once: rows above both ways, its own row to the left
-    PastConv        the same without its own position ("mask A"): a network's first layer
+    VerticalConv    row r depends on rows <= r, columns on both sides
+    HorizontalConv  column c depends on columns <= c of its own row
+    RasterConv      both: the rows above on both sides, the current row to the left
+    PastConv        the same without the current position ("mask A"): a network's first layer
 
-All but the last see their own position; `shift_down` and `shift_raster` take it away once, at the
-input, so every later layer may keep it. Each layer has two modes that compute the same: `forward`
-on whole maps, and steps on windows of the last rows or columns. What the columns of a row have in
-common is computed once, when the row begins.
+All but the last include the current position. `shift_down` and `shift_raster` exclude it once, at
+the input of the network, so that every later layer may include it. Each layer has two modes that
+compute the same: `forward` on complete maps, and `step` on windows of the last rows or columns.
+What the columns of a row share is computed once, at the start of the row.
 
-Legend: `B` batch, `C` channels in, `O` channels out, `X` context channels, `H W` grid, `R` rows
-and `L` columns of a window.
+Legend: `B` batch, `C` input channels, `O` output channels, `X` context channels, `H W` grid, `R`
+rows and `L` columns of a window.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -28,72 +27,79 @@ from torch import Tensor, nn
 
 
 def shift_down(x: Tensor) -> Tensor:
-    """(B, C, H, W) moved down by a row; zeros come in at the top."""
+    """Moves (B, C, H, W) down by one row; the first row becomes zero."""
     return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
 
 
 def shift_raster(x: Tensor) -> Tensor:
-    """(B, C, H, W) moved on by a position in raster order; zeros come in at the first.
+    """Moves (B, C, H, W) on by one position in raster order; the first position becomes zero.
 
-    A row's first column so gets the last of the row above: an attention that follows sees, in a
-    position's own input, the code just before it, and in the others' all earlier ones.
+    The first column of a row receives the last column of the row above. A following attention
+    layer thus reads, at each position, the value just before it.
     """
     return F.pad(x.flatten(2), (1, 0))[..., :-1].view_as(x)
 
 
 def push(window: Tensor, new: Tensor, dim: int) -> None:
     """Drops the oldest slice of `window` along `dim` and appends `new`, in place."""
-    kept = window.narrow(dim, 1, window.shape[dim] - 1)
-    window.copy_(torch.cat([kept, new], dim=dim))
+    remaining = window.narrow(dim, 1, window.shape[dim] - 1)
+    window.copy_(torch.cat([remaining, new], dim=dim))
 
 
 @dataclass
-class Place:
-    """Where in raster order a drawing is, on the host and as tensors on the device.
+class RasterPosition:
+    """The next position in raster order, as numbers on the host and tensors on the device.
 
-    The host's numbers decide what happens (does a row begin?); the tensors say where in a buffer,
-    so that the device runs the same operations at every position and nobody waits for it.
+    The host's number decides which operations run (does a row start here?). The tensors are
+    indices into buffers, so that the device runs the same operations at every position and the
+    host never waits for it.
 
     Arguments:
-        index: positions done.
+        index: positions that are done, on the host.
         width: W.
-        row, column, position: of the next position, (1,) int64.
+        row, column: of the next position, (1,) int64.
+        flat_index: row W + column, (1,) int64.
     """
 
     index: int
     width: int
     row: Tensor
     column: Tensor
-    position: Tensor
+    flat_index: Tensor
 
     @classmethod
     def start(cls, width: int, device: torch.device) -> Self:
-        """The first position."""
+        """The first position of a map with `width` columns."""
         zero = torch.zeros(1, dtype=torch.int64, device=device)
         return cls(0, width, zero, zero.clone(), zero.clone())
 
     @property
-    def begins_row(self) -> bool:
+    def starts_row(self) -> bool:
         """Whether the next position is the first of its row."""
         return self.index % self.width == 0
 
+    @property
+    def previous_column(self) -> Tensor:
+        """Column of the position before, (1,) int64."""
+        return (self.flat_index - 1) % self.width
+
     def advance(self) -> None:
-        """Goes on to the next position."""
+        """Moves on by one position, in place."""
         self.index += 1
-        self.position += 1
-        self.row.copy_(self.position // self.width)
-        self.column.copy_(self.position % self.width)
+        self.flat_index += 1
+        self.row.copy_(self.flat_index // self.width)
+        self.column.copy_(self.flat_index % self.width)
 
 
 class VerticalConv(nn.Module):
-    """A convolution over the current row and those above it.
+    """A convolution over the current row and the rows above it.
 
     Arguments:
         in_channels: C.
         out_channels: O.
-        rows: R, rows seen, the current one included.
-        columns: columns seen, odd.
-        stride: of the output's rows and columns in the input's.
+        rows: R, rows of the filter, the current one included.
+        columns: columns of the filter, odd.
+        stride: in rows and columns of the input.
     """
 
     def __init__(
@@ -108,30 +114,29 @@ class VerticalConv(nn.Module):
         return self.step(F.pad(x, (0, 0, self.rows - 1, 0)))
 
     def new_window(self, batch: int, width: int) -> Tensor:
-        """The rows before the first: zeros (B, C, R, W)."""
+        """The window before the first row: zeros (B, C, R, W)."""
         return self.conv.weight.new_zeros(batch, self.conv.in_channels, self.rows, width)
 
     def step(self, window: Tensor) -> Tensor:
-        """The newest row, (B, O, 1, W), from the last R rows (B, C, R, W), newest last."""
-        out: Tensor = self.conv(F.pad(window, (self.pad, self.pad, 0, 0)))
-        return out
+        """The output's newest row, (B, O, 1, W), from the last R rows (B, C, R, W)."""
+        return self.conv(F.pad(window, (self.pad, self.pad, 0, 0)))
 
 
 class HorizontalConv(nn.Module):
-    """A convolution over the current column and those left of it.
+    """A convolution over the current column and the columns to its left.
 
     Arguments:
         in_channels: C.
         out_channels: O.
-        columns: L, columns seen, the current one included.
-        stride: of the output's rows and columns in the input's.
+        columns: L, columns of the filter, the current one included.
+        stride: in rows and columns of the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, columns: int, stride: int = 1) -> None:
         super().__init__()
         self.in_channels, self.columns, self.stride = in_channels, columns, stride
-        # (L, C, O), the layout of `step`, which runs once a position: one image is then a vector
-        # times a matrix of contiguous rows, 1.6 times as fast as the other way round.
+        # (L, C, O) is the layout for `step`, which runs once per position: at batch size 1 it is
+        # a vector times a matrix of contiguous rows, 1.6 times as fast as the transposed layout.
         bound = 1 / math.sqrt(self.columns * in_channels)
         weight = torch.empty(out_channels, self.columns, in_channels).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight.permute(1, 2, 0).contiguous())
@@ -143,29 +148,44 @@ class HorizontalConv(nn.Module):
         return F.conv2d(F.pad(x, (self.columns - 1, 0)), kernel, self.bias, stride=self.stride)
 
     def new_window(self, batch: int) -> Tensor:
-        """The columns before the first: zeros (B, L, C)."""
+        """The window before the first column: zeros (B, L, C)."""
         return self.weight.new_zeros(batch, self.columns, self.in_channels)
 
     def step(self, window: Tensor) -> Tensor:
-        """The newest position, (B, O), from the last L columns (B, L, C), newest last."""
+        """The output's newest position, (B, O), from the last L columns (B, L, C)."""
         return torch.addmm(self.bias, window.flatten(1), self.weight.flatten(0, 1))
 
 
 @dataclass
 class RasterCache:
-    """What `RasterConv` and `PastConv` keep of the past.
+    """The past of one `RasterConv` or `PastConv`.
 
     Arguments:
         rows: finished rows of the input, (B, C, R, W), newest last.
-        row: the input's current row as it comes, (B, C, 1, W).
-        columns: the last columns of the current row, (B, L, C).
-        above: what context and finished rows add to each column, (B, W, O).
+        row: the input's current row, (B, C, 1, W), valid up to the current column.
+        columns: the last columns of the current row, (B, L, C), newest last.
+        row_bias: what the context and the finished rows add to each column, (B, W, O).
     """
 
     rows: Tensor
     row: Tensor
     columns: Tensor
-    above: Tensor
+    row_bias: Tensor
+
+
+@dataclass(frozen=True)
+class RasterKernel:
+    """Extent of a `RasterConv` around the current position.
+
+    Arguments:
+        above: R, rows above the current one; 0 for none.
+        left: columns to the left.
+        right: columns to the right, in the rows above.
+    """
+
+    above: int
+    left: int
+    right: int
 
 
 class RasterConv(nn.Module):
@@ -175,10 +195,8 @@ class RasterConv(nn.Module):
         in_channels: C.
         out_channels: O.
         context_channels: X.
-        above: R, rows seen above the current one; may be 0.
-        left: columns seen left of the current one.
-        right: columns seen right of it, in the rows above.
-        stride: of the output's rows and columns in the input's; the context has the output's.
+        kernel: extent around the current position.
+        stride: in rows and columns of the input; the context has the output's grid.
     """
 
     def __init__(
@@ -186,74 +204,72 @@ class RasterConv(nn.Module):
         in_channels: int,
         out_channels: int,
         context_channels: int,
-        *,
-        above: int,
-        left: int,
-        right: int,
+        kernel: RasterKernel,
         stride: int = 1,
     ) -> None:
         super().__init__()
-        self.stride, self.num_above, self.sides = stride, above, (left, right)
-        self.here = HorizontalConv(in_channels, out_channels, left + 1, stride)
+        self.stride, self.num_above = stride, kernel.above
+        self.sides = (kernel.left, kernel.right)
+        self.here = HorizontalConv(in_channels, out_channels, kernel.left + 1, stride)
         self.above: nn.Conv2d | None = None
-        if above:
-            kernel = (above, left + 1 + right)
-            self.above = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, bias=False)
+        if kernel.above:
+            size = (kernel.above, kernel.left + 1 + kernel.right)
+            self.above = nn.Conv2d(in_channels, out_channels, size, stride=stride, bias=False)
         self.context = nn.Conv2d(context_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, O, H, W) given context (B, X, H or 1, W or 1)."""
-        out = cast(Tensor, self.here(x) + self.context(context))
+        out = self.here(x) + self.context(context)
         if self.above is None:
             return out
         height = x.shape[2]
         rows = F.pad(x, (*self.sides, self.num_above, 0))[:, :, : height - 1 + self.num_above]
-        return out + cast(Tensor, self.above(rows))
+        return out + self.above(rows)
 
     def new_cache(self, batch: int, width: int) -> RasterCache:
-        """The state before the first row of maps W wide."""
+        """The cache before the first row of maps with `width` columns."""
         zeros, channels = self.here.weight.new_zeros, self.here.in_channels
         return RasterCache(
             rows=zeros(batch, channels, self.num_above, width),
             row=zeros(batch, channels, 1, width),
             columns=self.here.new_window(batch),
-            above=zeros(batch, width // self.stride, self.here.bias.shape[0]),
+            row_bias=zeros(batch, width // self.stride, self.here.bias.shape[0]),
         )
 
-    def begin_row(self, cache: RasterCache, context: Tensor | None) -> None:
-        """Closes the row before, and computes what it adds to the new one.
+    def start_row(self, cache: RasterCache, context: Tensor | None) -> None:
+        """Finishes the previous row and computes `row_bias` of the next one.
 
         Arguments:
-            context: the new row's, (B, X, 1, W or 1); None for rows that a stride leaves out.
+            context: of the next row, (B, X, 1, W or 1); None for rows that the stride skips.
         """
         cache.columns.zero_()
         if self.above is not None:
             push(cache.rows, cache.row, dim=2)
         if context is None:
             return
-        row: Tensor = self.context(context)
+        bias: Tensor = self.context(context)
         if self.above is not None:
-            row = row + self.above(F.pad(cache.rows, self.sides))
-        cache.above.copy_(row[:, :, 0].transpose(1, 2).expand_as(cache.above))
+            bias = bias + self.above(F.pad(cache.rows, self.sides))
+        cache.row_bias.copy_(bias[:, :, 0].transpose(1, 2).expand_as(cache.row_bias))
 
     def step(self, cache: RasterCache, x: Tensor, column: Tensor) -> Tensor:
-        """The position at `column`, (1,) int64: x (B, C) to (B, O)."""
-        self.see(cache, x, column)
-        return self.at(cache, column)
+        """The output (B, O) at `column`, (1,) int64, from the input (B, C) there."""
+        self.push_input(cache, x, column)
+        return self.output_at(cache, column)
 
-    def see(self, cache: RasterCache, x: Tensor, column: Tensor) -> None:
-        """Takes the input at `column`."""
+    def push_input(self, cache: RasterCache, x: Tensor, column: Tensor) -> None:
+        """Stores the input (B, C) at `column`, (1,) int64."""
         push(cache.columns, x[:, None], dim=1)
         if self.above is not None:
             cache.row.index_copy_(3, column, x[:, :, None, None])
 
-    def at(self, cache: RasterCache, column: Tensor) -> Tensor:
-        """The output at `column` of the output's grid, (B, O); its inputs were seen."""
-        return self.here.step(cache.columns) + cache.above.index_select(1, column)[:, 0]
+    def output_at(self, cache: RasterCache, column: Tensor) -> Tensor:
+        """The output (B, O) at `column` of the output's grid, once all its inputs are stored."""
+        return self.here.step(cache.columns) + cache.row_bias.index_select(1, column)[:, 0]
 
 
 class PastConv(nn.Module):
-    """A convolution over the past alone, without the position itself: "mask A" of PixelCNN.
+    """A convolution over the past without the current position: "mask A" of PixelCNN.
 
     Arguments:
         in_channels: C.
@@ -269,43 +285,35 @@ class PastConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W), not shifted, to (B, O, H, W)."""
-        return cast(Tensor, self.rows(shift_down(x)) + self.row(shift_raster(x)))
+        return self.rows(shift_down(x)) + self.row(shift_raster(x))
 
     def new_cache(self, batch: int, width: int) -> RasterCache:
-        """The state before the first row of maps W wide."""
+        """The cache before the first row of maps with `width` columns."""
         zeros, out_channels = self.row.weight.new_zeros, self.row.bias.shape[0]
         return RasterCache(
             rows=self.rows.new_window(batch, width),
             row=zeros(batch, self.row.in_channels, 1, width),
             columns=self.row.new_window(batch),
-            above=zeros(batch, width, out_channels),
+            row_bias=zeros(batch, width, out_channels),
         )
 
-    def step(self, cache: RasterCache, before: Tensor, place: Place) -> Tensor:
-        """The next position, (B, O), from the input at the one before it, (B, C)."""
-        last = (place.position - 1) % place.width
-        cache.row.index_copy_(3, last, before[:, :, None, None])
-        if place.begins_row:
+    def step(self, cache: RasterCache, previous: Tensor, position: RasterPosition) -> Tensor:
+        """The output (B, O) at `position` from the input (B, C) at the position before it."""
+        cache.row.index_copy_(3, position.previous_column, previous[:, :, None, None])
+        if position.starts_row:
             cache.columns.zero_()
             push(cache.rows, cache.row, dim=2)
-            cache.above.copy_(self.rows.step(cache.rows)[:, :, 0].transpose(1, 2))
-        push(cache.columns, before[:, None], dim=1)
-        return self.row.step(cache.columns) + cache.above.index_select(1, place.column)[:, 0]
+            cache.row_bias.copy_(self.rows.step(cache.rows)[:, :, 0].transpose(1, 2))
+        push(cache.columns, previous[:, None], dim=1)
+        row_bias = cache.row_bias.index_select(1, position.column)[:, 0]
+        return self.row.step(cache.columns) + row_bias
 
 
 def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution applied to one position, (B, C) to (B, O)."""
+    """Applies a 1x1 convolution to a single position, (B, C) to (B, O)."""
     return F.linear(x, conv.weight.flatten(1), conv.bias)
 
 
-def begin_rows(
-    convs: Iterable[RasterConv], caches: Iterable[RasterCache], context: Tensor | None
-) -> None:
-    """`begin_row` of several layers, a cache each."""
-    for conv, cache in zip(convs, caches, strict=True):
-        conv.begin_row(cache, context)
-
-
-def row_of(context: Tensor, row: Tensor) -> Tensor:
-    """The row, (B, X, 1, W or 1), of a context (B, X, H or 1, W or 1)."""
+def context_row(context: Tensor, row: Tensor) -> Tensor:
+    """Row `row` of a context (B, X, H or 1, W or 1), with shape (B, X, 1, W or 1)."""
     return context if context.shape[2] == 1 else context.index_select(2, row)

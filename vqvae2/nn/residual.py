@@ -1,4 +1,4 @@
-"""Residual stacks, down- and up-sampling (Sec. 4.1 of VQ-VAE, arXiv 1711.00937).
+"""Residual stacks, down-sampling and up-sampling (Sec. 4.1 of VQ-VAE, arXiv 1711.00937).
 
 Legend: `B` batch, `C` channels, `H W` grid.
 """
@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 
 def log2_exact(factor: int) -> int:
-    """The number of halvings in `factor`, which must be a power of two."""
-    halvings = factor.bit_length() - 1
-    if factor < 1 or factor != 1 << halvings:
+    """The binary logarithm of a power of two.
+
+    Raises:
+        ValueError: `factor` is not a power of two.
+    """
+    exponent = factor.bit_length() - 1
+    if factor < 1 or factor != 1 << exponent:
         raise ValueError(
             f"A sampling factor must be a power of two (1, 2, 4, ...), got {factor}; "
             "split other factors over levels or resize the images."
         )
-    return halvings
+    return exponent
 
 
 class ResidualBlock(nn.Module):
@@ -26,8 +30,8 @@ class ResidualBlock(nn.Module):
     Arguments:
         channels: C of input and output.
         hidden: channels between the two convolutions.
-        kernel: side of the first convolution; 1 makes the block local to a position.
-        dropout: probability on the hidden channels.
+        kernel: side K of the first convolution; with 1 the block is local to a position.
+        dropout: probability of zeroing a hidden channel.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int = 3, dropout: float = 0.0) -> None:
@@ -38,12 +42,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        out: Tensor = x + self.narrow(self.dropout(F.relu(self.widen(F.relu(x)))))
-        return out
+        return x + self.narrow(self.dropout(F.relu(self.widen(F.relu(x)))))
 
 
 class ResidualStack(nn.Sequential):
-    """`num_blocks` residual blocks in a row; shapes stay."""
+    """`num_blocks` residual blocks in sequence: (B, C, H, W) to the same shape."""
 
     def __init__(
         self, channels: int, hidden: int, num_blocks: int, kernel: int = 3, dropout: float = 0.0
@@ -53,12 +56,14 @@ class ResidualStack(nn.Sequential):
 
 
 class Downsample(nn.Sequential):
-    """Strided 4x4 convolutions, one a halving; the first half as wide as the rest.
+    """Strided 4x4 convolutions, one per halving, then a 3x3 convolution.
+
+    The first convolution has half of the channels when there is more than one.
 
     Arguments:
         in_channels: C of the input.
         channels: C of the output.
-        factor: by how much each side shrinks, a power of two.
+        factor: divides each side, a power of two.
     """
 
     def __init__(self, in_channels: int, channels: int, factor: int) -> None:
@@ -72,12 +77,14 @@ class Downsample(nn.Sequential):
 
 
 class Upsample(nn.Sequential):
-    """Strided 4x4 transposed convolutions, one a doubling; the last but one half as wide.
+    """Strided 4x4 transposed convolutions, one per doubling.
+
+    The last but one has half of the channels.
 
     Arguments:
         channels: C of the input.
         out_channels: C of the output.
-        factor: by how much each side grows, a power of two; 1 is a 1x1 convolution.
+        factor: multiplies each side, a power of two; with 1 this is a 1x1 convolution.
     """
 
     def __init__(self, channels: int, out_channels: int, factor: int) -> None:
@@ -95,7 +102,7 @@ class Upsample(nn.Sequential):
 
 
 class Encoder(nn.Sequential):
-    """Down-sampling, then a residual stack, then a ReLU."""
+    """Down-sampling, a residual stack, then a ReLU."""
 
     def __init__(
         self, in_channels: int, channels: int, residual_channels: int, num_blocks: int, factor: int

@@ -1,6 +1,6 @@
-"""Embeds values: the codes of a map, or the colours of its pixels.
+"""Embeds values: the codes of a map, or the channels of its pixels.
 
-Legend: `B` batch, `C` channels, `K` values, `H W` grid.
+Legend: `B` batch, `C` channels of the embedding, `K` values, `H W` grid.
 """
 
 import torch
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from vqvae2.priors.domain import Domain
 
 ROUGHNESS = 0.1
-"""How far an intensity's first embedding lies off the line between black and white."""
+"""Scale of the random part of an intensity's initial embedding, relative to the linear part."""
 
 
 class ValueEmbedding(nn.Module):
-    """A vector a value; a pixel is the sum of its colours' vectors.
+    """One vector per value; a pixel is embedded as the sum over its channels.
 
     Arguments:
-        domain: says which values there are.
+        domain: the values.
         channels: C.
     """
 
@@ -25,24 +25,23 @@ class ValueEmbedding(nn.Module):
         self.domain = domain
         self.vectors = nn.Embedding(domain.channels * domain.grid.num_codes, channels)
         if domain.ordered:
-            self._start_in_order()
+            self._init_in_order()
 
     def forward(self, values: Tensor) -> Tensor:
         """Maps (B, H, W) or (B, H, W, channels), int64, to (B, C, H, W)."""
-        return self.at(values).movedim(-1, 1)
+        return self.embed(values).movedim(-1, 1)
 
-    def at(self, values: Tensor) -> Tensor:
-        """The same with C last: (..., C) from (...) or (..., channels)."""
+    def embed(self, values: Tensor) -> Tensor:
+        """Embeds values of any leading shape: (...) or (..., channels) to (..., C)."""
         if self.domain.channels == 1:
-            embedded: Tensor = self.vectors(values)
-            return embedded
-        colours = torch.arange(self.domain.channels, device=values.device)
-        every: Tensor = self.vectors(values + colours * self.domain.grid.num_codes)
-        return every.sum(dim=-2)
+            return self.vectors(values)
+        channels = torch.arange(self.domain.channels, device=values.device)
+        embedded: Tensor = self.vectors(values + channels * self.domain.grid.num_codes)
+        return embedded.sum(dim=-2)
 
     @torch.no_grad()
-    def _start_in_order(self) -> None:
-        """Near intensities start near: on a line from -1 to 1, as papers on pixels feed them."""
+    def _init_in_order(self) -> None:
+        """Places the intensities on a line from -1 to 1, as in the papers on pixels."""
         intensity = torch.linspace(-1, 1, self.domain.grid.num_codes)
         direction = torch.randn(self.domain.channels, 1, self.vectors.embedding_dim)
         line = (intensity[:, None] * direction).flatten(0, 1)

@@ -1,157 +1,194 @@
-"""From features of a position to the parameters of its values' distribution.
+"""Heads: from the features of a position to the distribution of its values.
 
-    CodeHead     K logits of one code
-    PixelHead    K logits a colour, each colour given those before it (PixelRNN, Sec. 2)
-    MixtureHead  a discretised mixture of logistics over the whole pixel (PixelCNN++, Sec. 2.1)
+    CodeHead     K logits for one code
+    PixelHead    K logits per channel, each channel given the earlier ones (PixelRNN, Sec. 2)
+    MixtureHead  a discretised mixture of logistics over the pixel (PixelCNN++, Sec. 2.1)
 
-Legend: `B` batch, `F` features, `P` parameters a position, `K` values, `M` hidden channels,
-`H W` grid.
+Legend: `B` batch, `F` features, `P` likelihood parameters per position, `K` values, `M` hidden
+channels, `H W` grid, `channels` values per position.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import pointwise
+from vqvae2.nn.modules import Modules
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.likelihood import Categorical, LogisticMixture
 
 
 class Head(nn.Module, ABC):
-    """The last layer of a prior, local to a position; networks end in their own activation."""
+    """The last layer of a prior; each position is processed on its own.
+
+    The features it receives have already passed an activation function.
+    """
 
     @abstractmethod
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
-        """Parameters (B, P, H, W) of maps of values, from features (B, F, H, W)."""
-
-    @abstractmethod
-    def begin(self, features: Tensor) -> Tensor:
-        """What the values of one position share, (B, ...), from features (B, F)."""
-
-    @abstractmethod
-    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        """Logits (B, K) of the next value at one position.
+        """Likelihood parameters of complete maps.
 
         Arguments:
-            begun: from `begin`.
-            earlier: the position's values so far, (B,) each.
+            features: (B, F, H, W).
+            values: (B, H, W) or (B, H, W, channels), int64.
+
+        Returns:
+            (B, P, H, W).
+        """
+
+    @abstractmethod
+    def prepare(self, features: Tensor) -> Tensor:
+        """What all values of one position share, (B, M), from features (B, F)."""
+
+    @abstractmethod
+    def step(self, prepared: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """Logits of the next value at one position.
+
+        Arguments:
+            prepared: (B, M), from `prepare`.
+            earlier: the earlier values of the position, (B,) each.
+
+        Returns:
+            (B, K).
         """
 
     @abstractmethod
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """Log-probability in nats of each value, shaped as `values`."""
+        """Log-probability of each value in nats.
+
+        Arguments:
+            params: (B, P, H, W), from `forward`.
+            values: (B, H, W) or (B, H, W, channels), int64.
+
+        Returns:
+            The shape of `values`.
+        """
 
 
 class CodeHead(Head):
-    """A 1x1 convolution."""
+    """A 1x1 convolution to K logits.
+
+    Arguments:
+        domain: the codes.
+        num_features: F.
+    """
 
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
         self.logits = nn.Conv2d(num_features, domain.grid.num_codes, 1)
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
-        """Logits (B, K, H, W)."""
-        return cast(Tensor, self.logits(features))
+        """Logits (B, K, H, W); `values` is not used."""
+        return self.logits(features)
 
-    def begin(self, features: Tensor) -> Tensor:
+    def prepare(self, features: Tensor) -> Tensor:
         """Logits (B, K)."""
         return pointwise(self.logits, features)
 
-    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        """The same logits: a position has one code."""
-        return begun
+    def step(self, prepared: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """The prepared logits: a position has one code."""
+        return prepared
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """(B, H, W)."""
+        """Log-probability of each code in nats, (B, H, W)."""
         return Categorical.log_prob(params, values)
 
 
 class PixelHead(Head):
-    """A softmax a colour: the features say what the pixel is, earlier colours what it still is.
+    """One softmax per channel, given the features and the earlier channels of the pixel.
 
-    PixelRNN masks colours in every layer; here the network runs once a pixel and only the head
-    once a colour, which factorises the same distribution.
+    PixelRNN masks channels in every layer. Here the network runs once per pixel and only the head
+    once per channel, which factorises the same distribution.
+
+    Arguments:
+        domain: the pixels.
+        num_features: F.
     """
 
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
         self.domain = domain
         self.hidden = nn.Conv2d(num_features, domain.channels * num_features, 1)
-        pairs = domain.channels * (domain.channels - 1) // 2
-        self.earlier = nn.ModuleList(
-            nn.Embedding(domain.grid.num_codes, num_features) for _ in range(pairs)
+        num_pairs = domain.channels * (domain.channels - 1) // 2
+        self.earlier = Modules(
+            nn.Embedding(domain.grid.num_codes, num_features) for _ in range(num_pairs)
         )
-        self.logits = nn.ModuleList(
+        self.logits = Modules(
             nn.Conv2d(num_features, domain.grid.num_codes, 1) for _ in range(domain.channels)
         )
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
-        """Logits (B, channels K, H, W), colour after colour."""
+        """Logits (B, channels K, H, W), channel after channel."""
         hidden = self.hidden(features).chunk(self.domain.channels, dim=1)
         logits = []
-        for colour, logit in enumerate(self.logits):
-            h = hidden[colour]
-            for embedding, value in zip(self._earlier(colour), values.unbind(-1), strict=False):
+        for channel, conv in enumerate(self.logits):
+            h = hidden[channel]
+            embeddings = self._embeddings(channel)
+            for embedding, value in zip(embeddings, values.unbind(-1), strict=False):
                 h = h + embedding(value).movedim(-1, 1)
-            logits.append(logit(F.relu(h)))
+            logits.append(conv(F.relu(h)))
         return torch.cat(logits, dim=1)
 
-    def begin(self, features: Tensor) -> Tensor:
-        """Hidden channels of all colours, (B, channels F)."""
+    def prepare(self, features: Tensor) -> Tensor:
+        """Hidden channels of all channels of the pixel, (B, channels F)."""
         return pointwise(self.hidden, features)
 
-    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        """Logits (B, K) of the next colour."""
-        colour = len(earlier)
-        h = begun.chunk(self.domain.channels, dim=1)[colour]
-        for embedding, value in zip(self._earlier(colour), earlier, strict=True):
+    def step(self, prepared: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """Logits (B, K) of the next channel."""
+        channel = len(earlier)
+        h = prepared.chunk(self.domain.channels, dim=1)[channel]
+        for embedding, value in zip(self._embeddings(channel), earlier, strict=True):
             h = h + embedding(value)
-        return pointwise(cast(nn.Conv2d, self.logits[colour]), F.relu(h))
+        return pointwise(self.logits[channel], F.relu(h))
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """Shaped as `values`, (B, H, W, channels) or of grey pixels (B, H, W)."""
+        """Log-probability of each channel in nats, with the shape of `values`."""
         logits = params.unflatten(1, (self.domain.channels, -1))
-        colours = values.view(*values.shape[:3], -1).unbind(-1)
-        pairs = zip(logits.unbind(1), colours, strict=True)
+        channels = values.view(*values.shape[:3], -1).unbind(-1)
+        pairs = zip(logits.unbind(1), channels, strict=True)
         nats = [Categorical.log_prob(*pair) for pair in pairs]
         return torch.stack(nats, dim=-1).view_as(values)
 
-    def _earlier(self, colour: int) -> list[nn.Module]:
-        """The embeddings of the colours before `colour`, for its logits."""
-        first = colour * (colour - 1) // 2
-        return list(self.earlier)[first : first + colour]
+    def _embeddings(self, channel: int) -> list[nn.Embedding]:
+        """The embeddings of the channels before `channel`, for its logits."""
+        start = channel * (channel - 1) // 2
+        return list(self.earlier)[start : start + channel]
 
 
 class MixtureHead(Head):
     """A 1x1 convolution to the parameters of a mixture over the pixel.
 
-    In float32 also where the network runs in bfloat16, whose numbers near 1 are as far apart as
-    half an intensity.
+    It runs in float32 even where the network runs in bfloat16, whose spacing near 1 is half of an
+    intensity.
+
+    Arguments:
+        domain: the pixels.
+        num_features: F.
     """
 
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
-        self.mixture = LogisticMixture(domain.num_mixtures, domain.channels, domain.grid.num_codes)
+        num_values = domain.grid.num_codes
+        self.mixture = LogisticMixture(domain.num_mixtures, domain.channels, num_values)
         self.params = nn.Conv2d(num_features, self.mixture.num_params, 1)
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
-        """Mixture parameters (B, P, H, W)."""
+        """Mixture parameters (B, P, H, W); `values` is not used."""
         with torch.autocast(features.device.type, enabled=False):
-            return cast(Tensor, self.params(features.to(self.params.weight.dtype)))
+            return self.params(features.to(self.params.weight.dtype))
 
-    def begin(self, features: Tensor) -> Tensor:
+    def prepare(self, features: Tensor) -> Tensor:
         """Mixture parameters (B, P)."""
         return pointwise(self.params, features)
 
-    def step(self, begun: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        """Logits (B, K) of the next colour."""
-        return self.mixture.logits(begun, earlier)
+    def step(self, prepared: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """Logits (B, K) of the next channel."""
+        return self.mixture.logits(prepared, earlier)
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """Shaped as `values`, (B, H, W, channels) or of grey pixels (B, H, W)."""
-        colours = values.view(*values.shape[:3], -1)
-        return self.mixture.log_prob(params, colours).view_as(values)
+        """Log-probability of each channel in nats, with the shape of `values`."""
+        pixels = values.view(*values.shape[:3], -1)
+        return self.mixture.log_prob(params, pixels).view_as(values)

@@ -1,7 +1,7 @@
-"""Likelihoods: how the parameters that a prior puts out become probabilities.
+"""Likelihoods: log-probabilities of values under the parameters that a head computes.
 
-Legend: `B` batch, `K` codes or intensities, `H W` grid, `P` likelihood parameters, `M` mixture
-components.
+Legend: `B` batch, `K` codes or intensities, `H W` grid, `P` likelihood parameters per position,
+`M` mixture components.
 """
 
 from collections.abc import Sequence
@@ -13,28 +13,36 @@ from torch import Tensor
 
 
 class Categorical:
-    """K codes with K logits; also called softmax likelihood."""
+    """A softmax over K codes."""
 
     @staticmethod
     def log_prob(params: Tensor, codes: Tensor) -> Tensor:
-        """Log-probability in nats, (B, H, W), of codes (B, H, W) under logits (B, K, H, W)."""
+        """Log-probability of each code in nats.
+
+        Arguments:
+            params: logits (B, K, H, W).
+            codes: (B, H, W) int64.
+
+        Returns:
+            (B, H, W), in float32 or more.
+        """
         dtype = torch.promote_types(params.dtype, torch.float32)
         return -F.cross_entropy(params.to(dtype), codes, reduction="none")
 
 
 @dataclass(frozen=True)
 class LogisticMixture:
-    """A discretised mixture of logistics over whole pixels (PixelCNN++, arXiv 1701.05517, Eq. 2).
+    """A discretised mixture of logistics over pixels (PixelCNN++, arXiv 1701.05517, Eq. 2).
 
-    A component gives each colour a logistic distribution, integrated over the bin of every
-    intensity; the mean of a colour moves linearly with the colours before it (R, G, B). Given
-    those, the next colour's distribution is again a mixture, with the weights that Bayes' rule
-    gives; `logits` tabulates it, so that it is drawn as codes are.
+    A component gives each channel a logistic distribution, integrated over the bin of every
+    intensity. The mean of a channel depends linearly on the earlier channels (R, G, B). Given
+    these, the distribution of the next channel is again a mixture, with weights from Bayes' rule;
+    `logits` tabulates it, so that it is sampled like a code.
 
     Arguments:
         num_mixtures: M.
-        channels: colours of a pixel, in their order.
-        num_values: K, intensities of a colour, which stand for numbers from -1 to 1.
+        channels: channels of a pixel.
+        num_values: K, intensities per channel, on a scale from -1 to 1.
     """
 
     num_mixtures: int
@@ -43,79 +51,86 @@ class LogisticMixture:
 
     @property
     def num_params(self) -> int:
-        """P: a weight a component, a mean and a scale a colour, a slope a pair of colours."""
-        return self.num_mixtures * (1 + 2 * self.channels + self._pairs)
+        """P: per component a weight, per channel a mean and scale, per channel pair a slope."""
+        return self.num_mixtures * (1 + 2 * self.channels + self._num_pairs)
 
     @property
-    def _pairs(self) -> int:
+    def _num_pairs(self) -> int:
         return self.channels * (self.channels - 1) // 2
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """Log-probability in nats of each colour given those before it, shaped as `values`.
+        """Log-probability in nats of each channel given the earlier ones.
 
         Arguments:
             params: (B, P, H, W).
-            values: (B, H, W, channels) int64; their sum over the last axis is the pixel's.
+            values: (B, H, W, channels) int64.
+
+        Returns:
+            The shape of `values`; the sum over the last axis is the pixel's log-probability.
         """
-        params, colours = params.movedim(1, -1), values.unbind(-1)
-        weights, total = self._weights(params), []
-        for colour in range(self.channels):
-            mean, log_scale = self._logistic(params, colours[:colour])
-            weights = weights + self._bin(colours[colour][..., None], mean, log_scale)
-            total.append(weights.logsumexp(dim=-1))
-        joint = torch.stack(total, dim=-1)
-        return joint.diff(dim=-1, prepend=torch.zeros_like(joint[..., :1]))
+        params, channels = params.movedim(1, -1), values.unbind(-1)
+        weights, joint = self._weights(params), []
+        for channel in range(self.channels):
+            mean, log_scale = self._logistic(params, channels[:channel])
+            weights = weights + self._bin(channels[channel][..., None], mean, log_scale)
+            joint.append(weights.logsumexp(dim=-1))
+        total = torch.stack(joint, dim=-1)
+        return total.diff(dim=-1, prepend=torch.zeros_like(total[..., :1]))
 
     def logits(self, params: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        """Log-probabilities (B, K) of the next colour.
+        """Log-probability of each intensity of the next channel.
 
         Arguments:
             params: (B, P).
-            earlier: the pixel's colours so far, (B,) int64 each.
+            earlier: the earlier channels of the pixel, (B,) int64 each.
+
+        Returns:
+            (B, K).
         """
         weights = self._weights(params)
-        for colour, value in enumerate(earlier):
-            mean, log_scale = self._logistic(params, earlier[:colour])
+        for channel, value in enumerate(earlier):
+            mean, log_scale = self._logistic(params, earlier[:channel])
             weights = weights + self._bin(value[:, None], mean, log_scale)
         mean, log_scale = self._logistic(params, earlier)
-        every = torch.arange(self.num_values, device=params.device)[:, None]
-        bins = self._bin(every, mean[:, None], log_scale[:, None])
+        intensities = torch.arange(self.num_values, device=params.device)[:, None]
+        bins = self._bin(intensities, mean[:, None], log_scale[:, None])
         return (weights.log_softmax(dim=-1)[:, None] + bins).logsumexp(dim=-1)
 
     def _weights(self, params: Tensor) -> Tensor:
-        """Log-weights (..., M) of the components, in float32 at least."""
+        """Log-weights (..., M) of the components, in float32 or more."""
         weights = params[..., : self.num_mixtures]
         dtype = torch.promote_types(params.dtype, torch.float32)
         return weights.to(dtype).log_softmax(dim=-1)
 
     def _logistic(self, params: Tensor, earlier: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Means and log-scales, (..., M) each, of the colour after the `earlier` ones."""
-        dtype, colour = torch.promote_types(params.dtype, torch.float32), len(earlier)
+        """Means and log-scales, (..., M) each, of the channel after `earlier`."""
+        dtype, channel = torch.promote_types(params.dtype, torch.float32), len(earlier)
         # (..., 1 + 2 channels + pairs, M): weights, means, log-scales, slopes.
         table = params.to(dtype).unflatten(-1, (-1, self.num_mixtures))
-        mean = table[..., 1 + colour, :]
-        log_scale = table[..., 1 + self.channels + colour, :]
-        first = 1 + 2 * self.channels + colour * (colour - 1) // 2
+        mean = table[..., 1 + channel, :]
+        log_scale = table[..., 1 + self.channels + channel, :]
+        start = 1 + 2 * self.channels + channel * (channel - 1) // 2
         for pair, value in enumerate(earlier):
-            slope = table[..., first + pair, :].tanh()
-            mean = mean + slope * self._number(value[..., None], dtype)
-        # Narrower than this no bin is: it keeps the gradient of a sure component finite.
+            slope = table[..., start + pair, :].tanh()
+            mean = mean + slope * self._scaled(value[..., None], dtype)
+        # The bound keeps the gradient finite where a component is certain; e^-7 is narrower than
+        # a bin.
         return mean, log_scale.clamp_min(-7)
 
-    def _number(self, value: Tensor, dtype: torch.dtype) -> Tensor:
-        """The number from -1 to 1 that an intensity stands for."""
+    def _scaled(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """Intensities in [0, K) on the scale from -1 to 1."""
         return value.to(dtype) * (2 / (self.num_values - 1)) - 1
 
     def _bin(self, value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """Log-probability of the bin of `value`; the outermost bins reach to infinity.
+        """Log-probability of the bin of `value`; the outermost bins extend to infinity.
 
-        With s the logistic function and a > b its arguments at the bin's edges, s(a) - s(b) is
-        s(a) s(-b) (1 - exp(b - a)): no difference of near numbers, however far out the bin.
+        With s the logistic function and a > b its arguments at the edges of the bin, s(a) - s(b)
+        equals s(a) s(-b) (1 - exp(b - a)), which is accurate however far the bin is from the mean.
         """
-        half, sharp = 1 / (self.num_values - 1), (-log_scale).exp()
-        centre = (self._number(value, mean.dtype) - mean) * sharp
-        upper, lower = centre + half * sharp, centre - half * sharp
-        inside = torch.log(-torch.expm1(-2 * half * sharp))
+        half, sharpness = 1 / (self.num_values - 1), (-log_scale).exp()
+        centre = (self._scaled(value, mean.dtype) - mean) * sharpness
+        upper, lower = centre + half * sharpness, centre - half * sharpness
+        inside = torch.log(-torch.expm1(-2 * half * sharpness))
         below = torch.where(value == 0, 0.0, F.logsigmoid(-lower))
         above = torch.where(value == self.num_values - 1, 0.0, F.logsigmoid(upper))
         outermost = (value == 0) | (value == self.num_values - 1)

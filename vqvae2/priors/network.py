@@ -1,59 +1,76 @@
-"""What every architecture of the family promises: features of a position from all before it.
+"""The interface of every architecture: features of a position from all positions before it.
 
-Two modes of one definition: `forward` computes a whole map at once, for training; `step` goes
-position by position, for sampling, and computes each activation once.
+A network has two modes that compute the same: `forward` takes complete maps, for training; `step`
+takes one position after the other, for sampling, and computes each activation once.
 
 Legend: `B` batch, `C` channels of the embedded values, `F` features, `H W` grid.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from vqvae2.nn.causal import Place
+from vqvae2.nn.causal import RasterPosition
 
 
 class NetworkCache(Protocol):
-    """The state of an architecture between two steps; all but `place` is its own affair."""
+    """The state of a network between two steps; everything but `position` is private to it."""
 
-    place: Place
+    position: RasterPosition
 
 
-class Network(nn.Module, ABC):
-    """The autoregressive network inside a prior."""
+Cache = TypeVar("Cache")
+
+
+class Network(nn.Module, ABC, Generic[Cache]):
+    """The autoregressive network of a prior, between the embedding and the head.
+
+    Its parameter `Cache` is the type of its state between two steps, a `NetworkCache`.
+    """
 
     num_features: int
 
     @abstractmethod
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Features (B, F, H, W), each of the positions before it in raster order.
+        """Features of each position, from the positions before it in raster order.
 
         Arguments:
             values: embedded values (B, C, H, W), not shifted.
             context: (B, C, H, W), or (B, C, 1, 1) where all positions share it.
+
+        Returns:
+            (B, F, H, W).
         """
 
     @abstractmethod
-    def phase(self, cache: Any) -> Hashable:
-        """What decides on the host which operations the next step is made of.
+    def phase(self, cache: Cache) -> Hashable:
+        """Identifies the operations of the next step.
 
-        Steps of equal phase do the same operations on the same tensors, whatever their position,
-        so that a device can record them once.
+        Steps of equal phase run the same operations on the same tensors, whatever their position,
+        so a CUDA graph that records one can replay the others.
         """
 
     @abstractmethod
-    def new_cache(self, context: Tensor, batch: int) -> Any:
-        """The state that `step` advances, at the first position of `batch` maps."""
-
-    @abstractmethod
-    def step(self, cache: Any, before: Tensor) -> Tensor:
-        """Features (B, F) of the next position; advances `cache`.
+    def new_cache(self, context: Tensor, batch: int) -> Cache:
+        """The cache before the first position of `batch` maps.
 
         Arguments:
-            cache: from `new_cache`, owned by the caller; its tensors keep their shapes.
-            before: (B, C), the embedded values of the position before; zeros at the first.
+            context: (B, C, H, W) or (B, C, 1, 1).
+            batch: B.
+        """
+
+    @abstractmethod
+    def step(self, cache: Cache, previous: Tensor) -> Tensor:
+        """Features of the next position; advances `cache`.
+
+        Arguments:
+            cache: from `new_cache`, owned by the caller; updated in place.
+            previous: embedded values (B, C) of the position before; zeros at the first position.
+
+        Returns:
+            (B, F).
         """
 
 
@@ -74,18 +91,18 @@ class PriorConfig(ABC):
     dropout: float
 
     @abstractmethod
-    def network(self, grid: tuple[int, int]) -> Network:
+    def network(self, grid: tuple[int, int]) -> Network[Any]:
         """The network for maps of grid (H, W)."""
 
 
 def require_positive(**numbers: int) -> None:
-    """Raises ValueError unless all are at least 1."""
+    """Raises ValueError unless all numbers are at least 1."""
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"A prior's {name} must be at least 1, got {number}.")
 
 
 def require_odd(kernel: int) -> None:
-    """Raises ValueError for filters without a centre."""
+    """Raises ValueError for a filter without a centre."""
     if kernel % 2 == 0 or kernel < 1:
         raise ValueError(f"The kernel of a causal filter must be odd, got {kernel}.")

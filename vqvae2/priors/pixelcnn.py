@@ -1,36 +1,37 @@
 """PixelCNN: masked convolutions in residual blocks (PixelRNN, arXiv 1601.06759, Sec. 3.4).
 
-A first layer of "mask A" sees the past alone, then come blocks of "mask B":
+A first convolution with "mask A" covers the past without the current position. Blocks with
+"mask B" follow, which include it:
 
     x + conv1x1(relu(masked conv(relu(conv1x1(relu(x))))))
 
-Each masked layer reaches as many columns to the right as rows up, so what lies flatter than that
-to the upper right is never seen: the blind spot that Gated PixelCNN was made to remove.
+A masked convolution extends as many columns to the right as rows up. Positions to the upper right
+at a flatter angle than that never reach the output: the blind spot that Gated PixelCNN removes.
 
 Legend: `B` batch, `C` channels, `H W` grid.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.nn.causal import RasterCache, RasterConv, pointwise
+from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise
 from vqvae2.priors.network import PriorConfig, require_odd, require_positive
 from vqvae2.priors.stack import Layer, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelCNNConfig(PriorConfig):
-    """The architecture.
+    """The architecture of a PixelCNN.
 
     Arguments:
-        channels: C, "2h" of the paper; the masked convolutions have half of them.
+        channels: C, "2h" in the paper; the masked convolutions have C / 2 channels.
         num_layers: residual blocks.
-        kernel: side of their masked filters, odd; the first layer's is 7.
+        kernel: side of their masked filters, odd; the first convolution's is 7.
         num_conditioning_blocks: residual blocks on the coarser codes.
-        dropout: before each block's last layer.
+        dropout: before the last convolution of each block.
     """
 
     kind: Literal["pixelcnn"] = "pixelcnn"
@@ -41,7 +42,7 @@ class PixelCNNConfig(PriorConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be built."""
+        """Validates the configuration."""
         require_positive(channels=self.channels // 2, num_layers=self.num_layers)
         require_odd(self.kernel)
 
@@ -50,29 +51,29 @@ class PixelCNNConfig(PriorConfig):
         return Stack([MaskedBlock(self) for _ in range(self.num_layers)], self.channels, grid)
 
 
-class MaskedBlock(Layer):
+class MaskedBlock(Layer[RasterCache]):
     """A residual block around one masked convolution."""
 
     def __init__(self, config: PixelCNNConfig) -> None:
         super().__init__()
         width, half, side = config.channels, config.channels // 2, config.kernel // 2
         self.narrow = nn.Conv2d(width, half, 1)
-        self.conv = RasterConv(half, half, width, above=side, left=side, right=side)
+        self.conv = RasterConv(half, half, width, RasterKernel(above=side, left=side, right=side))
         self.widen = nn.Conv2d(half, width, 1)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         h = self.conv(F.relu(self.narrow(F.relu(x))), context)
-        return x + cast(Tensor, self.widen(self.dropout(F.relu(h))))
+        return x + self.widen(self.dropout(F.relu(h)))
 
     def new_cache(self, batch: int, width: int) -> RasterCache:
-        """The state before the first row."""
+        """The cache before the first row."""
         return self.conv.new_cache(batch, width)
 
-    def begin_row(self, cache: RasterCache, context: Tensor) -> None:
+    def start_row(self, cache: RasterCache, context: Tensor) -> None:
         """Convolves the rows above, once for all columns."""
-        self.conv.begin_row(cache, context)
+        self.conv.start_row(cache, context)
 
     def step(self, cache: RasterCache, x: Tensor, column: Tensor) -> Tensor:
         """One position, (B, C) to (B, C)."""

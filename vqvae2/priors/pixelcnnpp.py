@@ -1,21 +1,22 @@
 """PixelCNN++: two streams through three scales, with shortcuts (arXiv 1701.05517, Sec. 2.3, 2.4).
 
-The stream `u` sees the rows above; the stream `l` the row to the left and, layer by layer, `u`.
-Both go down to a quarter of the sides and up again, and each layer on the way up also sees one on
-the way down. Layers are gated and residual on a doubled ELU:
+The stream `u` covers the rows above a position. The stream `l` covers the row to the left and, in
+every layer, `u`. Both are down-sampled to a quarter of the sides and up-sampled again; each layer
+on the way up receives a shortcut from one on the way down. Layers are gated and residual, with a
+concatenated ELU:
 
     x + a * sigmoid(b),  (a, b) = conv(dropout(elu2(conv(elu2(x)) + shortcuts)) + U context
 
-Rows of `u` are computed once, when a row begins; a coarse row or position once for the two rows or
-four positions that share it. Weights are plain (the paper normalises them) and growing uses 2x2
-filters in both streams (the paper 2x3 in `u`).
+When stepping, a row of `u` is computed once, when the row starts. A coarse row serves two rows,
+and a coarse position four positions. Two differences from the paper: weights are not normalised,
+and up-sampling uses 2x2 filters in both streams (the paper uses 2x3 in `u`).
 
-Legend: `B` batch, `C` channels, `X` context channels, `H W` grid, of this scale.
+Legend: `B` batch, `C` channels, `X` context channels, `H W` grid of the scale.
 """
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,26 +24,30 @@ from torch import Tensor, nn
 
 from vqvae2.nn.causal import (
     PastConv,
-    Place,
     RasterCache,
     RasterConv,
+    RasterKernel,
+    RasterPosition,
     VerticalConv,
+    context_row,
     pointwise,
     push,
-    row_of,
     shift_down,
 )
+from vqvae2.nn.modules import Modules
 from vqvae2.priors.network import Network, PriorConfig, require_positive
+
+KERNEL = RasterKernel(above=1, left=1, right=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelCNNPPConfig(PriorConfig):
-    """The architecture; the paper's has 5 layers and 160 to 192 channels.
+    """The architecture of a PixelCNN++; the paper's has 5 layers and 160 to 192 channels.
 
     Arguments:
         channels: C.
-        num_layers: layers a scale and direction.
-        num_scales: the grid's sides must be multiples of 2 to the power of one less.
+        num_layers: layers per scale and direction (down, up).
+        num_scales: the grid's sides must be multiples of 2 ** (num_scales - 1).
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: inside each layer.
     """
@@ -55,7 +60,7 @@ class PixelCNNPPConfig(PriorConfig):
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be built."""
+        """Validates the configuration."""
         require_positive(
             channels=self.channels, num_layers=self.num_layers, num_scales=self.num_scales
         )
@@ -67,11 +72,11 @@ class PixelCNNPPConfig(PriorConfig):
 
 @dataclass
 class ScaleCache:
-    """What one scale keeps.
+    """The state of one scale between two steps.
 
     Arguments:
-        rows: two windows (B, 2C, 2, W) for each layer of `u`.
-        positions: two caches for each layer of `l`.
+        rows: two windows (B, 2C, 2, W) per layer of `u`.
+        positions: two caches per layer of `l`.
         coarser: of the coarser scales.
     """
 
@@ -82,27 +87,35 @@ class ScaleCache:
 
 @dataclass
 class CoarserCache:
-    """What the way to a coarser scale and back keeps.
+    """The state of the way to a coarser scale and back.
 
     Arguments:
-        rows: of `u` that the next coarser row comes from, (B, C, 2, W).
-        positions: of `l` that the next coarser position comes from.
+        rows: rows of `u` that the next coarser row is computed from, (B, C, 2, W).
+        positions: positions of `l` that the next coarser position is computed from.
         scale: of the coarser scale.
-        grown_rows, grown: what coarser rows and positions mean here, (B, C, 2, W): of two rows.
+        upsampled_rows, upsampled: outputs for two rows of `u` and `l`, (B, C, 2, W).
     """
 
     rows: Tensor
     positions: RasterCache
     scale: ScaleCache
-    grown_rows: Tensor
-    grown: Tensor
+    upsampled_rows: Tensor
+    upsampled: Tensor
 
 
 @dataclass
 class PixelCNNPPCache:
-    """State between two steps; `rows` are the last values' rows, (B, C, 2, W)."""
+    """The state of a `PixelCNNPP` between two steps.
 
-    place: Place
+    Arguments:
+        position: the next position.
+        context: (B, X, H or 1, W or 1).
+        rows: embedded values of the last two rows, (B, C, 2, W).
+        first: of the first convolution of `l`.
+        scale: of the finest scale.
+    """
+
+    position: RasterPosition
     context: Tensor
     rows: Tensor
     first: RasterCache
@@ -110,12 +123,12 @@ class PixelCNNPPCache:
 
 
 def elu2(x: Tensor) -> Tensor:
-    """ELU of x and of -x, (B, 2C, ...): nothing is lost by being negative."""
+    """Concatenated ELU: of x and of -x, (B, C, ...) to (B, 2C, ...)."""
     return F.elu(torch.cat([x, -x], dim=1))
 
 
 class RowLayer(nn.Module):
-    """A layer of `u`: from its own rows and, on the way up, the shortcut's."""
+    """A layer of `u`: from its own rows and, on the way up, from the shortcut."""
 
     def __init__(self, channels: int, dropout: float, shortcut: bool) -> None:
         super().__init__()
@@ -126,60 +139,59 @@ class RowLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, u: Tensor, context: Tensor, skip: Tensor | None) -> Tensor:
-        """Maps (B, C, H, W) to the same shape."""
+        """Maps (B, C, H, W) to the same shape; `skip` is the shortcut's input, if any."""
         h = self._hidden(self.first(elu2(u)), skip)
         return u + F.glu(self.second(h) + self.context(context), dim=1)
 
     def new_cache(self, batch: int, width: int) -> tuple[Tensor, Tensor]:
-        """The state before the first row."""
+        """The windows before the first row, one per convolution."""
         return self.first.new_window(batch, width), self.second.new_window(batch, width)
 
     def step(
         self, windows: tuple[Tensor, Tensor], u: Tensor, context: Tensor, skip: Tensor | None
     ) -> Tensor:
         """One row, (B, C, 1, W) to the same shape."""
-        before, after = windows
-        push(before, elu2(u), dim=2)
-        push(after, self._hidden(self.first.step(before), skip), dim=2)
-        return u + F.glu(self.second.step(after) + self.context(context), dim=1)
+        first, second = windows
+        push(first, elu2(u), dim=2)
+        push(second, self._hidden(self.first.step(first), skip), dim=2)
+        return u + F.glu(self.second.step(second) + self.context(context), dim=1)
 
     def _hidden(self, h: Tensor, skip: Tensor | None) -> Tensor:
         if self.shortcut is not None and skip is not None:
             h = h + self.shortcut(elu2(skip))
-        return cast(Tensor, self.dropout(elu2(h)))
+        return self.dropout(elu2(h))
 
 
 class PositionLayer(nn.Module):
-    """A layer of `l`: from itself, from `u`, and, on the way up, from the shortcut."""
+    """A layer of `l`: from itself, from `u` and, on the way up, from the shortcut."""
 
     def __init__(self, channels: int, dropout: float, shortcut: bool) -> None:
         super().__init__()
-        see = {"above": 1, "left": 1, "right": 0}
-        self.first = RasterConv(2 * channels, channels, channels, **see)
+        self.first = RasterConv(2 * channels, channels, channels, KERNEL)
         self.from_rows = nn.Conv2d(2 * channels, channels, 1)
         self.shortcut = nn.Conv2d(2 * channels, channels, 1) if shortcut else None
-        self.second = RasterConv(2 * channels, 2 * channels, channels, **see)
+        self.second = RasterConv(2 * channels, 2 * channels, channels, KERNEL)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, u: Tensor, context: Tensor, skip: Tensor | None) -> Tensor:
-        """Maps (B, C, H, W) to the same shape."""
+        """Maps (B, C, H, W) to the same shape; `skip` is the shortcut's input, if any."""
         h = self.first(elu2(x), context) + self.from_rows(elu2(u))
         if self.shortcut is not None and skip is not None:
             h = h + self.shortcut(elu2(skip))
         return x + F.glu(self.second(self.dropout(elu2(h)), context), dim=1)
 
     def new_cache(self, batch: int, width: int) -> tuple[RasterCache, RasterCache]:
-        """The state before the first row."""
+        """The caches before the first row, one per convolution."""
         return self.first.new_cache(batch, width), self.second.new_cache(batch, width)
 
-    def begin_row(
+    def start_row(
         self, caches: tuple[RasterCache, RasterCache], u: Tensor, context: Tensor
     ) -> None:
-        """Computes what `u` (B, C, 1, W), context and the rows above mean for all columns."""
+        """Computes what `u` (B, C, 1, W), context and rows above add to all columns."""
         first, second = caches
-        self.first.begin_row(first, context)
-        self.second.begin_row(second, context)
-        first.above.add_(self.from_rows(elu2(u))[:, :, 0].transpose(1, 2))
+        self.first.start_row(first, context)
+        self.second.start_row(second, context)
+        first.row_bias.add_(self.from_rows(elu2(u))[:, :, 0].transpose(1, 2))
 
     def step(
         self,
@@ -197,7 +209,12 @@ class PositionLayer(nn.Module):
 
 
 class Scale(nn.Module):
-    """Layers at one resolution, the coarser scales between those down and those up."""
+    """The layers of one resolution, with all coarser scales between those down and those up.
+
+    Arguments:
+        config: the architecture.
+        num_coarser: number of coarser scales.
+    """
 
     coarser: "Coarser | None"
 
@@ -207,13 +224,13 @@ class Scale(nn.Module):
         num_up = config.num_layers + (num_coarser > 0)
         directions = [False] * config.num_layers + [True] * num_up
         self.num_down = config.num_layers
-        self.rows = nn.ModuleList(RowLayer(width, dropout, up) for up in directions)
-        self.positions = nn.ModuleList(PositionLayer(width, dropout, up) for up in directions)
+        self.rows = Modules(RowLayer(width, dropout, up) for up in directions)
+        self.positions = Modules(PositionLayer(width, dropout, up) for up in directions)
         self.coarser = Coarser(config, num_coarser) if num_coarser else None
 
     def forward(self, u: Tensor, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Both streams' maps, (B, C, H, W) each, through this scale and all coarser ones."""
-        layers, skips = self._layers(), [(u, x)]
+        """Maps both streams, (B, C, H, W) each, to the same shapes."""
+        layers, skips = list(zip(self.rows, self.positions, strict=True)), [(u, x)]
         for rows, positions in layers[: self.num_down]:
             u = rows(u, context, None)
             x = positions(x, u, context, None)
@@ -229,123 +246,147 @@ class Scale(nn.Module):
         return u, x
 
     def new_cache(self, batch: int, width: int) -> ScaleCache:
-        """The state before the first row of maps W wide."""
-        layers, coarser = self._layers(), self.coarser
+        """The cache before the first row of maps with `width` columns."""
+        coarser = self.coarser
         return ScaleCache(
-            rows=[rows.new_cache(batch, width) for rows, _ in layers],
-            positions=[positions.new_cache(batch, width) for _, positions in layers],
+            rows=[rows.new_cache(batch, width) for rows in self.rows],
+            positions=[positions.new_cache(batch, width) for positions in self.positions],
             coarser=None if coarser is None else coarser.new_cache(batch, width),
         )
 
-    def begin_row(self, cache: ScaleCache, u: Tensor, context: Tensor, row: int) -> Tensor:
-        """One row of `u`, (B, C, 1, W) to the same shape, and what `l` needs of it.
+    def start_row(self, cache: ScaleCache, u: Tensor, context: Tensor, row: int) -> Tensor:
+        """One row of `u`, (B, C, 1, W) to the same shape; prepares `l` for its columns.
 
         Arguments:
-            context: the row's, (B, X, 1, W or 1).
-            row: its number at this scale.
+            cache: updated in place.
+            u: (B, C, 1, W).
+            context: of the row, (B, X, 1, W or 1).
+            row: index of the row at this scale.
         """
-        layers = list(zip(self._layers(), cache.rows, cache.positions, strict=True))
+        layers = list(zip(self.rows, self.positions, cache.rows, cache.positions, strict=True))
         skips = [u]
-        for (rows, positions), windows, caches in layers[: self.num_down]:
+        for rows, positions, windows, caches in layers[: self.num_down]:
             u = rows.step(windows, u, context, None)
-            positions.begin_row(caches, u, context)
+            positions.start_row(caches, u, context)
             skips.append(u)
         if self.coarser is None or cache.coarser is None:
             skips.pop()
         else:
-            u = self.coarser.begin_row(cache.coarser, u, context[..., ::2], row)
-        for (rows, positions), windows, caches in layers[self.num_down :]:
+            u = self.coarser.start_row(cache.coarser, u, context[..., ::2], row)
+        for rows, positions, windows, caches in layers[self.num_down :]:
             u = rows.step(windows, u, context, skips.pop())
-            positions.begin_row(caches, u, context)
+            positions.start_row(caches, u, context)
         return u
 
-    def step(self, cache: ScaleCache, x: Tensor, place: tuple[int, int], column: Tensor) -> Tensor:
+    def step(
+        self, cache: ScaleCache, x: Tensor, position: tuple[int, int], column: Tensor
+    ) -> Tensor:
         """One position of `l`, (B, C) to (B, C).
 
         Arguments:
-            place: its row and column at this scale.
-            column: the column again, (1,) on the device.
+            cache: updated in place.
+            x: (B, C).
+            position: row and column at this scale, on the host.
+            column: the column on the device, (1,) int64.
         """
-        layers = list(zip(self._layers(), cache.positions, strict=True))
+        layers = list(zip(self.positions, cache.positions, strict=True))
         skips = [x]
-        for (_, positions), caches in layers[: self.num_down]:
+        for positions, caches in layers[: self.num_down]:
             x = positions.step(caches, x, column, None)
             skips.append(x)
         if self.coarser is None or cache.coarser is None:
             skips.pop()
         else:
-            x = self.coarser.step(cache.coarser, x, place, column)
-        for (_, positions), caches in layers[self.num_down :]:
+            x = self.coarser.step(cache.coarser, x, position, column)
+        for positions, caches in layers[self.num_down :]:
             x = positions.step(caches, x, column, skips.pop())
         return x
 
-    def _layers(self) -> list[tuple[RowLayer, PositionLayer]]:
-        pairs = zip(self.rows, self.positions, strict=True)
-        return cast(list[tuple[RowLayer, PositionLayer]], list(pairs))
-
 
 class Coarser(nn.Module):
-    """Both streams at half the sides: down, through the coarser scales, and up again."""
+    """Both streams at half of the sides: down, through the coarser scales, and up again.
+
+    Arguments:
+        config: the architecture.
+        num_coarser: number of coarser scales.
+    """
 
     def __init__(self, config: PixelCNNPPConfig, num_coarser: int) -> None:
         super().__init__()
         width = self.width = config.channels
         self.shrink_rows = VerticalConv(width, width, 2, 3, stride=2)
-        self.shrink = RasterConv(width, width, width, above=1, left=1, right=0, stride=2)
+        self.shrink = RasterConv(width, width, width, KERNEL, stride=2)
         self.scale = Scale(config, num_coarser - 1)
         self.grow_rows = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.grow = nn.ConvTranspose2d(width, width, 2, stride=2)
 
     def forward(self, u: Tensor, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Both streams' maps, (B, C, H, W) each."""
+        """Maps both streams, (B, C, H, W) each, to the same shapes."""
         context = context[:, :, ::2, ::2]
         u, x = self.scale(self.shrink_rows(u), self.shrink(x, context), context)
         return self.grow_rows(u), self.grow(x)
 
     def new_cache(self, batch: int, width: int) -> CoarserCache:
-        """The state before the first row of maps W wide, here."""
+        """The cache before the first row of maps with `width` columns at the finer scale."""
         zeros = self.grow.weight.new_zeros
         return CoarserCache(
             rows=self.shrink_rows.new_window(batch, width),
             positions=self.shrink.new_cache(batch, width),
             scale=self.scale.new_cache(batch, width // 2),
-            grown_rows=zeros(batch, self.width, 2, width),
-            grown=zeros(batch, self.width, 2, width),
+            upsampled_rows=zeros(batch, self.width, 2, width),
+            upsampled=zeros(batch, self.width, 2, width),
         )
 
-    def begin_row(self, cache: CoarserCache, u: Tensor, context: Tensor, row: int) -> Tensor:
-        """This scale's row of what the coarser one says; computed with every second row.
+    def start_row(self, cache: CoarserCache, u: Tensor, context: Tensor, row: int) -> Tensor:
+        """One row of `u`, (B, C, 1, W) to the same shape; the coarser row at every second call.
 
-        Arguments: as of `Scale.begin_row`, but for the context, which is the coarser scale's.
+        Arguments:
+            cache: updated in place.
+            u: (B, C, 1, W).
+            context: of the coarser row, (B, X, 1, W / 2 or 1).
+            row: index of the row at the finer scale.
         """
         push(cache.rows, u, dim=2)
-        self.shrink.begin_row(cache.positions, None if row % 2 else context)
+        self.shrink.start_row(cache.positions, None if row % 2 else context)
         if row % 2 == 0:
             coarse = self.shrink_rows.step(cache.rows)
-            coarse = self.scale.begin_row(cache.scale, coarse, context, row // 2)
-            cache.grown_rows.copy_(self.grow_rows(coarse))
-        return cache.grown_rows[:, :, row % 2 : row % 2 + 1]
+            coarse = self.scale.start_row(cache.scale, coarse, context, row // 2)
+            cache.upsampled_rows.copy_(self.grow_rows(coarse))
+        return cache.upsampled_rows[:, :, row % 2 : row % 2 + 1]
 
     def step(
-        self, cache: CoarserCache, x: Tensor, place: tuple[int, int], column: Tensor
+        self, cache: CoarserCache, x: Tensor, position: tuple[int, int], column: Tensor
     ) -> Tensor:
-        """This position of what the coarser scale says; computed with every fourth.
+        """One position of `l`, (B, C) to (B, C); the coarser position at every fourth.
 
-        Arguments: as of `Scale.step`.
+        Arguments:
+            cache: updated in place.
+            x: (B, C).
+            position: row and column at the finer scale, on the host.
+            column: the column on the device, (1,) int64.
         """
-        row, number = place
-        self.shrink.see(cache.positions, x, column)
-        if row % 2 == 0 and number % 2 == 0:
-            halved = column // 2
-            coarse = self.shrink.at(cache.positions, halved)
-            coarse = self.scale.step(cache.scale, coarse, (row // 2, number // 2), halved)
+        row, index = position
+        self.shrink.push_input(cache.positions, x, column)
+        if row % 2 == 0 and index % 2 == 0:
+            coarse_column = column // 2
+            coarse = self.shrink.output_at(cache.positions, coarse_column)
+            coarse_position = (row // 2, index // 2)
+            coarse = self.scale.step(cache.scale, coarse, coarse_position, coarse_column)
             patch = self.grow(coarse[:, :, None, None])
-            cache.grown.index_copy_(3, torch.cat([column, column + 1]), patch)
-        return cache.grown[:, :, row % 2].index_select(2, column)[..., 0]
+            cache.upsampled.index_copy_(3, torch.cat([column, column + 1]), patch)
+        return cache.upsampled[:, :, row % 2].index_select(2, column)[..., 0]
 
 
-class PixelCNNPP(Network):
-    """See the file's text."""
+class PixelCNNPP(Network[PixelCNNPPCache]):
+    """The network that a `PixelCNNPPConfig` describes, for maps of one grid.
+
+    Arguments:
+        config: the architecture.
+        grid: (H, W).
+
+    Raises:
+        ValueError: the grid cannot be halved as often as the scales need.
+    """
 
     def __init__(self, config: PixelCNNPPConfig, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -367,10 +408,10 @@ class PixelCNNPP(Network):
         return F.elu(x)
 
     def new_cache(self, context: Tensor, batch: int) -> PixelCNNPPCache:
-        """The state before the first position."""
+        """The cache before the first position."""
         width = self.grid[1]
         return PixelCNNPPCache(
-            place=Place.start(width, context.device),
+            position=RasterPosition.start(width, context.device),
             context=context,
             rows=self.first_rows.new_window(batch, width),
             first=self.first.new_cache(batch, width),
@@ -378,19 +419,19 @@ class PixelCNNPP(Network):
         )
 
     def phase(self, cache: PixelCNNPPCache) -> Hashable:
-        """Where in a position of the coarsest scale, and does a row begin?"""
-        row, column = divmod(cache.place.index, cache.place.width)
-        return cache.place.begins_row, row % self.factor, column % self.factor
+        """Whether a row starts, and the offset within a position of the coarsest scale."""
+        row, column = divmod(cache.position.index, cache.position.width)
+        return cache.position.starts_row, row % self.factor, column % self.factor
 
-    def step(self, cache: PixelCNNPPCache, before: Tensor) -> Tensor:
+    def step(self, cache: PixelCNNPPCache, previous: Tensor) -> Tensor:
         """Features (B, C) of the next position."""
-        place = cache.place
-        here = divmod(place.index, place.width)
-        x = self.first.step(cache.first, before, place)
-        if place.begins_row:
+        position = cache.position
+        row, column = divmod(position.index, position.width)
+        x = self.first.step(cache.first, previous, position)
+        if position.starts_row:
             push(cache.rows, cache.first.rows[:, :, -1:], dim=2)
             u = self.first_rows.step(cache.rows)
-            self.scale.begin_row(cache.scale, u, row_of(cache.context, place.row), here[0])
-        x = self.scale.step(cache.scale, x, here, place.column)
-        place.advance()
+            self.scale.start_row(cache.scale, u, context_row(cache.context, position.row), row)
+        x = self.scale.step(cache.scale, x, (row, column), position.column)
+        position.advance()
         return F.elu(x)

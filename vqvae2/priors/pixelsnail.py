@@ -1,7 +1,7 @@
-"""PixelSNAIL: blocks of causal convolutions and of attention (arXiv 1712.09763, Sec. 2).
+"""PixelSNAIL: blocks of causal convolutions and attention (arXiv 1712.09763, Sec. 2).
 
-A block is a few gated residual 2x2 convolutions, whose features ask, and an attention, in which
-features, inputs and positions answer:
+A block is a few gated residual 2x2 convolutions, then an attention. Its queries come from the
+features, its keys and values from features and inputs, both with the coordinates of the position:
 
     x + a * sigmoid(b),  (a, b) = conv1x1(elu(conv2x2(elu(x)) + U context))
 
@@ -10,7 +10,7 @@ Legend: `B` batch, `C` channels, `H W` grid, `N = H W` positions.
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,28 +19,31 @@ from torch import Tensor, nn
 from vqvae2.nn.attention import KeyValueCache, attend
 from vqvae2.nn.causal import (
     PastConv,
-    Place,
     RasterCache,
     RasterConv,
-    begin_rows,
+    RasterKernel,
+    RasterPosition,
+    context_row,
     pointwise,
-    row_of,
     shift_raster,
 )
+from vqvae2.nn.modules import Modules
 from vqvae2.priors.network import Network, PriorConfig, require_positive
+
+FIRST_KERNEL = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSNAILConfig(PriorConfig):
-    """The architecture; the paper's has 12 blocks of 4 and 256 channels.
+    """The architecture of a PixelSNAIL; the paper's has 12 blocks of 4 layers, 256 channels.
 
     Arguments:
         channels: C.
-        num_blocks: blocks, each with an attention.
-        num_layers: gated residual layers a block.
-        num_heads: of each attention.
-        key_size: of a head's keys.
-        value_size: of a head's values.
+        num_blocks: blocks, each with one attention.
+        num_layers: gated residual layers per block.
+        num_heads: heads per attention.
+        key_size: channels of a key, per head.
+        value_size: channels of a value, per head.
         num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: in each residual layer.
     """
@@ -56,7 +59,7 @@ class PixelSNAILConfig(PriorConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be built."""
+        """Validates the configuration."""
         require_positive(
             channels=self.channels,
             num_blocks=self.num_blocks,
@@ -72,17 +75,24 @@ class PixelSNAILConfig(PriorConfig):
 
 @dataclass
 class BlockCache:
-    """What a block keeps."""
+    """The state of one block between two steps: of its convolutions and of its attention."""
 
     convs: list[RasterCache]
-    past: KeyValueCache
+    attention: KeyValueCache
 
 
 @dataclass
 class PixelSNAILCache:
-    """State between two steps."""
+    """The state of a `PixelSNAIL` between two steps.
 
-    place: Place
+    Arguments:
+        position: the next position.
+        context: (B, C, H or 1, W or 1).
+        first: of the first convolution.
+        blocks: of each block.
+    """
+
+    position: RasterPosition
     context: Tensor
     first: RasterCache
     blocks: list[BlockCache]
@@ -94,7 +104,7 @@ class GatedResidual(nn.Module):
     def __init__(self, config: PixelSNAILConfig) -> None:
         super().__init__()
         width = config.channels
-        self.conv = RasterConv(width, width, width, above=1, left=1, right=0)
+        self.conv = RasterConv(width, width, width, RasterKernel(above=1, left=1, right=0))
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Conv2d(width, 2 * width, 1)
 
@@ -116,8 +126,8 @@ class SnailBlock(nn.Module):
         super().__init__()
         width, heads = config.channels, config.num_heads
         self.num_heads, self.sizes = heads, (config.key_size, config.value_size)
-        self.layers = nn.ModuleList(GatedResidual(config) for _ in range(config.num_layers))
-        # The two more channels are where a position lies.
+        self.layers = Modules(GatedResidual(config) for _ in range(config.num_layers))
+        # The two additional channels are the coordinates of a position.
         self.queries = nn.Linear(width + 2, heads * config.key_size)
         self.keys_values = nn.Linear(2 * width + 2, heads * sum(self.sizes))
         self.attended = nn.Linear(heads * config.value_size, width)
@@ -125,105 +135,116 @@ class SnailBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.join = nn.Linear(width, 2 * width)
 
-    def forward(self, x: Tensor, inputs: Tensor, places: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, inputs: Tensor, coordinates: Tensor, context: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape.
 
         Arguments:
-            inputs: (B, N, C), the embedded values before each position.
-            places: (B, N, 2).
+            x: (B, C, H, W).
+            inputs: embedded values of the position before each position, (B, N, C).
+            coordinates: (B, N, 2).
+            context: (B, C, H or 1, W or 1).
         """
         for layer in self.layers:
             x = layer(x, context)
         rows = x.flatten(2).transpose(1, 2)
-        mixed = attend(*self._heads(rows, inputs, places))
-        gathered = self._join(rows, mixed.transpose(1, 2).flatten(2))
-        out: Tensor = gathered.transpose(1, 2).unflatten(2, x.shape[2:])
-        return out
+        mixed = attend(*self._heads(rows, inputs, coordinates))
+        joined = self._join(rows, mixed.transpose(1, 2).flatten(2))
+        return joined.transpose(1, 2).unflatten(2, x.shape[2:])
 
     def new_cache(self, batch: int, grid: tuple[int, int]) -> BlockCache:
-        """The state before the first position."""
+        """The cache before the first position."""
         shape = (batch, self.num_heads, grid[0] * grid[1])
-        convs = [layer.conv.new_cache(batch, grid[1]) for layer in self.gated()]
+        convs = [layer.conv.new_cache(batch, grid[1]) for layer in self.layers]
         return BlockCache(convs, KeyValueCache.new(self.own.weight, shape, self.sizes))
 
+    def start_row(self, cache: BlockCache, context: Tensor) -> None:
+        """Convolves the rows above, once for all columns; context (B, C, 1, W or 1)."""
+        for layer, state in zip(self.layers, cache.convs, strict=True):
+            layer.conv.start_row(state, context)
+
     def step(
-        self, cache: BlockCache, x: Tensor, inputs: Tensor, here: Tensor, place: Place
+        self,
+        cache: BlockCache,
+        x: Tensor,
+        inputs: Tensor,
+        coordinates: Tensor,
+        position: RasterPosition,
     ) -> Tensor:
-        """One position, (B, C) to (B, C); `inputs` (B, C), `here` (B, 2)."""
-        for layer, state in zip(self.gated(), cache.convs, strict=True):
-            x = layer.step(state, x, place.column)
-        heads = self._heads(x[:, None], inputs[:, None], here[:, None])
-        mixed = cache.past.attend(*heads, place)
+        """One position, (B, C) to (B, C), with inputs (B, C) and coordinates (B, 2)."""
+        for layer, state in zip(self.layers, cache.convs, strict=True):
+            x = layer.step(state, x, position.column)
+        heads = self._heads(x[:, None], inputs[:, None], coordinates[:, None])
+        mixed = cache.attention.attend(*heads, position)
         return self._join(x, mixed.flatten(1))
 
-    def gated(self) -> list[GatedResidual]:
-        """The residual layers."""
-        return cast(list[GatedResidual], list(self.layers))
-
-    def _heads(self, x: Tensor, inputs: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(
+        self, x: Tensor, inputs: Tensor, coordinates: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, heads, N, size) each, of rows (B, N, ...)."""
         split = (self.num_heads, -1)
-        queries = self.queries(torch.cat([x, places], dim=2)).unflatten(2, split)
-        both = self.keys_values(torch.cat([inputs, x, places], dim=2)).unflatten(2, split)
+        queries = self.queries(torch.cat([x, coordinates], dim=2)).unflatten(2, split)
+        both = self.keys_values(torch.cat([inputs, x, coordinates], dim=2)).unflatten(2, split)
         keys, values = both.transpose(1, 2).split(self.sizes, dim=3)
         return queries.transpose(1, 2), keys, values
 
     def _join(self, x: Tensor, attended: Tensor) -> Tensor:
-        """x (..., C) with a gated layer of itself and what it attended to."""
+        """Adds a gated layer of features (..., C) and attention (..., heads x size) to x."""
         h = F.elu(self.own(F.elu(x)) + self.attended(F.elu(attended)))
         return x + F.glu(self.join(self.dropout(h)), dim=-1)
 
 
-class PixelSNAIL(Network):
-    """See the file's text."""
+class PixelSNAIL(Network[PixelSNAILCache]):
+    """The network that a `PixelSNAILConfig` describes, for maps of one grid.
 
-    places: Tensor
-    FIRST_KERNEL = 3
+    Arguments:
+        config: the architecture.
+        grid: (H, W).
+    """
+
+    coordinates: Tensor
 
     def __init__(self, config: PixelSNAILConfig, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid, self.num_features = grid, config.channels
-        self.first = PastConv(config.channels, config.channels, self.FIRST_KERNEL)
-        self.blocks = nn.ModuleList(SnailBlock(config) for _ in range(config.num_blocks))
+        self.first = PastConv(config.channels, config.channels, FIRST_KERNEL)
+        self.blocks = Modules(SnailBlock(config) for _ in range(config.num_blocks))
         rows, columns = (torch.linspace(-0.5, 0.5, side) for side in grid)
-        places = torch.cartesian_prod(rows, columns)
-        self.register_buffer("places", places, persistent=False)
+        coordinates = torch.cartesian_prod(rows, columns)
+        self.register_buffer("coordinates", coordinates, persistent=False)
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
         """Features (B, C, H, W)."""
         inputs = shift_raster(values).flatten(2).transpose(1, 2)
-        places = self.places.expand(len(values), -1, -1)
+        coordinates = self.coordinates.expand(len(values), -1, -1)
         x: Tensor = self.first(values)
         for block in self.blocks:
-            x = block(x, inputs, places, context)
+            x = block(x, inputs, coordinates, context)
         return F.elu(x)
 
     def new_cache(self, context: Tensor, batch: int) -> PixelSNAILCache:
-        """The state before the first position."""
+        """The cache before the first position."""
         return PixelSNAILCache(
-            place=Place.start(self.grid[1], context.device),
+            position=RasterPosition.start(self.grid[1], context.device),
             context=context,
             first=self.first.new_cache(batch, self.grid[1]),
-            blocks=[block.new_cache(batch, self.grid) for block in self._blocks()],
+            blocks=[block.new_cache(batch, self.grid) for block in self.blocks],
         )
 
     def phase(self, cache: PixelSNAILCache) -> Hashable:
-        """Does a row begin?"""
-        return cache.place.begins_row
+        """Whether a row starts."""
+        return cache.position.starts_row
 
-    def step(self, cache: PixelSNAILCache, before: Tensor) -> Tensor:
+    def step(self, cache: PixelSNAILCache, previous: Tensor) -> Tensor:
         """Features (B, C) of the next position."""
-        place = cache.place
-        if place.begins_row:
-            context = row_of(cache.context, place.row)
-            for block, state in zip(self._blocks(), cache.blocks, strict=True):
-                begin_rows([layer.conv for layer in block.gated()], state.convs, context)
-        here = self.places.index_select(0, place.position).expand(len(before), -1)
-        x = self.first.step(cache.first, before, place)
-        for block, state in zip(self._blocks(), cache.blocks, strict=True):
-            x = block.step(state, x, before, here, place)
-        place.advance()
+        position = cache.position
+        if position.starts_row:
+            context = context_row(cache.context, position.row)
+            for block, state in zip(self.blocks, cache.blocks, strict=True):
+                block.start_row(state, context)
+        coordinates = self.coordinates.index_select(0, position.flat_index)
+        coordinates = coordinates.expand(len(previous), -1)
+        x = self.first.step(cache.first, previous, position)
+        for block, state in zip(self.blocks, cache.blocks, strict=True):
+            x = block.step(state, x, previous, coordinates, position)
+        position.advance()
         return F.elu(x)
-
-    def _blocks(self) -> list[SnailBlock]:
-        return cast(list[SnailBlock], list(self.blocks))

@@ -1,17 +1,16 @@
-"""A prior: one distribution over maps, computed for a whole map or value by value.
+"""A prior: one distribution over maps, evaluated on complete maps or value by value.
 
     p(values | labels, coarser codes) = prod_k p(value_k | values before k, context)
 
-Values come in raster order, the colours of a pixel one after the other. A prior is an embedding of
-the values, the context, an architecture of the family (`Network`) and a head; the architecture is
-chosen by the type of its config.
+Values come in raster order, the channels of a pixel one after the other. A prior consists of the
+conditioning, an embedding of the values, a network and a head; the type of its configuration
+decides the network.
 
-Legend: `B` batch, `K` values, `H W` grid, `P` likelihood parameters a position.
+Legend: `B` batch, `K` values, `H W` grid, `P` likelihood parameters per position.
 """
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,27 +24,27 @@ from vqvae2.priors.network import NetworkCache, PriorConfig
 
 @dataclass
 class PriorCache:
-    """The state between two steps.
+    """The state of a prior between two steps.
 
     Arguments:
-        index: values done.
-        network: the architecture's own.
-        begun: (B, ...), what the head has made of the position that the next value belongs to.
-        values: (B, channels), the last value of each colour.
+        index: values that are done.
+        network: of the network.
+        prepared: (B, ...), from `Head.prepare`, for the position of the next value.
+        values: the last value of each channel, (B, channels).
     """
 
     index: int
     network: NetworkCache
-    begun: Tensor
+    prepared: Tensor
     values: Tensor
 
 
 class Prior(nn.Module):
-    """An autoregressive distribution over the values of one level, codes or pixels.
+    """An autoregressive distribution over the values of one level: codes or pixels.
 
     Arguments:
         config: the architecture.
-        domain: what it is a distribution over, and given what.
+        domain: the modelled values and what they are conditioned on.
     """
 
     def __init__(self, config: PriorConfig, domain: Domain) -> None:
@@ -59,84 +58,99 @@ class Prior(nn.Module):
         self.head = new_head(domain, self.network.num_features)
 
     def embed_context(self, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
-        """Embeds what the prior is conditioned on, once.
+        """Embeds what the prior is conditioned on.
 
         Arguments:
             labels: (B,) int64.
-            coarser: codes (B, H, W) int64 of every coarser level, coarsest first.
+            coarser: codes (B, H, W) int64 of each coarser level, coarsest first.
 
         Returns:
-            The context (B, C, H, W), or (B, C, 1, 1) on the coarsest level.
+            The context: (B, C, H, W), or (B, C, 1, 1) on the coarsest level.
         """
-        return cast(Tensor, self.conditioning(labels, coarser))
+        return self.conditioning(labels, coarser)
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Likelihood parameters (B, P, H, W) of whole maps, for training.
+        """Likelihood parameters of complete maps, for training.
 
         Arguments:
-            values: (B, H, W) codes, or (B, H, W, channels) pixels, int64.
+            values: codes (B, H, W) or pixels (B, H, W, channels), int64.
             context: from `embed_context`.
+
+        Returns:
+            (B, P, H, W).
         """
         features = self.network(self.values(values), context)
-        return cast(Tensor, self.head(features, values))
+        return self.head(features, values)
 
     def new_cache(self, context: Tensor, batch: int) -> PriorCache:
-        """The state that `step` advances, at the first value of `batch` maps."""
+        """The cache before the first value of `batch` maps."""
         context = context.expand(batch, -1, -1, -1)
+        features = context.new_zeros(batch, self.network.num_features)
         return PriorCache(
             index=0,
             network=self.network.new_cache(context, batch),
-            begun=torch.zeros_like(
-                self.head.begin(context.new_zeros(batch, self.network.num_features))
-            ),
+            prepared=torch.zeros_like(self.head.prepare(features)),
             values=torch.zeros(
                 batch, self.domain.channels, dtype=torch.int64, device=context.device
             ),
         )
 
     def step(self, cache: PriorCache, previous: Tensor) -> Tensor:
-        """Logits (B, K) of the next value; advances `cache`.
+        """Logits of the next value; advances `cache`.
 
         Arguments:
             cache: from `new_cache`, owned by the caller.
-            previous: (B,) int64, the value before; ignored at the first.
+            previous: the value before, (B,) int64; ignored at the first value.
+
+        Returns:
+            (B, K).
         """
-        channels = self.domain.channels
-        colour = cache.index % channels
-        cache.values[:, colour - 1] = previous
-        if colour == 0:
-            before = self.values.at(cache.values if channels > 1 else previous)
+        num_channels = self.domain.channels
+        channel = cache.index % num_channels
+        cache.values[:, channel - 1] = previous
+        if channel == 0:
+            embedded = self.values.embed(cache.values if num_channels > 1 else previous)
             if cache.index == 0:
-                # Nothing stands before the first position, whatever `previous` says.
-                before = torch.zeros_like(before)
-            cache.begun.copy_(self.head.begin(self.network.step(cache.network, before)))
+                # The first position has no past, whatever `previous` holds.
+                embedded = torch.zeros_like(embedded)
+            features = self.network.step(cache.network, embedded)
+            cache.prepared.copy_(self.head.prepare(features))
         cache.index += 1
-        return self.head.step(cache.begun, cache.values[:, :colour].unbind(1))
+        return self.head.step(cache.prepared, cache.values[:, :channel].unbind(1))
 
     def phase(self, cache: PriorCache) -> Hashable:
-        """Steps of equal phase do the same operations on the same tensors."""
-        colour = cache.index % self.domain.channels
-        return cache.index == 0, colour, self.network.phase(cache.network) if colour == 0 else None
+        """Identifies the operations of the next step; see `Network.phase`."""
+        channel = cache.index % self.domain.channels
+        network = self.network.phase(cache.network) if channel == 0 else None
+        return cache.index == 0, channel, network
 
     def skip(self, cache: PriorCache) -> None:
-        """Counts a step that the device has done without the host."""
-        cache.network.place.index += cache.index % self.domain.channels == 0
+        """Advances the counters on the host for a step that ran on the device alone."""
+        cache.network.position.index += cache.index % self.domain.channels == 0
         cache.index += 1
 
     def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
-        """Log-probability in nats of each value given all before it, shaped as `values`."""
+        """Log-probability in nats of each value given all values before it.
+
+        Arguments:
+            values: codes (B, H, W) or pixels (B, H, W, channels), int64.
+            labels: (B,) int64.
+            coarser: codes (B, H, W) int64 of each coarser level, coarsest first.
+
+        Returns:
+            The shape of `values`.
+        """
         context = self.embed_context(labels, coarser)
         return self.head.log_prob(self(values, context), values)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
 
 def new_head(domain: Domain, num_features: int) -> Head:
-    """The head for codes, or for pixels by a softmax or a mixture."""
+    """The head for codes, or for pixels with a softmax per channel or a mixture."""
     if not domain.ordered:
         return CodeHead(domain, num_features)
-    kind = MixtureHead if domain.num_mixtures else PixelHead
-    return kind(domain, num_features)
+    return (MixtureHead if domain.num_mixtures else PixelHead)(domain, num_features)

@@ -1,7 +1,7 @@
-"""Networks that are one stack: a first layer on the past alone, then layers one after the other.
+"""Networks that are a single stack: a convolution over the past, then layers in sequence.
 
-PixelCNN and the two LSTMs of PixelRNN (arXiv 1601.06759) differ in their layers alone. As there, a
-7x7 convolution of "mask A" comes first, and two 1x1 convolutions with ReLUs last.
+PixelCNN and the two LSTMs of PixelRNN (arXiv 1601.06759) differ only in their layers. As in the
+paper, a 7x7 convolution with "mask A" comes first, and two 1x1 convolutions with ReLUs come last.
 
 Legend: `B` batch, `C` channels, `X` context channels, `H W` grid.
 """
@@ -9,67 +9,78 @@ Legend: `B` batch, `C` channels, `X` context channels, `H W` grid.
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Generic
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.nn.causal import PastConv, Place, RasterCache, pointwise, row_of
-from vqvae2.priors.network import Network
+from vqvae2.nn.causal import PastConv, RasterCache, RasterPosition, context_row, pointwise
+from vqvae2.nn.modules import Modules
+from vqvae2.priors.network import Cache, Network
 
 FIRST_KERNEL = 7
-OUTPUT_LAYERS = 2
+NUM_OUTPUT_LAYERS = 2
 
 
-class Layer(nn.Module, ABC):
-    """A layer that sees a position, the row to its left, and the rows above."""
+class Layer(nn.Module, ABC, Generic[Cache]):
+    """A causal layer: a position depends on itself, the row to its left, and the rows above.
+
+    Its parameter `Cache` is the type of its state between two steps.
+    """
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to the same shape; context (B, X, H or 1, W or 1)."""
+        """Maps (B, C, H, W) to the same shape, given context (B, X, H or 1, W or 1)."""
 
     @abstractmethod
-    def new_cache(self, batch: int, width: int) -> Any:
-        """The state before the first row of maps W wide."""
+    def new_cache(self, batch: int, width: int) -> Cache:
+        """The cache before the first row of maps with `width` columns."""
 
     @abstractmethod
-    def begin_row(self, cache: Any, context: Tensor) -> None:
-        """Closes the row before; computes what the new one's columns share.
+    def start_row(self, cache: Cache, context: Tensor) -> None:
+        """Finishes the previous row and computes what the columns of the next one share.
 
         Arguments:
-            context: the new row's, (B, X, 1, W or 1).
+            context: of the next row, (B, X, 1, W or 1).
         """
 
     @abstractmethod
-    def step(self, cache: Any, x: Tensor, column: Tensor) -> Tensor:
+    def step(self, cache: Cache, x: Tensor, column: Tensor) -> Tensor:
         """The position at `column`, (1,) int64: x (B, C) to the same shape."""
 
 
 @dataclass
 class StackCache:
-    """State between two steps; `layers` holds each layer's own."""
-
-    place: Place
-    context: Tensor
-    first: RasterCache
-    layers: list[Any]
-
-
-class Stack(Network):
-    """See the file's text.
+    """The state of a `Stack` between two steps.
 
     Arguments:
-        layers: the stack.
+        position: the next position.
+        context: (B, X, H or 1, W or 1).
+        first: of the first convolution.
+        layers: of each layer.
+    """
+
+    position: RasterPosition
+    context: Tensor
+    first: RasterCache
+    layers: list[object]
+
+
+class Stack(Network[StackCache]):
+    """A network of layers in sequence.
+
+    Arguments:
+        layers: between the first convolution and the output layers.
         channels: C.
         grid: (H, W).
     """
 
-    def __init__(self, layers: Sequence[Layer], channels: int, grid: tuple[int, int]) -> None:
+    def __init__(self, layers: Sequence[Layer[Any]], channels: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid, self.num_features = grid, channels
         self.first = PastConv(channels, channels, FIRST_KERNEL)
-        self.layers = nn.ModuleList(layers)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(OUTPUT_LAYERS))
+        self.layers = Modules(layers)
+        self.output = Modules(nn.Conv2d(channels, channels, 1) for _ in range(NUM_OUTPUT_LAYERS))
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
         """Features (B, C, H, W)."""
@@ -81,33 +92,30 @@ class Stack(Network):
         return F.relu(x)
 
     def new_cache(self, context: Tensor, batch: int) -> StackCache:
-        """The state before the first position."""
+        """The cache before the first position."""
         width = self.grid[1]
         return StackCache(
-            place=Place.start(width, context.device),
+            position=RasterPosition.start(width, context.device),
             context=context,
             first=self.first.new_cache(batch, width),
-            layers=[layer.new_cache(batch, width) for layer in self._layers()],
+            layers=[layer.new_cache(batch, width) for layer in self.layers],
         )
 
     def phase(self, cache: StackCache) -> Hashable:
-        """Does a row begin?"""
-        return cache.place.begins_row
+        """Whether a row starts."""
+        return cache.position.starts_row
 
-    def step(self, cache: StackCache, before: Tensor) -> Tensor:
+    def step(self, cache: StackCache, previous: Tensor) -> Tensor:
         """Features (B, C) of the next position."""
-        place = cache.place
-        if place.begins_row:
-            context = row_of(cache.context, place.row)
-            for layer, state in zip(self._layers(), cache.layers, strict=True):
-                layer.begin_row(state, context)
-        x = self.first.step(cache.first, before, place)
-        for layer, state in zip(self._layers(), cache.layers, strict=True):
-            x = layer.step(state, x, place.column)
+        position = cache.position
+        if position.starts_row:
+            context = context_row(cache.context, position.row)
+            for layer, state in zip(self.layers, cache.layers, strict=True):
+                layer.start_row(state, context)
+        x = self.first.step(cache.first, previous, position)
+        for layer, state in zip(self.layers, cache.layers, strict=True):
+            x = layer.step(state, x, position.column)
         for conv in self.output:
-            x = pointwise(cast(nn.Conv2d, conv), F.relu(x))
-        place.advance()
+            x = pointwise(conv, F.relu(x))
+        position.advance()
         return F.relu(x)
-
-    def _layers(self) -> list[Layer]:
-        return cast(list[Layer], list(self.layers))

@@ -1,50 +1,51 @@
-"""A decoder-only Transformer over the raster order, with rotary positions in two dimensions.
+"""A decoder-only Transformer over the raster order, with rotary embeddings in two dimensions.
 
-Blocks as in GPT-2 with the norm first (RMSNorm, arXiv 1910.07467); half of a head's channels turn
-with the row and half with the column (rotary positions, arXiv 2104.09864), so that attention knows
-how far away, in each direction, a position lies. A position's input is the value before it and the
-context at it.
+Blocks are those of GPT-2 with the norm first (RMSNorm, arXiv 1910.07467). Half of the channels of
+a head are rotated by the row of a position and half by its column (rotary embeddings, arXiv
+2104.09864), so that attention depends on the distance in both directions. The input at a position
+is the sum of the value before it and the context at it.
 
-Legend: `B` batch, `C` channels, `H W` grid, `N = H W` positions.
+Legend: `B` batch, `C` channels, `H W` grid, `N = H W` positions, `size` channels of a head.
 """
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.nn.attention import KeyValueCache, attend, require_heads
-from vqvae2.nn.causal import Place, row_of, shift_raster
+from vqvae2.nn.causal import RasterPosition, context_row, shift_raster
+from vqvae2.nn.modules import Modules
 from vqvae2.priors.network import Network, PriorConfig, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig(PriorConfig):
-    """The architecture.
+    """The architecture of a Transformer.
 
     Arguments:
         channels: C.
         num_layers: blocks.
-        num_heads: of each attention; C / heads must be a multiple of 4.
-        widening: hidden channels of a block's two-layer network, in C.
+        num_heads: heads per attention; C / num_heads must be a multiple of 4.
+        mlp_ratio: hidden channels of a block's two-layer perceptron, divided by C.
         num_conditioning_blocks: residual blocks on the coarser codes.
-        dropout: on what each half of a block adds.
+        dropout: on the output of each attention and perceptron.
     """
 
     kind: Literal["transformer"] = "transformer"
     channels: int = 128
     num_layers: int = 8
     num_heads: int = 4
-    widening: int = 4
+    mlp_ratio: int = 4
     num_conditioning_blocks: int = 4
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses heads that cannot be turned in two dimensions."""
-        require_positive(num_layers=self.num_layers, widening=self.widening)
+        """Validates the configuration."""
+        require_positive(num_layers=self.num_layers, mlp_ratio=self.mlp_ratio)
         require_heads(self.channels, self.num_heads)
         if self.channels // self.num_heads % 4:
             raise ValueError(
@@ -59,15 +60,21 @@ class TransformerConfig(PriorConfig):
 
 @dataclass
 class TransformerCache:
-    """State between two steps."""
+    """The state of a `Transformer` between two steps.
 
-    place: Place
+    Arguments:
+        position: the next position.
+        context: (B, C, H or 1, W).
+        layers: keys and values of each block.
+    """
+
+    position: RasterPosition
     context: Tensor
     layers: list[KeyValueCache]
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a network of two layers, each added to what comes in."""
+    """Attention, then a two-layer perceptron, each with a residual connection."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -76,15 +83,15 @@ class TransformerBlock(nn.Module):
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)
         self.norm = nn.RMSNorm(width)
-        self.widen = nn.Linear(width, config.widening * width)
-        self.narrow = nn.Linear(config.widening * width, width)
+        self.widen = nn.Linear(width, config.mlp_ratio * width)
+        self.narrow = nn.Linear(config.mlp_ratio * width, width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
-        """Rows (B, N, C) to the same shape; `turns` (N, size / 2, 2)."""
-        mixed = attend(*self._heads(x, turns))
+    def forward(self, x: Tensor, rotations: Tensor) -> Tensor:
+        """Maps rows (B, N, C) to the same shape; rotations (N, size / 2, 2)."""
+        mixed = attend(*self._heads(x, rotations))
         x = x + self.dropout(self.attended(mixed.transpose(1, 2).flatten(2)))
-        return x + cast(Tensor, self.dropout(self._local(x)))
+        return x + self.dropout(self._mlp(x))
 
     def new_cache(self, batch: int, num_positions: int) -> KeyValueCache:
         """An empty cache for maps of N positions."""
@@ -92,77 +99,87 @@ class TransformerBlock(nn.Module):
         size = weight.shape[0] // self.num_heads
         return KeyValueCache.new(weight, (batch, self.num_heads, num_positions), (size, size))
 
-    def step(self, cache: KeyValueCache, x: Tensor, turns: Tensor, place: Place) -> Tensor:
-        """One position, (B, C) to (B, C); `turns` (1, size / 2, 2)."""
-        mixed = cache.attend(*self._heads(x[:, None], turns), place)
+    def step(
+        self, cache: KeyValueCache, x: Tensor, rotations: Tensor, position: RasterPosition
+    ) -> Tensor:
+        """One position, (B, C) to (B, C); rotations (1, size / 2, 2)."""
+        mixed = cache.attend(*self._heads(x[:, None], rotations), position)
         x = x + self.attended(mixed.flatten(1))
-        return x + self._local(x)
+        return x + self._mlp(x)
 
-    def _local(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.narrow(F.gelu(self.widen(self.norm(x)))))
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.narrow(F.gelu(self.widen(self.norm(x))))
 
-    def _heads(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, x: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, heads, N, size) each, of rows (B, N, C)."""
         split = self.queries_keys_values(self.attention_norm(x))
         split = split.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = split.unbind(0)
-        return turn(queries, turns), turn(keys, turns), values
+        return rotate(queries, rotations), rotate(keys, rotations), values
 
 
-class Transformer(Network):
-    """See the file's text."""
+class Transformer(Network[TransformerCache]):
+    """The network that a `TransformerConfig` describes, for maps of one grid.
 
-    turns: Tensor
+    Arguments:
+        config: the architecture.
+        grid: (H, W).
+    """
+
+    rotations: Tensor
 
     def __init__(self, config: TransformerConfig, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid, self.num_features = grid, config.channels
-        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
+        self.blocks = Modules(TransformerBlock(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.channels)
-        turns = rotary_turns(grid, config.channels // config.num_heads)
-        self.register_buffer("turns", turns, persistent=False)
+        rotations = rotary_embedding(grid, config.channels // config.num_heads)
+        self.register_buffer("rotations", rotations, persistent=False)
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
         """Features (B, C, H, W)."""
         x = (shift_raster(values) + context).flatten(2).transpose(1, 2)
         for block in self.blocks:
-            x = block(x, self.turns)
-        out: Tensor = self.norm(x).transpose(1, 2).unflatten(2, self.grid)
-        return out
+            x = block(x, self.rotations)
+        return self.norm(x).transpose(1, 2).unflatten(2, self.grid)
 
     def new_cache(self, context: Tensor, batch: int) -> TransformerCache:
-        """The state before the first position."""
+        """The cache before the first position."""
         height, width = self.grid
         return TransformerCache(
-            place=Place.start(width, context.device),
+            position=RasterPosition.start(width, context.device),
             context=context.expand(-1, -1, -1, width),
-            layers=[block.new_cache(batch, height * width) for block in self._blocks()],
+            layers=[block.new_cache(batch, height * width) for block in self.blocks],
         )
 
     def phase(self, cache: TransformerCache) -> Hashable:
-        """All steps are alike."""
+        """All steps run the same operations."""
         return None
 
-    def step(self, cache: TransformerCache, before: Tensor) -> Tensor:
+    def step(self, cache: TransformerCache, previous: Tensor) -> Tensor:
         """Features (B, C) of the next position."""
-        place = cache.place
-        context = row_of(cache.context, place.row).index_select(3, place.column)
-        x = before + context[:, :, 0, 0]
-        turns = self.turns.index_select(0, place.position)
-        for block, state in zip(self._blocks(), cache.layers, strict=True):
-            x = block.step(state, x, turns, place)
-        place.advance()
-        return cast(Tensor, self.norm(x))
-
-    def _blocks(self) -> list[TransformerBlock]:
-        return cast(list[TransformerBlock], list(self.blocks))
+        position = cache.position
+        context = context_row(cache.context, position.row).index_select(3, position.column)
+        x = previous + context[:, :, 0, 0]
+        rotations = self.rotations.index_select(0, position.flat_index)
+        for block, state in zip(self.blocks, cache.layers, strict=True):
+            x = block.step(state, x, rotations, position)
+        position.advance()
+        return self.norm(x)
 
 
-def rotary_turns(grid: tuple[int, int], size: int) -> Tensor:
-    """Cosine and sine, (N, size / 2, 2), by which each pair of a head's channels is turned.
+def rotary_embedding(grid: tuple[int, int], size: int) -> Tensor:
+    """Cosine and sine of the rotation of each pair of a head's channels.
 
-    The first half of the pairs turns with the row, the second with the column; the fastest
-    pair turns by a radian a position, the slowest by not much more than a hundredth.
+    The first half of the pairs rotates with the row, the second with the column. The fastest pair
+    rotates by one radian per position, the slowest by about a hundredth.
+
+    Arguments:
+        grid: (H, W).
+        size: channels of a head, a multiple of 4.
+
+    Returns:
+        (N, size / 2, 2).
     """
     quarter = size // 4
     rates = 100 ** -(torch.arange(quarter) / max(1, quarter))
@@ -174,9 +191,9 @@ def rotary_turns(grid: tuple[int, int], size: int) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=-1)
 
 
-def turn(x: Tensor, turns: Tensor) -> Tensor:
-    """Turns each pair of channels of (B, heads, N, size) by the angles of its position."""
+def rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """Rotates each pair of channels of (B, heads, N, size) by `rotations`, (N, size / 2, 2)."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cosine, sine = turns.unbind(-1)
-    turned = [even * cosine - odd * sine, even * sine + odd * cosine]
-    return torch.stack(turned, dim=-1).flatten(-2)
+    cosine, sine = rotations.unbind(-1)
+    rotated = [even * cosine - odd * sine, even * sine + odd * cosine]
+    return torch.stack(rotated, dim=-1).flatten(-2)
