@@ -23,7 +23,8 @@ from accelerate import Accelerator
 from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.codes import CodeDataset, read_codes
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.data.pixels import PixelCodes
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.pipeline import load_autoencoder

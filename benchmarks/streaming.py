@@ -21,7 +21,8 @@ import tyro
 from PIL import Image
 
 from vqvae2.cli.display import console, table
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.data.order import batch_indices
 from vqvae2.data.synthetic import CLASS_NAMES, labels_of, render
 
@@ -98,7 +99,7 @@ def read(source: str, options: Options) -> dict[str, float]:
     begun = time.perf_counter()
     for step in range(options.steps):
         train.batch(batch_indices(train.order, BATCH, 0, step))
-        train.expect(batch_indices(train.order, BATCH, 0, step + 8))
+        train.prefetch(batch_indices(train.order, BATCH, 0, step + 8))
     return {
         "images": len(train),
         "seconds_to_open": opened,

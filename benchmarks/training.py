@@ -28,7 +28,8 @@ from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.data.order import Shuffle
 from vqvae2.priors import Prior
 from vqvae2.runs.config import TrainingConfig

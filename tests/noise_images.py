@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vqvae2.data.images import DataConfig, ImageDataset
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import ImageDataset
 
 
 def noise(side: int = 16, seed: int = 0, channels: int = 3) -> np.ndarray:

@@ -5,7 +5,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from builders import small_config
 
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.priors import GatedPixelCNNConfig
 from vqvae2.runs.config import AutoencoderConfig, RunConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder

@@ -12,6 +12,7 @@ from vqvae2.autoencoder.codebook import CodebookConfig, nearest_rows
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.configuration import differences, from_dict, to_dict
 from vqvae2.data.order import Shuffle, batch_indices, evenly_spaced
+from vqvae2.distributed import World
 from vqvae2.randomness import generator
 from vqvae2.runs.folder import Log
 from vqvae2.sampling import SamplingConfig, sample_codes
@@ -39,7 +40,7 @@ def test_ranks_together_take_the_joint_batch(examples, share, world, seed, step)
     batch = share * world
     order = Shuffle(examples)
     joint = batch_indices(order, batch, seed, step)
-    parts = [batch_indices(order, batch, seed, step, rank, world) for rank in range(world)]
+    parts = [batch_indices(order, batch, seed, step, World(rank, world)) for rank in range(world)]
     assert torch.equal(joint, torch.cat(parts))
     assert 0 <= int(joint.min()) <= int(joint.max()) < examples
 

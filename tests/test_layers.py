@@ -54,6 +54,7 @@ ORDER = [
     "data.shards",
     "data.streaming",
     "data.sources",
+    "data.config",
     "data.images",
     "data.augmentation",
     "data.codes",

@@ -32,8 +32,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on a single line, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's message on a single line without a final stop, or its type if it has none."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return re.sub(r"<_io\.\S+ object at \w+>", "the file", text)
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,8 @@ from vqvae2.autoencoder.codebook import (
     nearest_rows,
 )
 from vqvae2.autoencoder.vqvae import VQVAE
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
 from vqvae2.training.autoencoder_task import AutoencoderTask
 from vqvae2.training.loop import new_state

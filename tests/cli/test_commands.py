@@ -325,7 +325,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tmp_path, capsys, mon
 
 
 def test_labels_wanted_but_absent_say_so(tmp_path, capsys):
-    from vqvae2.data.images import DataConfig, open_images
+    from vqvae2.data.config import DataConfig
+    from vqvae2.data.images import open_images
     from vqvae2.metrics.agreement import class_agreement
 
     data = make_folder(tmp_path / "flat", count=12, classes=0)

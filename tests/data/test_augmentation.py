@@ -8,7 +8,8 @@ from small_runs import outcome, small_run, train
 
 from vqvae2.data.augmentation import AugmentationConfig, AugmentedImages
 from vqvae2.data.codes import read_codes
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.pipeline import Pipeline
 from vqvae2.training.fit import Stopped
 from vqvae2.weights import fingerprint

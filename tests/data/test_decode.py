@@ -10,7 +10,7 @@ import torch
 from noise_images import encoded, noise, save
 from PIL import Image
 
-from vqvae2.data.decode import UnreadableImage, decode_full, decode_image
+from vqvae2.data.decode import UnusableImage, decode_full, decode_image
 
 
 def test_a_image_of_the_right_size_is_decoded_exactly(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_large_jpeg_shrinks_like_its_average() -> None:
 
 def test_a_image_grows_at_most_twofold() -> None:
     assert decode_image(encoded(Image.new("RGB", (8, 9))), 16).shape == (3, 16, 16)
-    with pytest.raises(UnreadableImage, match="short side of 7 pixels is below half of 16"):
+    with pytest.raises(UnusableImage, match="short side of 7 pixels is below half of 16"):
         decode_image(encoded(Image.new("RGB", (7, 90))), 16)
 
 
@@ -110,7 +110,7 @@ def test_a_image_grows_at_most_twofold() -> None:
 def test_a_truncated_image_is_unreadable(kind: str) -> None:
     data = encoded(Image.fromarray(noise(64)), kind)
     for length in (0, 3, 20, len(data) // 2):
-        with pytest.raises(UnreadableImage, match=r"."):
+        with pytest.raises(UnusableImage, match=r"."):
             decode_image(data[:length], 16)
 
 
@@ -119,7 +119,7 @@ def test_a_decompression_bomb_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # a warning alone: still readable
     assert decode_full(data).size == (64, 64)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UnreadableImage, match="decompression bomb"):
+    with pytest.raises(UnusableImage, match="decompression bomb"):
         decode_image(data, 16)
 
 

@@ -7,7 +7,8 @@ import torch
 from noise_images import class_folder, config, everything, noise, save
 
 from vqvae2.data import images
-from vqvae2.data.images import DataConfig, image_files, load_folder, open_images, open_validation
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import image_files, load_folder, open_images, open_validation
 
 
 def test_the_split_of_a_image_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_labels_that_training_lacks_are_dropped(tmp_path: Path) -> None:
 def test_validation_images_must_have_the_classes_of_the_training_ones(tmp_path: Path) -> None:
     class_folder(tmp_path / "train", 2)
     save(tmp_path / "test" / "a.png")
-    with pytest.raises(ValueError, match="the validation ones have none; sort those"):
+    with pytest.raises(ValueError, match="the validation images have none; sort those"):
         open_images(config(tmp_path))
     class_folder(tmp_path / "test", 2)
     (tmp_path / "test" / "a.png").unlink()
@@ -102,7 +103,7 @@ def test_an_unreadable_image_is_replaced_by_the_next_of_its_class(tmp_path: Path
 
 
 def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "DECODED_AT_ONCE", 4)
+    monkeypatch.setattr(images, "DECODE_BATCH", 4)
     class_folder(tmp_path / "train", 5)
     class_folder(tmp_path / "val", 1)
     told: list[tuple[str, int, int]] = []
@@ -146,10 +147,10 @@ def test_a_source_without_readable_images_is_told(tmp_path: Path, memory_gib: fl
 
 
 def test_a_large_source_without_readable_images_is_told_after_some(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "IMAGES_TRIED", 3)
+    monkeypatch.setattr(images, "NUM_PROBED", 3)
     for number in range(40):
         (tmp_path / f"{number}.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"None of the 3 tried of \d+ training images could"):
+    with pytest.raises(ValueError, match=r"None of the 3 tried of \d+ training images can"):
         open_images(config(tmp_path, memory_gib=0.0))
 
 

@@ -210,7 +210,7 @@ def test_numbered_labels_become_classes_in_order(tmp_path: Path) -> None:
 def test_labels_of_minus_one_are_no_labels(tmp_path: Path) -> None:
     parquet(tmp_path / "train.parquet", range(3), [0, 1, 0])
     parquet(tmp_path / "test.parquet", range(3), [-1] * 3)
-    with pytest.raises(ValueError, match="the validation ones have none"):
+    with pytest.raises(ValueError, match="the validation images have none"):
         open_images(config(tmp_path))
 
 
@@ -325,7 +325,7 @@ def test_a_hub_data_set_is_opened_by_its_splits(
         return datasets.DatasetDict({"train": table, "test": table.select([3, 1])})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(tables, "_check_hub", lambda name: None)
+    monkeypatch.setattr(tables, "_require_hub", lambda name: None)
     data = open_images(config("some/images:small"))
     assert asked == [("some/images", "small")]
     assert_holds(data.train, [0, 1, 2, 3])

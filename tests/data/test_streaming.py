@@ -21,11 +21,13 @@ from PIL import Image
 from small_runs import outcome, small_run, train
 
 from vqvae2.data import shards
-from vqvae2.data.images import DataConfig, ImageDataset, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import ImageDataset, open_images
 from vqvae2.data.order import BlockShuffle, batch_indices
 from vqvae2.data.shards import Block
-from vqvae2.data.streaming import Stream
+from vqvae2.data.streaming import ImageStream
 from vqvae2.data.synthetic import render
+from vqvae2.distributed import World
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.fit import Stopped
 from vqvae2.training.stages import Job
@@ -101,7 +103,7 @@ def test_ranks_share_the_batches_of_blocks_too():
     joint = torch.cat([batch_indices(order, 4, 0, step) for step in range(9)])
     assert joint[:17].sort().values.tolist() == list(range(17))
     parts = [
-        torch.cat([batch_indices(order, 4, 0, step, rank, 2) for rank in range(2)])
+        torch.cat([batch_indices(order, 4, 0, step, World(rank, 2)) for rank in range(2)])
         for step in range(9)
     ]
     assert torch.equal(joint, torch.cat(parts))
@@ -113,7 +115,7 @@ def test_ranks_share_the_batches_of_blocks_too():
 
 @pytest.mark.parametrize("kind", ["parquet", "tar"])
 def test_streamed_shards_hold_what_converted_ones_hold(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(shards, "SAMPLES_A_BLOCK", 3)
+    monkeypatch.setattr(shards, "SAMPLES_PER_BLOCK", 3)
     for name, seeds in [
         ("train-0", range(7)),
         ("train-1", range(7, 12)),
@@ -162,13 +164,13 @@ def test_no_more_than_two_windows_are_held(tmp_path, monkeypatch):
     whole = shards.read_rows
     monkeypatch.setattr(shards, "read_rows", lambda block: read.append(block) or whole(block))
     data = open_images(streaming(tmp_path, window=8))
-    stream = data.train._rows.stream
+    stream = data.train._listing.stream
     read.clear()
     for step in range(12):
         indices = batch_indices(data.train.order, 4, 0, step)
         data.train.batch(indices)
-        data.train.expect(batch_indices(data.train.order, 4, 0, step + 2))
-        assert len(stream._held) <= 4
+        data.train.prefetch(batch_indices(data.train.order, 4, 0, step + 2))
+        assert len(stream._reads) <= 4
     # In order of an epoch every block is read once.
     assert len(read) <= 12 + 4
 
@@ -177,7 +179,7 @@ def test_a_tar_is_walked_through_once(tmp_path, monkeypatch):
     tar(tmp_path / "train.tar", range(5))
     tar(tmp_path / "val.tar", range(5, 8))
     first = open_images(streaming(tmp_path))
-    monkeypatch.setattr(shards, "walk_tar", None)
+    monkeypatch.setattr(shards, "scan_tar", None)
     again = open_images(streaming(tmp_path))
     assert torch.equal(everything(again.train), everything(first.train))
     assert again.train.labels.tolist() == first.train.labels.tolist()
@@ -223,7 +225,7 @@ def test_a_damaged_block_is_replaced_and_named(tmp_path):
 
 @pytest.mark.parametrize("kind", ["parquet", "tar"])
 def test_a_passing_error_is_no_damage(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(shards, "SAMPLES_A_BLOCK", 4)
+    monkeypatch.setattr(shards, "SAMPLES_PER_BLOCK", 4)
     make = {"parquet": parquet, "tar": tar}[kind]
     make(tmp_path / f"train.{kind}", range(8))
     make(tmp_path / f"val.{kind}", range(8, 10))
@@ -239,7 +241,7 @@ def test_a_passing_error_is_no_damage(tmp_path, kind, monkeypatch):
 
     monkeypatch.setattr(system, "open", lambda *_, **__: Failing(b"x" * 5000))
     monkeypatch.setattr(system, "cat_file", fail)
-    with pytest.raises(ValueError, match=r"train\.\w+ is out of reach .*Too many open files"):
+    with pytest.raises(ValueError, match=r"train\.\w+ cannot be reached .*Too many open files"):
         data.train.batch([5])
     monkeypatch.undo()
     assert torch.equal(data.train.batch([5]), expected([5]))
@@ -265,15 +267,15 @@ def test_blocks_of_uneven_size_are_hardly_ever_read_twice_for_being_asked_for_ah
     blocks = [Block("a.tar", 0, 0, 0, count, 0) for _ in range(60) for count in (256, 40)]
     read = []
     with mock.patch(
-        "vqvae2.data.streaming.read_block", lambda b: read.append(b) or [b""] * b.count
+        "vqvae2.data.streaming.read_block", lambda b: read.append(b) or [b""] * b.num_images
     ):
-        stream = Stream(blocks, window=2048)
-        ahead = max(1, stream.ahead // 64)
+        stream = ImageStream(blocks, window=2048)
+        ahead = max(1, stream.prefetch_limit // 64)
         for step in range(150):
             wanted = batch_indices(stream.order, 64, 0, step + ahead).tolist()
-            stream.expect(wanted)
+            stream.prefetch(wanted)
             taken = batch_indices(stream.order, 64, 0, step).tolist()
-            stream._futures(list(dict.fromkeys(map(stream._block_of, taken))))
+            stream._request(list(dict.fromkeys(map(stream._block_of, taken))))
         stream.close()
     assert 40 <= len(read) <= 1.25 * len({id(block) for block in read})
 
@@ -335,8 +337,8 @@ def test_images_out_of_order_hold_no_more_than_the_rest(tmp_path):
     data = open_images(streaming(tmp_path, window=8))
     chosen = torch.randperm(48, generator=torch.Generator().manual_seed(0))
     assert torch.equal(data.train.batch(chosen), expected(chosen.tolist()))
-    assert len(data.train._rows.stream._held) <= 4
-    with pytest.raises(ValueError, match=r"4 images in one row group, .* a window holds 3"):
+    assert len(data.train._listing.stream._reads) <= 4
+    with pytest.raises(ValueError, match=r"4 images in one row group, .* the window is 3"):
         open_images(streaming(tmp_path, window=3))
 
 
@@ -352,12 +354,12 @@ def test_images_of_other_lengths_have_another_fingerprint(tmp_path, monkeypatch)
 
 
 def test_a_shard_that_goes_out_of_reach_ends_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "PAUSE", 0.0)
+    monkeypatch.setattr(shards, "RETRY_SECONDS", 0.0)
     path = parquet(tmp_path / "train.parquet", range(12), rows_a_group=4)
     parquet(tmp_path / "val.parquet", range(12, 14))
     data = open_images(streaming(tmp_path))
     path.rename(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"train.parquet is out of reach .* repeat the command"):
+    with pytest.raises(ValueError, match=r"train.parquet cannot be reached .* repeat the command"):
         data.train.batch([11])
     (tmp_path / "gone").rename(path)
     assert torch.equal(data.train.batch([11]), expected([11]))
@@ -408,7 +410,7 @@ def shards_of_synthetic(folder: Path) -> Path:
 
 
 def test_a_streamed_run_stopped_in_the_middle_of_a_shard_ends_bit_equal(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "SAMPLES_A_BLOCK", 10)
+    monkeypatch.setattr(shards, "SAMPLES_PER_BLOCK", 10)
     source = str(shards_of_synthetic(tmp_path / "shards"))
     data = DataConfig(source=source, size=16, stream=True, window=20)
     run = replace(small_run(), data=data)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from builders import save_network, small_autoencoder, synthetic_images
 
-from vqvae2.data.images import DataConfig, open_images, quiet
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images, quiet
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.samples import (
     SampleEvaluationConfig,

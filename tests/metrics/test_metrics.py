@@ -5,7 +5,8 @@ import pytest
 import torch
 from builders import small_autoencoder, synthetic_images
 
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.metrics.classifier import accuracy, labelled, train_classifier
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import bits_per_dim

@@ -38,8 +38,9 @@ from streaming import encoded, write_parquet, write_tar
 
 from vqvae2.cli.display import console, table
 from vqvae2.data.codes import CodesInfo, read_codes, read_info, read_shard, write_shard
+from vqvae2.data.config import DataConfig
 from vqvae2.data.decode import decode_image
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.images import open_images
 from vqvae2.data.synthetic import render
 from vqvae2.pipeline import load_autoencoder, load_prior, save_autoencoder, save_prior
 from vqvae2.priors import Prior

@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from builders import small_config
 
 from vqvae2.autoencoder.vqvae import VQVAE
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.priors import Prior
 from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
 from vqvae2.runs.presets import PRESETS

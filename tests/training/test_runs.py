@@ -16,8 +16,10 @@ from small_runs import TRAIN, outcome, small_run, train
 
 from vqvae2.autoencoder.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, to_dict
-from vqvae2.data.images import DataConfig, open_images
+from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.data.order import Shuffle, batch_indices, evenly_spaced
+from vqvae2.distributed import World
 from vqvae2.files import read_json, write_bytes
 from vqvae2.pipeline import Pipeline
 from vqvae2.priors import PixelCNNPPConfig
@@ -95,7 +97,7 @@ def test_order_and_noise_are_functions_of_seed_and_step():
 def test_ranks_share_the_joint_batch_and_every_epoch_sees_every_example_once():
     whole = torch.cat([batch_indices(Shuffle(30), 8, 3, step) for step in range(15)])
     parts = [
-        torch.cat([batch_indices(Shuffle(30), 8, 3, step, rank, 2) for rank in range(2)])
+        torch.cat([batch_indices(Shuffle(30), 8, 3, step, World(rank, 2)) for rank in range(2)])
         for step in range(15)
     ]
     assert torch.equal(whole, torch.cat(parts))

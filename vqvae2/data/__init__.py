@@ -1,1 +1,1 @@
-"""Images, the built-in labelled set, code maps and the order in which training sees them."""
+"""Images and codes as data sets, from any source."""

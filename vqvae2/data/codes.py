@@ -24,9 +24,9 @@ from torch import Tensor
 
 from vqvae2.code_grid import CodeGrid
 from vqvae2.configuration import from_dict, to_dict
-from vqvae2.data.decode import one_line
 from vqvae2.data.order import BlockShuffle, Order, Shuffle
 from vqvae2.files import write_bytes
+from vqvae2.messages import one_line
 
 if TYPE_CHECKING:
     import pyarrow

@@ -1,35 +1,38 @@
-"""The decoder: a image's bytes or path become a square of uint8 RGB.
+"""Decoding: the bytes or the path of an image file become a square uint8 RGB tensor.
 
-Every image is turned upright, laid on white where transparent, cropped to its central square
-and resized without aliasing. One that cannot be read is an `UnreadableImage`, which says why.
+Every image is turned upright, laid on white where it is transparent, cropped to its central square
+and resized without aliasing. An image that cannot be used raises `UnusableImage` with the reason.
+
+Legend: `H W` sides, `S` side of the square.
 """
 
 import contextlib
 import io
 import os
-import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvae2.imaging.convert import from_pil
+from vqvae2.messages import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class UnreadableImage(ValueError):
-    """A image that cannot be used, and why.
+class UnusableImage(ValueError):
+    """An image that is damaged or too small.
 
     Arguments:
-        reason: What is wrong with it.
-        short_side: Its short side in pixels, if being too small is all that is wrong.
+        reason: Why it cannot be used.
+        short_side: Its short side in pixels, if it is too small and nothing else is wrong.
     """
 
     def __init__(self, reason: str, *, short_side: int | None = None) -> None:
@@ -37,30 +40,36 @@ class UnreadableImage(ValueError):
         self.short_side = short_side
 
 
-Source = bytes | str | Path  # a image file's bytes, or its path
-Decoded = list[Tensor | UnreadableImage]  # one entry a image, (3, S, S) uint8
+Source = bytes | str | Path
+"""The bytes of an image file, or its path."""
+
+Decoded = list[Tensor | UnusableImage]
+"""One entry per image: (3, S, S) uint8, or why there is none."""
 
 
 def decode_image(source: Source, size: int) -> Tensor:
-    """Returns the central square of a image, with shape (3, S, S), uint8.
+    """The central square of an image, (3, S, S) uint8.
 
     Arguments:
-        source: The file's bytes, or its path.
-        size: Side of the square, pixels; the image's short side must be at least half of it.
+        source: The bytes of the file, or its path.
+        size: S in pixels; the short side of the image must be at least half of it.
+
+    Raises:
+        UnusableImage: The image is damaged or too small.
     """
     with _quiet_pillow():
         return _decode_square(source, size)
 
 
 def decode_images(sources: Sequence[Source | None], size: int) -> Decoded:
-    """Decodes many images in a pool of threads; None stands for a image that is missing."""
+    """Decodes many images in a pool of threads; None is a missing image."""
 
-    def decode(source: Source | None) -> Tensor | UnreadableImage:
+    def decode(source: Source | None) -> Tensor | UnusableImage:
         if source is None:
-            return UnreadableImage("the row holds no image")
+            return UnusableImage("the row holds no image")
         try:
             return _decode_square(source, size)
-        except UnreadableImage as error:
+        except UnusableImage as error:
             return error
 
     with _quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -68,62 +77,55 @@ def decode_images(sources: Sequence[Source | None], size: int) -> Decoded:
 
 
 def decode_full(source: Source) -> "Image":
-    """Returns a whole image as upright RGB at its own size."""
+    """An image as upright RGB, at its own size."""
     with _quiet_pillow():
-        return _decode_upright(source, at_least=None)
-
-
-def one_line(error: BaseException) -> str:
-    """Returns what an error says, or else its kind, without line breaks and a final stop."""
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return re.sub(r"<_io\.\S+ object at \w+>", "the file", text)
+        return _decode_upright(source, min_size=None)
 
 
 def _decode_square(source: Source, size: int) -> Tensor:
     from PIL.Image import Resampling
 
-    image = _decode_upright(source, at_least=size)
+    image = _decode_upright(source, min_size=size)
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
-    # Whole pixels, so that a image whose short side is `size` is cropped and nothing else.
+    # Integer pixels, so that an image whose short side is `size` is only cropped.
     box = (left, top, left + short, top + short)
     if short == size:
         return from_pil(image.crop(box))
-    # Pillow widens the filter with the ratio, so that fine patterns average out.
+    # Pillow widens the filter with the ratio, so that fine patterns are averaged.
     return from_pil(image.resize((size, size), Resampling.LANCZOS, box=box, reducing_gap=3.0))
 
 
-def _decode_upright(source: Source, *, at_least: int | None) -> "Image":
-    """Returns the image upright and as RGB; JPEG may come smaller, at 3 times `at_least`."""
+def _decode_upright(source: Source, *, min_size: int | None) -> "Image":
+    """The image upright, as RGB; a JPEG may be decoded smaller, at 3 times `min_size` or more."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if at_least is not None:
-                _check_side(min(image.size), at_least)
-                image.draft(image.mode, (3 * at_least, 3 * at_least))
+            if min_size is not None:
+                _require_side(min(image.size), min_size)
+                image.draft(image.mode, (3 * min_size, 3 * min_size))
             image.load()
             orientation = image.getexif().get(0x0112, 1)
             return _upright(_rgb(image), orientation)
-    except UnreadableImage:
+    except UnusableImage:
         raise
-    # Pillow's readers meet broken files with a dozen kinds of error, from OSError to struct.error.
+    # Pillow raises a dozen kinds of error for damaged files, from OSError to struct.error.
     except Exception as error:
-        raise UnreadableImage(one_line(error)) from error
+        raise UnusableImage(one_line(error)) from error
 
 
-def _check_side(short: int, size: int) -> None:
+def _require_side(short: int, size: int) -> None:
     if 2 * short < size:
-        raise UnreadableImage(
+        raise UnusableImage(
             f"its short side of {short} pixels is below half of {size}", short_side=short
         )
 
 
 def _upright(image: "Image", orientation: int) -> "Image":
-    """Undoes the rotation that EXIF tag 274 tells; other values than 2 to 8 mean none.
+    """Undoes the rotation of EXIF tag 274; values other than 2 to 8 mean none.
 
-    Pillow's own `exif_transpose` also rewrites the tags, which fails on images whose other tags
-    are damaged.
+    Pillow's `exif_transpose` also rewrites the tags, which fails where other tags are damaged.
     """
     from PIL.Image import Transpose
 
@@ -140,11 +142,11 @@ def _upright(image: "Image", orientation: int) -> "Image":
 
 
 def _rgb(image: "Image") -> "Image":
-    """Returns any mode of image as RGB, laid on white where it is transparent."""
+    """An image of any mode as RGB, on white where it is transparent."""
     from PIL import Image
 
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+        return Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
@@ -152,31 +154,29 @@ def _rgb(image: "Image") -> "Image":
     return Image.alpha_composite(white, layer).convert("RGB")
 
 
-def _eight_bits(values: np.ndarray[Any, Any], mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Scales grey values of more than 8 bits, (H, W), to 0..255.
+def _to_8_bits(values: NDArray[np.int32 | np.uint16 | np.float32], mode: str) -> NDArray[np.uint8]:
+    """Scales grey values (H, W) of more than 8 bits to 0..255.
 
-    "I;16" spans 16 bits. "I" and "F" do not say what white is: it is taken to be the smallest of
-    1 ("F" only), 8 and 16 bits that holds the brightest value, else the brightest value.
+    "I;16" has 16 bits. "I" and "F" do not define white: it is the smallest of 1 ("F" only), 8 and
+    16 bits that is at least the brightest value, else the brightest value.
     """
     grey = np.nan_to_num(values.astype(np.float64))
-    spans = {"F": (1.0, 255.0, 65_535.0), "I": (255.0, 65_535.0)}.get(mode, (65_535.0,))
-    brightest = grey.max(initial=0.0)
-    white = next((span for span in spans if brightest <= span), brightest)
-    scaled: np.ndarray[Any, np.dtype[np.uint8]]
-    scaled = np.clip(np.rint(grey * (255.0 / white)), 0, 255).astype(np.uint8)
-    return scaled
+    ranges = {"F": (1.0, 255.0, 65_535.0), "I": (255.0, 65_535.0)}.get(mode, (65_535.0,))
+    brightest = float(grey.max(initial=0.0))
+    white = next((limit for limit in ranges if brightest <= limit), brightest)
+    return np.clip(np.rint(grey * (255.0 / white)), 0, 255).astype(np.uint8)
 
 
-_WARNINGS = threading.Lock()
+_FILTERS = threading.Lock()
 
 
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Silences Pillow, which warns of damage that it can read around.
+    """Silences Pillow's warnings about damage that it can read around.
 
-    Where warnings are errors they would make readable images unreadable. Filters belong to the
-    process, hence the lock: two threads must not restore each other's.
+    Where warnings are errors, they would make readable images unusable. Filters are global, hence
+    the lock: two threads must not restore each other's.
     """
-    with _WARNINGS, warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,7 +1,7 @@
-"""Folders of images, read where they lie.
+"""Folders of images.
 
-Images are named by their paths below the folder, as "cat/001.png"; sub-folders are classes, or
-the splits train/ and val/ or test/ with their classes below them.
+Images are named by their paths below the folder, such as "cat/001.png". Sub-folders are classes,
+or the splits train/ and val/ or test/ with their classes below them.
 """
 
 import os
@@ -14,8 +14,8 @@ from vqvae2.data.listing import (
     TRAIN_NAMES,
     VALIDATION_NAMES,
     ImageListing,
-    Splits,
-    missing,
+    ListedSplits,
+    missing_path,
     suffix,
 )
 
@@ -24,51 +24,52 @@ SUFFIXES = (
 )  # fmt: skip
 
 
-def open_folder(folder: Path, files: list[str], size: int) -> Splits:
-    """Opens a folder: images, class sub-folders, or either below train/ and val/ or test/.
+def open_folder(folder: Path, files: list[str], size: int) -> ListedSplits:
+    """The splits of a folder: images or class sub-folders, maybe below train/ and val/ or test/.
 
     Arguments:
-        folder: Where the images lie.
-        files: As `list_files` gives them.
+        folder: The folder of the images.
+        files: Names of all files, as `list_files` returns them.
         size: Side of the square images, pixels.
     """
     names = _only_images(files, folder)
     train, validation = _split_folders({name.split("/")[0] for name in names if "/" in name})
     if train is None:
-        return folder_rows(folder, names, size, class_names=_classes(folder, names, 0)), None
+        classes = _classes(folder, names, 0)
+        return folder_listing(folder, names, size, class_names=classes), None
     splits = [
         [name for name in names if name.startswith(f"{split}/")]
         for split in (train, validation)
         if split is not None
     ]
-    classes = [_classes(folder, split, 1) for split in splits]
-    # The splits share one list of classes, unless one of them has none.
-    shared = tuple(sorted(set().union(*classes)))
-    rows = [
-        folder_rows(folder, split, size, class_names=shared if own else (), depth=1)
-        for split, own in zip(splits, classes, strict=True)
+    classes_by_split = [_classes(folder, split, 1) for split in splits]
+    # The splits share one list of classes, except a split without any.
+    shared = tuple(sorted(set().union(*classes_by_split)))
+    listings = [
+        folder_listing(folder, split, size, class_names=shared if classes else (), depth=1)
+        for split, classes in zip(splits, classes_by_split, strict=True)
     ]
-    return rows[0], rows[1] if validation is not None else None
+    return listings[0], listings[1] if validation is not None else None
 
 
 def list_images(folder: Path) -> list[str]:
-    """Returns the names of the images in and below a folder, sorted folder by folder."""
+    """The names of the images in and below a folder, sorted folder by folder."""
     if not folder.is_dir():
         wanted = f"Expected a folder of images, {folder} is a file; give the folder it lies in."
-        raise ValueError(wanted if folder.exists() else missing(folder))
+        raise ValueError(wanted if folder.exists() else missing_path(folder))
     return _only_images(list_files(str(folder)), folder)
 
 
-def folder_rows(
+def folder_listing(
     folder: Path, names: list[str], size: int, *, class_names: tuple[str, ...] = (), depth: int = 0
 ) -> ImageListing:
-    """Returns images of a folder as rows.
+    """The listing of some images of a folder.
 
     Arguments:
-        folder: Where the images lie.
-        names: As `list_images` gives them.
+        folder: The folder of the images.
+        names: Names of the images, as `list_images` returns them.
         size: Side of the square images, pixels.
-        class_names: Empty without labels.
+        class_names: () without labels.
         depth: Which part of a name is its class: 0 for "cat/001.png", 1 for "train/cat/001.png".
     """
     number = {name: index for index, name in enumerate(class_names)}
@@ -84,52 +85,52 @@ def folder_rows(
     )
 
 
-def list_files(folder: str, prefix: str = "", above: frozenset[str] = frozenset()) -> list[str]:
-    """Returns the names of the files in and below a folder, but for hidden ones.
+def list_files(folder: str, prefix: str = "", parents: frozenset[str] = frozenset()) -> list[str]:
+    """The names of the files in and below a folder, except hidden ones.
 
     Arguments:
-        folder: Where to look.
-        prefix: What stands before each name, for folders below the first.
-        above: The folders that lead to this one, where links end.
+        folder: The folder to list.
+        prefix: Put before each name, for folders below the first.
+        parents: The folders above this one; a link back to one of them is not followed.
     """
     real = os.path.realpath(folder)
-    if real in above:  # a link that leads back up
+    if real in parents:
         return []
     try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(folder) as iterator:
+            entries = sorted(iterator, key=lambda entry: entry.name)
     except OSError as error:
         raise ValueError(
             f"The folder {folder} cannot be read ({error.strerror}); "
             "check its permissions or leave it out."
         ) from error
     names: list[str] = []
-    for entry in found:
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            names += list_files(entry.path, f"{prefix}{entry.name}/", above | {real})
+            names += list_files(entry.path, f"{prefix}{entry.name}/", parents | {real})
         elif entry.is_file():
             names.append(prefix + entry.name)
     return names
 
 
 def _only_images(files: list[str], folder: Path) -> list[str]:
-    dataset = [name for name in files if suffix(name) in SUFFIXES]
-    if not dataset:
-        found = f"{len(files)} other files" if files else "nothing"
+    names = [name for name in files if suffix(name) in SUFFIXES]
+    if not names:
+        content = f"{len(files)} other files" if files else "nothing"
         raise ValueError(
-            f"No images in {folder}, found {found}; images end in {' '.join(SUFFIXES)}, "
+            f"No images in {folder}, found {content}; images end in {' '.join(SUFFIXES)}, "
             "and data sets in .parquet or .tar."
         )
-    return dataset
+    return names
 
 
 def _split_folders(names: set[str]) -> tuple[str | None, str | None]:
-    """Returns which sub-folders are the training and the validation split, None for neither.
+    """Which sub-folders are the training and the validation split, None for neither.
 
-    "train" may also be a class (beside "bus" and "car"), so it counts as a split only alone or
-    beside a validation split.
+    "train" may also be a class (beside "bus" and "car"), so it is a split only if it is the only
+    sub-folder or there is a validation split.
     """
     lower = {name.lower(): name for name in sorted(names)}
     train = next((lower[name] for name in TRAIN_NAMES if name in lower), None)
@@ -140,7 +141,7 @@ def _split_folders(names: set[str]) -> tuple[str | None, str | None]:
 
 
 def _classes(folder: Path, names: list[str], depth: int) -> tuple[str, ...]:
-    """Returns the class sub-folders, () when the images lie in the folder itself."""
+    """The class sub-folders, () where the images are in the folder itself."""
     direct = [name for name in names if name.count("/") == depth]
     below = [name for name in names if name.count("/") > depth]
     if direct and below:

@@ -1,12 +1,13 @@
-"""What every source of images gives: rows, the names of splits, and words for what is missing.
+"""Listings: the images of a split, named and labelled but not yet decoded.
 
-`Rows` are listed and labelled but not yet decoded. Folders and tables both make them, and tell
-their splits by the same names.
+Every source makes listings; folders and tables recognise their splits by the same names.
+
+Legend: `N` images.
 """
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,52 +19,50 @@ from vqvae2.data.decode import Decoded
 from vqvae2.data.order import Order
 
 TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = (
-    "val",
-    "valid",
-    "validation",
-    "dev",
-    "test",
-    "testing",
-)  # the first found counts
+VALIDATION_NAMES = ("val", "valid", "validation", "dev", "test", "testing")
+"""Names of splits; the first that a source has is used."""
 
 
-class Blocks(Protocol):
-    """Rows that are read some blocks at a time."""
+Label = int | str | bool
+"""A label as a source stores it: a number or a name."""
+
+
+class BlockStream(Protocol):
+    """Images that are read in blocks, some of which are in memory."""
 
     @property
     def order(self) -> Order:
-        """An order that opens few blocks at once."""
+        """An order of an epoch that has few blocks open at once."""
         ...
-
-    def expect(self, indices: Sequence[int]) -> None:
-        """Tells what will be asked for."""
 
     @property
-    def ahead(self) -> int:
-        """So many rows before its turn one may be asked for."""
+    def prefetch_limit(self) -> int:
+        """How many images ahead of its use an image may be prefetched."""
         ...
 
-    def close(self) -> None:
-        """Reads nothing more ahead."""
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Starts to read the blocks of these images."""
 
-    def from_block_of(self, index: int) -> Iterator[range]:
-        """The rows of a row's block, then those of the next, and so on around."""
+    def close(self) -> None:
+        """Cancels what is being prefetched."""
+
+    def blocks_from(self, index: int) -> Iterator[range]:
+        """The indices in the block of an image, then in each following block, cyclically."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageListing:
-    """One split before it is decoded.
+    """The images of one split before they are decoded.
 
     Arguments:
-        names: What each image is called in messages, N of them.
-        labels: With shape (N,), int64, all 0 without labels.
-        class_names: Empty without labels.
+        names: Name of each image in messages and tables, N of them.
+        labels: (N,) int64, all 0 without labels.
+        class_names: () without labels.
         decode: Decodes the images of the given indices.
-        lengths: Bytes of each image's file where they are known, for the fingerprint.
-        facts: What else tells this source from others, for the fingerprint.
-        stream: How they lie in blocks, if they do; names then say nothing that `facts` does not.
+        lengths: Length of each image's file in bytes where it is known, for the fingerprint.
+        facts: Further properties of the source, for the fingerprint.
+        stream: Reads images in blocks, if the source is streamed; `facts` then covers `names`.
     """
 
     names: Sequence[str]
@@ -72,36 +71,42 @@ class ImageListing:
     decode: Callable[[Sequence[int]], Decoded]
     lengths: list[int]
     facts: str
-    stream: Blocks | None = None
+    stream: BlockStream | None = None
 
     def select(self, indices: list[int]) -> "ImageListing":
-        """Returns the given rows, in the given order."""
+        """The images of the given indices, in this order."""
         return replace(
             self,
             names=[self.names[index] for index in indices],
             labels=self.labels[torch.tensor(indices, dtype=torch.int64)],
             lengths=[self.lengths[index] for index in indices] if self.lengths else [],
-            decode=lambda wanted: self.decode([indices[index] for index in wanted]),
+            decode=lambda positions: self.decode([indices[position] for position in positions]),
             stream=None,
         )
 
     def without_labels(self) -> "ImageListing":
-        """Returns the same rows with their labels removed."""
+        """The same images, unlabelled."""
         return replace(self, labels=torch.zeros_like(self.labels), class_names=())
 
 
-Splits = tuple[
-    ImageListing, ImageListing | None
-]  # the training split, and a validation one if the source has it
+ListedSplits = tuple[ImageListing, ImageListing | None]
+"""The training split, and the validation split if the source has one."""
+
+
+def sorted_labels(labels: Iterable[Label]) -> list[Label]:
+    """Labels in increasing order, numbers before names."""
+    distinct = list(labels)
+    numbers = sorted(label for label in distinct if not isinstance(label, str))
+    return [*numbers, *sorted(label for label in distinct if isinstance(label, str))]
 
 
 def suffix(name: str) -> str:
-    """Returns how a file's name ends, in lower case with its dot."""
+    """The ending of a file name, in lower case with its dot."""
     return os.path.splitext(name)[1].lower()
 
 
-def missing(path: Path) -> str:
-    """Returns the message for a path that is not there, with a near name where there is one."""
+def missing_path(path: Path) -> str:
+    """The message for a path that does not exist, with a similar name where there is one."""
     parent = path.parent
     if not os.path.isdir(parent):
         return f"There is no {path.absolute()}: {parent.absolute()} is no folder; check the path."

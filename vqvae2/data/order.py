@@ -1,12 +1,14 @@
-"""Which examples come when, as functions of (seed, step): nothing about it is saved.
+"""The order of training examples, as a function of (seed, step): nothing about it is saved.
 
-The examples are dealt in shuffled epochs that follow one another without a gap. Step s of a run
-takes places [s B, (s + 1) B) of that sequence, B being the batch of all ranks together; rank r
-takes the r-th part. So any number of ranks sees the same joint batches.
+Examples come in shuffled epochs that follow one another without a gap. Step s takes the positions
+[s B, (s + 1) B) of that sequence, where B is the batch of all processes together; process r takes
+the r-th part. Any number of processes sees the same joint batches.
 
-An epoch is one permutation of all examples (`Shuffle`). Where examples lie in blocks that are dear
-to open, blocks come in random order and examples are shuffled among some blocks at a time
-(`BlockShuffle`): few blocks are open at once, and a place is found without walking to it.
+An epoch is one permutation of all examples (`Shuffle`). Where examples are stored in blocks that
+are slow to open, blocks come in random order and examples are shuffled within windows of blocks
+(`BlockShuffle`): few blocks are open at once, and any position is computed directly.
+
+Legend: `B` batch, `N` examples.
 """
 
 from dataclasses import dataclass
@@ -17,24 +19,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.randomness import generator
 
 
 class Order(Protocol):
-    """The order of any epoch."""
+    """The order of the examples in every epoch."""
 
     def __len__(self) -> int:
-        """Examples in an epoch."""
+        """Number of examples in an epoch, N."""
         ...
 
-    def at(self, places: Tensor, seed: int, epoch: int) -> Tensor:
-        """The examples at some places of an epoch, (B,) int64 in [0, N)."""
+    def at(self, positions: Tensor, seed: int, epoch: int) -> Tensor:
+        """The examples at some positions of an epoch, (B,) int64 in [0, N)."""
         ...
 
 
 @dataclass(frozen=True)
 class Shuffle:
-    """All examples in one random order.
+    """One random permutation of all examples per epoch.
 
     Arguments:
         num_examples: N.
@@ -45,26 +48,26 @@ class Shuffle:
     def __len__(self) -> int:
         return self.num_examples
 
-    def at(self, places: Tensor, seed: int, epoch: int) -> Tensor:
-        """The examples at some places of an epoch."""
-        return permutation(self.num_examples, seed, epoch)[places]
+    def at(self, positions: Tensor, seed: int, epoch: int) -> Tensor:
+        """The examples at some positions of an epoch, (B,) int64."""
+        return permutation(self.num_examples, seed, epoch)[positions]
 
 
 @lru_cache(maxsize=4)
 def permutation(num_examples: int, seed: int, epoch: int) -> Tensor:
-    """The order of one epoch, (num_examples,) int64."""
+    """The order of one epoch, (N,) int64."""
     return torch.randperm(num_examples, generator=generator("order", seed, epoch))
 
 
-@dataclass(frozen=True, eq=False)  # a value of its own: hashing many blocks would take its time
+@dataclass(frozen=True, eq=False)  # hashed by identity: hashing many blocks would be slow
 class BlockShuffle:
     """Blocks in random order, and examples in random order within windows of blocks.
 
-    Memory is that of the blocks' sizes and of a window, however many examples there are.
+    Memory depends on the number of blocks and on a window, not on the number of examples.
 
     Arguments:
-        counts: examples of each block, in their order.
-        window: blocks whose examples are shuffled together.
+        counts: Number of examples of each block.
+        window: Number of consecutive blocks whose examples are shuffled together.
     """
 
     counts: tuple[int, ...]
@@ -73,21 +76,21 @@ class BlockShuffle:
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def at(self, places: Tensor, seed: int, epoch: int) -> Tensor:
-        """The examples at some places of an epoch."""
-        _, starts = epoch_of_blocks(self, seed, epoch)
-        windows = torch.searchsorted(starts, places, right=True) - 1
-        examples = torch.empty_like(places)
+    def at(self, positions: Tensor, seed: int, epoch: int) -> Tensor:
+        """The examples at some positions of an epoch, (B,) int64."""
+        _, starts = block_order(self, seed, epoch)
+        windows = torch.searchsorted(starts, positions, right=True) - 1
+        examples = torch.empty_like(positions)
         for window in windows.unique().tolist():
-            chosen = windows == window
+            inside = windows == window
             order = window_order(self, seed, epoch, window)
-            examples[chosen] = order[places[chosen] - starts[window]]
+            examples[inside] = order[positions[inside] - starts[window]]
         return examples
 
 
 @lru_cache(maxsize=4)
-def epoch_of_blocks(order: BlockShuffle, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-    """The blocks of an epoch in their order, and the place at which each window begins."""
+def block_order(order: BlockShuffle, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    """The blocks of an epoch in their order, and the position at which each window begins."""
     noise = generator("blocks", seed, epoch)
     blocks = torch.randperm(len(order.counts), generator=noise)
     ends = torch.tensor(order.counts)[blocks].cumsum(0)
@@ -97,40 +100,44 @@ def epoch_of_blocks(order: BlockShuffle, seed: int, epoch: int) -> tuple[Tensor,
 
 @lru_cache(maxsize=4)
 def window_order(order: BlockShuffle, seed: int, epoch: int, window: int) -> Tensor:
-    """The examples of one window in their order."""
-    blocks, _ = epoch_of_blocks(order, seed, epoch)
+    """The examples of one window in their order, int64."""
+    blocks, _ = block_order(order, seed, epoch)
     firsts = list(accumulate(order.counts, initial=0))
-    own = blocks[window * order.window :][: order.window].tolist()
-    examples = torch.cat([torch.arange(firsts[block], firsts[block + 1]) for block in own])
+    members = blocks[window * order.window :][: order.window].tolist()
+    examples = torch.cat([torch.arange(firsts[block], firsts[block + 1]) for block in members])
     noise = generator("window", seed, epoch, window)
     return examples[torch.randperm(len(examples), generator=noise)]
 
 
 def batch_indices(
-    order: Order, batch: int, seed: int, step: int, rank: int = 0, world: int = 1
+    order: Order, batch_size: int, seed: int, step: int, world: World = SINGLE_PROCESS
 ) -> Tensor:
-    """Which examples rank `rank` of `world` takes at `step`, (batch / world,) int64.
+    """The examples that this process takes at `step`, (batch_size / world.size,) int64.
 
     Arguments:
-        batch: examples a step of all ranks together; `world` divides it.
+        order: The order of an epoch.
+        batch_size: Examples per step of all processes together, a multiple of their number.
+        seed: Of the order.
+        step: Index of the training step.
+        world: The processes that share the batch.
     """
-    share = batch // world
-    first = step * batch + rank * share
-    places = torch.arange(first, first + share)
-    epochs, within = places // len(order), places % len(order)
-    indices = torch.empty_like(places)
+    share = batch_size // world.size
+    first = step * batch_size + world.rank * share
+    positions = torch.arange(first, first + share)
+    epochs, within = positions // len(order), positions % len(order)
+    indices = torch.empty_like(positions)
     for epoch in epochs.unique().tolist():
-        chosen = epochs == epoch
-        indices[chosen] = order.at(within[chosen], seed, epoch)
+        inside = epochs == epoch
+        indices[inside] = order.at(within[inside], seed, epoch)
     return indices
 
 
 def evenly_spaced(num_examples: int, limit: int) -> Tensor:
-    """At most `limit` indices at even distances: folders are sorted by class, so no prefix."""
+    """At most `limit` indices at even distances; a prefix would miss classes of sorted folders."""
     count = min(num_examples, limit)
     return torch.arange(count) * num_examples // max(1, count)
 
 
 def inference_batch_size(side: int) -> int:
-    """Images of `side` x `side` a pass when nothing is learnt: 1 to 128, by their pixels."""
+    """Images per pass without gradients, 1 to 128: as many pixels as 128 images of 64 x 64."""
     return max(1, min(128, 128 * 64 * 64 // (side * side)))

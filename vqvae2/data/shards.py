@@ -1,8 +1,8 @@
-"""Shards of images as files: Parquet, and tars in the manner of WebDataset.
+"""Shards of images: Parquet files and WebDataset tars, local or remote, read in blocks.
 
-A shard is listed once, by its footer or its headers, as blocks: what is read at once, a row group
-or some hundred samples that follow one another. Paths are fsspec's: s3://, gs://, hf://, https://,
-..., or none of these for this machine.
+A shard is listed once, from its footer or its headers, as blocks: a row group of a Parquet file,
+or some hundred consecutive samples of a tar. Paths are those of fsspec: s3://, gs://, hf://,
+https://, ..., or local paths.
 """
 
 import io
@@ -16,175 +16,188 @@ from glob import has_magic
 from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 from vqvae2.configuration import from_dict, to_dict
-from vqvae2.data.decode import UnreadableImage, one_line
+from vqvae2.data.decode import UnusableImage
 from vqvae2.data.folders import SUFFIXES
-from vqvae2.data.listing import missing, suffix
+from vqvae2.data.listing import Label, missing_path, suffix
 from vqvae2.data.tables import LABEL_COLUMNS, SHARD_KINDS, image_column, label_column
 from vqvae2.files import cache_folder, read_json, write_json
+from vqvae2.messages import one_line
 
-SAMPLES_A_BLOCK = 256
-"""Of a tar; a Parquet file says itself how many rows a group of it has."""
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
-TRIES, PAUSE = 5, 1.0
-"""How often a block far away is asked for, and seconds until the second time; then twice those."""
+SAMPLES_PER_BLOCK = 256
+"""Of a tar; a Parquet file has row groups of its own."""
 
-LISTING, LISTING_VERSION = "vqvae2-tar", 1
-"""What a tar holds, kept in the cache: to find out, one walks through all of it."""
+NUM_TRIES = 5
+"""How often a remote block is requested."""
+
+RETRY_SECONDS = 1.0
+"""Pause before the second try; it doubles with every further one."""
+
+LISTING, LISTING_VERSION = "vqvae2-tar", 2
+"""Format of a tar's listing in the cache; to make it, all headers of the tar are read."""
+
+Encoded = bytes | UnusableImage
+"""The bytes of an image file, or why there are none."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Images that are read at once, and their labels.
+    """Consecutive images of a shard that are read at once.
 
     Arguments:
-        url: of the shard.
-        first, end: row groups of a Parquet file, bytes of a tar.
-        start: number of its first image in the shard.
-        count: images.
-        num_bytes: of all their columns, or files.
-        column: where a Parquet file has them.
-        labels: as they stand, () without labels.
+        url: The shard.
+        begin: First row group of a Parquet file, or first byte of a tar.
+        end: One past the last row group or byte.
+        first: Index of the first image in the shard.
+        num_images: Number of images.
+        num_bytes: Size of the block with all columns or files.
+        column: The image column of a Parquet file, "" for a tar.
+        labels: One per image as stored, None where it is missing; () without labels.
     """
 
     url: str
-    first: int
+    begin: int
     end: int
-    start: int
-    count: int
+    first: int
+    num_images: int
     num_bytes: int
     column: str = ""
-    labels: tuple[int | str | bool | None, ...] = ()
+    labels: tuple[Label | None, ...] = ()
 
-    def name(self, number: int) -> str:
-        """What one of its images is called: its shard and its place there."""
-        return f"{self.url.rsplit('/', 1)[-1]}#{self.start + number}"
+    def name(self, position: int) -> str:
+        """The name of an image: its shard and its index there."""
+        return f"{self.url.rsplit('/', 1)[-1]}#{self.first + position}"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What a shard holds.
+    """The content of a shard.
 
     Arguments:
-        blocks: its images in their order.
-        class_names: what integer labels are called, if the shard says so.
+        blocks: All images, in their order.
+        class_names: Names of integer labels, if the shard has them.
     """
 
     blocks: tuple[Block, ...]
     class_names: tuple[str, ...] = ()
 
 
-class OutOfReach(Exception):
-    """Bytes that could not be had, which says nothing about them."""
+class UnreachableError(Exception):
+    """Storage failed: the bytes may still be valid."""
 
 
 @contextmanager
-def reaching() -> Iterator[None]:
-    """Tells what keeps bytes from being had from what is wrong with them."""
+def storage_access() -> Iterator[None]:
+    """Turns any error into `UnreachableError`, which tells failed storage from invalid bytes."""
     try:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # of whatever serves the path
-        raise OutOfReach(one_line(error)) from error
+    except Exception as error:  # each file system has its own kinds
+        raise UnreachableError(one_line(error)) from error
 
 
-class Reached:
-    """A file whose reading fails as `OutOfReach`."""
+class StorageFile:
+    """A file whose `read` raises `UnreachableError`."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
-        """Some of its bytes."""
-        with reaching():
+        """At most `size` bytes."""
+        with storage_access():
             return self._file.read(size)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._file, name)
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Reached]:
-    """A file, here or far away."""
+def open_file(url: str) -> Iterator[StorageFile]:
+    """Opens a local or remote file for reading."""
     system, path = file_system(url)
-    with reaching():
+    with storage_access():
         file = system.open(path, "rb")
     with file:
-        yield Reached(file)
+        yield StorageFile(file)
 
 
-def read_block(block: Block) -> list[bytes | UnreadableImage]:
+def read_block(block: Block) -> list[Encoded]:
     """The encoded images of a block.
 
-    What is far away is asked for some times. A block whose bytes can be had and make no sense is
-    damaged: its images are, then. Raises ValueError where the bytes are out of reach.
+    A remote block is requested several times. If its bytes can be read but are invalid, the block
+    is damaged, and all of its images are unusable.
+
+    Raises:
+        ValueError: The bytes cannot be read.
     """
     reason: Exception
-    for number in range(TRIES):
+    for attempt in range(NUM_TRIES):
         try:
             return read_rows(block) if block.column else read_samples(block)
         except MemoryError:
             raise
-        except Exception as error:  # also of the format's reader
+        except Exception as error:  # the reader of the format has its own kinds
             reason = error
             if is_local(block.url):
                 break
-            if number + 1 < TRIES:
-                time.sleep(PAUSE * 2**number)
-    if isinstance(reason, OutOfReach):
+            if attempt + 1 < NUM_TRIES:
+                time.sleep(RETRY_SECONDS * 2**attempt)
+    if isinstance(reason, UnreachableError):
         raise ValueError(
-            f"{block.url} is out of reach ({reason}); everything up to the last checkpoint is "
-            "kept: repeat the command when it is back."
+            f"{block.url} cannot be reached ({reason}); progress up to the last checkpoint is "
+            "saved: repeat the command when the file is back."
         ) from reason
-    damage = UnreadableImage(f"its block cannot be read: {one_line(reason)}")
-    return [damage] * block.count
+    return [UnusableImage(f"its block cannot be read: {one_line(reason)}")] * block.num_images
 
 
-def read_rows(block: Block) -> list[bytes | UnreadableImage]:
-    """The images of row groups of a Parquet file."""
+def read_rows(block: Block) -> list[Encoded]:
+    """The images in some row groups of a Parquet file."""
     import pyarrow.parquet as parquet
 
-    with opened(block.url) as file, parquet.ParquetFile(file) as table:
-        groups = list(range(block.first, block.end))
+    with open_file(block.url) as file, parquet.ParquetFile(file) as table:
+        groups = list(range(block.begin, block.end))
         cells = table.read_row_groups(groups, columns=[block.column])[block.column].to_pylist()
-    if len(cells) != block.count:
-        raise ValueError(f"expected {block.count} rows, got {len(cells)}")
+    if len(cells) != block.num_images:
+        raise ValueError(f"expected {block.num_images} rows, got {len(cells)}")
     cells = [cell["bytes"] if isinstance(cell, dict) else cell for cell in cells]
     return [
         cell
         if isinstance(cell, bytes) and cell
-        else UnreadableImage("the row holds no image's bytes")
+        else UnusableImage("the row holds no image's bytes")
         for cell in cells
     ]
 
 
-def read_samples(block: Block) -> list[bytes | UnreadableImage]:
-    """The images of samples of a tar that follow one another."""
+def read_samples(block: Block) -> list[Encoded]:
+    """The images of some consecutive samples of a tar."""
     system, path = file_system(block.url)
-    with reaching():
-        held = system.cat_file(path, start=block.first, end=block.end)
+    with storage_access():
+        data = system.cat_file(path, start=block.begin, end=block.end)
     # Two empty records end an archive.
-    file = io.BytesIO(held + bytes(1024))
+    file = io.BytesIO(data + bytes(1024))
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        found = [sample.image for sample in samples_of(archive) if sample.image is not None]
-        if len(found) != block.count:
-            raise ValueError(f"expected {block.count} samples, got {len(found)}")
-        return [archive.extractfile(member).read() for member in found]  # type: ignore[union-attr]
+        images = [sample.image for sample in samples_of(archive) if sample.image is not None]
+        if len(images) != block.num_images:
+            raise ValueError(f"expected {block.num_images} samples, got {len(images)}")
+        return [read_member(archive, member) for member in images]
 
 
 def read_shard(url: str) -> Shard:
-    """What a shard holds; ValueError in one line if it cannot be read."""
+    """Lists a shard; ValueError if it cannot be read."""
     try:
-        return read_footer(url) if suffix(url) == ".parquet" else read_tar(url)
-    except Exception as error:  # of whatever serves the path, and of the format's reader
+        return list_parquet(url) if suffix(url) == ".parquet" else list_tar(url)
+    except Exception as error:  # storage and the readers of formats have their own kinds
         raise ValueError(f"{url} cannot be read as a shard: {one_line(error)}.") from error
 
 
-def read_footer(url: str) -> Shard:
-    """What a Parquet file holds: its footer, and its column of labels."""
+def list_parquet(url: str) -> Shard:
+    """Lists a Parquet file from its footer and its column of labels."""
     import pyarrow.parquet as parquet
     from datasets import Features
 
@@ -199,10 +212,10 @@ def read_footer(url: str) -> Shard:
             sum(group.column(c).total_compressed_size for c in range(group.num_columns))
             for group in groups
         ]
-    names = tuple(getattr(features[label], "names", None) or ()) if label else ()
-    if names:
-        # By name: another shard may number them otherwise.
-        labels = [None if one is None or one < 0 else names[one] for one in labels]
+    class_names = tuple(getattr(features[label], "names", None) or ()) if label else ()
+    if class_names:
+        # By name: another shard may number its classes differently.
+        labels = [None if n is None or n < 0 else class_names[n] for n in labels]
     firsts = [0, *accumulate(counts)]
     blocks = [
         Block(
@@ -212,37 +225,37 @@ def read_footer(url: str) -> Shard:
         for i, count in enumerate(counts)
         if count
     ]  # fmt: skip
-    return Shard(tuple(blocks), names)
+    return Shard(tuple(blocks), class_names)
 
 
-def read_tar(url: str) -> Shard:
-    """What a tar holds, from the cache if it was walked through before."""
+def list_tar(url: str) -> Shard:
+    """Lists a tar, from the cache if it was listed before."""
     system, path = file_system(url)
-    # Whatever the file system knows of a file: its length and time, or its etag.
+    # What the file system reports of the file: its length and time, or its etag.
     facts = sorted((name, str(value)) for name, value in system.info(path).items())
     key = blake2b(f"{url} {facts}".encode(), digest_size=16).hexdigest()
-    kept = cache_folder() / "shards" / f"{key}.json"
+    cached = cache_folder() / "shards" / f"{key}.json"
     try:
-        return from_dict(Shard, read_json(kept, LISTING, LISTING_VERSION), str(kept))
+        return from_dict(Shard, read_json(cached, LISTING, LISTING_VERSION), str(cached))
     except (ValueError, OSError, KeyError):
-        blocks = tuple(walk_tar(url))
-    with suppress(OSError):  # a cache that cannot be written only costs time
-        write_json(kept, LISTING, LISTING_VERSION, to_dict(Shard(blocks)))
-    return Shard(blocks)
+        shard = Shard(tuple(scan_tar(url)))
+    with suppress(OSError):  # without a cache the tar is scanned again
+        write_json(cached, LISTING, LISTING_VERSION, to_dict(shard))
+    return shard
 
 
-def walk_tar(url: str) -> Iterator[Block]:
-    """The blocks of a tar, by its headers."""
+def scan_tar(url: str) -> Iterator[Block]:
+    """The blocks of a tar, from the headers of its files."""
     system, path = file_system(url)
     with system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        first = end = start = count = 0
-        labels: list[Any] = []
+        begin = end = first = count = 0
+        labels: list[Label | None] = []
         for sample in samples_of(archive):
             if sample.image is None:
                 continue
-            if count == SAMPLES_A_BLOCK:
-                yield Block(url, first, end, start, count, end - first, labels=tuple(labels))
-                first, start, count, labels = sample.first, start + count, 0, []
+            if count == SAMPLES_PER_BLOCK:
+                yield Block(url, begin, end, first, count, end - begin, labels=tuple(labels))
+                begin, first, count, labels = sample.begin, first + count, 0, []
             count, end = count + 1, sample.end
             label = read_label(archive, sample)
             if label is not None:
@@ -250,34 +263,35 @@ def walk_tar(url: str) -> Iterator[Block]:
         file.seek(archive.offset)
         mark = file.read(512)
         if len(mark) < 512 or any(mark):
-            raise ValueError(f"it ends after {start + count} samples without its end mark")
+            raise ValueError(f"it ends after {first + count} samples without its end mark")
         if count:
-            yield Block(url, first, end, start, count, end - first, labels=tuple(labels))
+            yield Block(url, begin, end, first, count, end - begin, labels=tuple(labels))
 
 
 @dataclass
 class Sample:
-    """Files of a tar that follow one another under one name.
+    """Consecutive files of a tar that share a name.
 
     Arguments:
-        key: the name, up to the first dot behind the folders.
-        first, end: its bytes in the tar.
-        image: the first of its files that is one.
-        label: the file that tells its label.
+        key: The name, up to the first dot after the folders.
+        begin: First byte in the tar.
+        end: One past the last byte.
+        image: The first file that is an image.
+        label: The file with the label.
     """
 
     key: str
-    first: int
+    begin: int
     end: int
     image: tarfile.TarInfo | None = None
     label: tarfile.TarInfo | None = None
 
 
 def samples_of(archive: tarfile.TarFile) -> Iterator[Sample]:
-    """The samples of a tar, in their order (the convention of WebDataset)."""
+    """The samples of a tar in their order, by the convention of WebDataset."""
     sample: Sample | None = None
     for member in archive:
-        archive.members = []  # type: ignore[attr-defined] # it would keep them all
+        archive.members = []  # type: ignore[attr-defined] # it would collect all headers
         if not member.isreg():
             continue
         folder, _, file = member.name.rpartition("/")
@@ -296,17 +310,23 @@ def samples_of(archive: tarfile.TarFile) -> Iterator[Sample]:
         yield sample
 
 
-def read_label(archive: tarfile.TarFile, sample: Sample) -> int | str | None:
-    """The label of a sample, from its .cls or .json."""
+def read_label(archive: tarfile.TarFile, sample: Sample) -> Label | None:
+    """The label in the .cls or .json file of a sample."""
     if sample.label is None:
         return None
-    file = archive.extractfile(sample.label)
-    text = file.read().decode(errors="replace").strip() if file else ""
+    text = read_member(archive, sample.label).decode(errors="replace").strip()
     if sample.label.name.lower().endswith(".json"):
         content = json.loads(text)
-        found = [content[name] for name in LABEL_COLUMNS if name in content]
-        return found[0] if found and isinstance(found[0], int | str) else None
+        values = [content[name] for name in LABEL_COLUMNS if name in content]
+        return values[0] if values and isinstance(values[0], int | str) else None
     return int(text) if text.lstrip("-").isdigit() else text
+
+
+def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The content of a regular file of a tar."""
+    file = archive.extractfile(member)
+    assert file is not None, member.name
+    return file.read()
 
 
 def shard_urls(source: str) -> list[str]:
@@ -314,16 +334,16 @@ def shard_urls(source: str) -> list[str]:
     try:
         system, path = file_system(source)
         if has_magic(source):
-            found = [system.unstrip_protocol(one) for one in sorted(system.glob(path))]
+            urls = [system.unstrip_protocol(match) for match in sorted(system.glob(path))]
         elif suffix(source) in SHARD_KINDS:
-            found = [source]
+            urls = [source]
         else:
-            found = [system.unstrip_protocol(one) for one in sorted(system.find(path))]
-    except Exception as error:  # of whatever serves the path
+            urls = [system.unstrip_protocol(file) for file in sorted(system.find(path))]
+    except Exception as error:  # each file system has its own kinds
         raise ValueError(f"{source} cannot be reached: {one_line(error)}.") from error
-    shards = [url for url in found if suffix(url) in SHARD_KINDS]
-    if not found and is_local(source):
-        raise ValueError(missing(Path(source)))
+    shards = [url for url in urls if suffix(url) in SHARD_KINDS]
+    if not urls and is_local(source):
+        raise ValueError(missing_path(Path(source)))
     if not shards or len({suffix(url) for url in shards}) > 1:
         raise ValueError(
             f"Streaming reads .parquet files or .tar shards, one kind at a time; {source} gives "
@@ -332,8 +352,8 @@ def shard_urls(source: str) -> list[str]:
     return shards
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """What serves a path, and the path as it knows it."""
+def file_system(url: str) -> "tuple[AbstractFileSystem, str]":
+    """The file system of a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
     return url_to_fs(url)

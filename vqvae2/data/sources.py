@@ -1,7 +1,4 @@
-"""Where images come from: a folder, Parquet files, WebDataset shards, the hub, the built-in set.
-
-Each source gives `Rows`: a training split, and a validation split where it brings one.
-"""
+"""Sources of images: a folder, Parquet files, WebDataset shards, the hub, the built-in set."""
 
 import glob
 import os
@@ -10,12 +7,12 @@ from pathlib import Path
 
 from vqvae2.data import synthetic
 from vqvae2.data.folders import SUFFIXES, list_files, open_folder
-from vqvae2.data.listing import ImageListing, Splits, missing, suffix
+from vqvae2.data.listing import ImageListing, ListedSplits, missing_path, suffix
 from vqvae2.data.tables import SHARD_KINDS, open_hub, open_shards
 
 
-def open_source(source: str, size: int) -> Splits:
-    """Opens a folder, a file, a glob of files or a hub data set, whichever `source` names."""
+def open_source(source: str, size: int) -> ListedSplits:
+    """The splits of a folder, a file, a glob of files or a hub data set."""
     path = Path(source).expanduser()
     if os.path.isdir(path):  # unlike `path.is_dir()`, never raises
         return _open_files(path, size)
@@ -28,16 +25,14 @@ def open_source(source: str, size: int) -> Splits:
         return open_shards(files, source, size)
     if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?", source):
         return open_hub(source, size)
-    raise ValueError(missing(path))
+    raise ValueError(missing_path(path))
 
 
-def synthetic_rows(total: int, size: int, seed: int) -> ImageListing:
-    """Returns the built-in set, with `total` images."""
-    if total < 2:
-        raise ValueError(f"synthetic_images must be at least 2, got {total}.")
+def synthetic_listing(num_images: int, size: int, seed: int) -> ImageListing:
+    """The listing of the built-in set."""
     return ImageListing(
-        names=[str(index) for index in range(total)],
-        labels=synthetic.labels_of(range(total), seed),
+        names=[str(index) for index in range(num_images)],
+        labels=synthetic.labels_of(range(num_images), seed),
         class_names=synthetic.CLASS_NAMES,
         decode=lambda indices: list(synthetic.render(indices, size, seed).images),
         lengths=[],
@@ -45,8 +40,8 @@ def synthetic_rows(total: int, size: int, seed: int) -> ImageListing:
     )
 
 
-def _open_files(folder: Path, size: int) -> Splits:
-    """Opens what a folder holds: images, or shards if there is no image."""
+def _open_files(folder: Path, size: int) -> ListedSplits:
+    """The splits of a folder's images, or of its shards if it has no images."""
     files = list_files(str(folder))
     shards = [str(folder / name) for name in files if suffix(name) in SHARD_KINDS]
     if shards and not any(suffix(name) in SUFFIXES for name in files):

@@ -1,6 +1,8 @@
 """Tables of images: Parquet files, WebDataset shards, data sets of the hub.
 
 All three are converted once into the cache of the `datasets` library and read from there.
+
+Legend: `N` images.
 """
 
 import glob
@@ -8,29 +10,47 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from vqvae2.data.decode import Decoded, decode_images, one_line
+from vqvae2.data.decode import Decoded, decode_images
 from vqvae2.data.listing import (
     TRAIN_NAMES,
     VALIDATION_NAMES,
     ImageListing,
-    Splits,
-    missing,
+    Label,
+    ListedSplits,
+    missing_path,
+    sorted_labels,
     suffix,
 )
+from vqvae2.messages import one_line
 
-SHARD_KINDS = {".parquet": "parquet", ".tar": "webdataset"}  # what `datasets` calls them
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, Features
+
+T = TypeVar("T")
+
+SHARD_KINDS = {".parquet": "parquet", ".tar": "webdataset"}
+"""Names of the file formats in the `datasets` library."""
+
 IMAGE_COLUMNS = ("image", "img", "png", "jpg", "jpeg", "webp")
 LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
-HUB_TIMEOUT = 10.0  # seconds until a hub that does not answer counts as out of reach
+
+HUB_TIMEOUT = 10.0
+"""Seconds until a hub that does not answer counts as unreachable."""
 
 
-def open_shards(files: list[str], origin: str, size: int) -> Splits:
-    """Opens Parquet files or WebDataset shards; splits are told by their names."""
+def open_shards(files: list[str], origin: str, size: int) -> ListedSplits:
+    """The splits of Parquet files or WebDataset shards, by the names of the files.
+
+    Arguments:
+        files: Paths of the shards.
+        origin: Name of the source in messages.
+        size: Side of the square images, pixels.
+    """
     from datasets import load_dataset
 
     suffixes = sorted({suffix(file) for file in files})
@@ -43,14 +63,14 @@ def open_shards(files: list[str], origin: str, size: int) -> Splits:
     groups: dict[str, list[str]] = {}
     for file in files:
         groups.setdefault(split_of(file), []).append(glob.escape(os.path.abspath(file)))
-    if "train" not in groups:  # nothing but a test split: that is what there is to learn from
+    if "train" not in groups:  # a source with only a test split is trained on
         groups = {"train": [path for name in sorted(groups) for path in groups[name]]}
     kind = SHARD_KINDS[suffixes[0]]
-    return _open_tables(_told(origin, lambda: load_dataset(kind, data_files=groups)), origin, size)
+    return _open_tables(_load(origin, lambda: load_dataset(kind, data_files=groups)), origin, size)
 
 
 def split_of(file: str) -> str:
-    """Returns the split that a shard's name, or else its folder, tells; "train" without one."""
+    """The split that the name of a shard, or else of its folder, contains; "train" without one."""
     path = Path(file)
     for words in (re.split(r"[^a-z]+", path.name.lower()), [path.parent.name.lower()]):
         for name in (*TRAIN_NAMES, *VALIDATION_NAMES):
@@ -59,20 +79,20 @@ def split_of(file: str) -> str:
     return "train"
 
 
-def open_hub(source: str, size: int) -> Splits:
-    """Opens a data set of the hub, "owner/name" or "owner/name:config"."""
+def open_hub(source: str, size: int) -> ListedSplits:
+    """The splits of a data set of the hub, "owner/name" or "owner/name:config"."""
     from datasets import load_dataset
 
     name, _, subset = source.partition(":")
-    _check_hub(name)
-    tables = _told(f"The hub data set {source}", lambda: load_dataset(name, subset or None))
+    _require_hub(name)
+    tables = _load(f"The hub data set {source}", lambda: load_dataset(name, subset or None))
     return _open_tables(tables, source, size)
 
 
-def _check_hub(name: str) -> None:
-    """Raises when the hub cannot be reached or does not know the name.
+def _require_hub(name: str) -> None:
+    """Raises ValueError if the hub cannot be reached or does not have the data set.
 
-    One quick question first: `load_dataset` tries again and again for half a minute.
+    One quick request first: `load_dataset` would repeat its own for half a minute.
     """
     from datasets import config
     from huggingface_hub import HfApi
@@ -80,23 +100,23 @@ def _check_hub(name: str) -> None:
 
     if (Path(config.HF_DATASETS_CACHE) / name.replace("/", "___").lower()).is_dir():
         return
-    here = missing(Path(name))
+    message = missing_path(Path(name))
     try:
         HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
     except (HfHubHTTPError, HFValidationError) as error:
         raise ValueError(
-            f"{here} It is no data set of the hub either: {one_line(error)}."
+            f"{message} It is no data set of the hub either: {one_line(error)}."
         ) from error
-    # What a failed connection raises depends on the client that the hub's library speaks through.
+    # The kind of a connection error depends on the HTTP client of the hub's library.
     except Exception as error:
         raise ValueError(
-            f"{here} If {name} is a data set of the hub, the hub cannot be reached "
+            f"{message} If {name} is a data set of the hub, the hub cannot be reached "
             f"({one_line(error)}); check the connection."
         ) from error
 
 
-def _told(origin: str, load: Callable[[], Any]) -> Any:
-    """Loads, and tells whatever fails in `datasets` and the readers below it in one line."""
+def _load(origin: str, load: Callable[[], T]) -> T:
+    """The result of `load`; every error of `datasets` and its readers becomes a ValueError."""
     try:
         return load()
     except Exception as error:
@@ -104,47 +124,45 @@ def _told(origin: str, load: Callable[[], Any]) -> Any:
         raise ValueError(f"{origin} cannot be read as a data set: {one_line(cause)}.") from error
 
 
-def _open_tables(tables: Any, origin: str, size: int) -> Splits:
-    """Opens the splits of a `datasets.DatasetDict`."""
+def _open_tables(tables: "DatasetDict", origin: str, size: int) -> ListedSplits:
     train = next((name for name in TRAIN_NAMES if name in tables), next(iter(tables)))
     validation = next(
         (name for name in VALIDATION_NAMES if name in tables and name != train), None
     )
     splits = [tables[name] for name in (train, validation) if name is not None]
     column = image_column(splits[0].features, origin)
-    class_names, labels = _table_labels(splits, origin)
-    rows = [
-        _table_rows(split, column, class_names, known, size)
-        for split, known in zip(splits, labels, strict=True)
+    class_names, labels_by_split = _table_labels(splits, origin)
+    listings = [
+        _table_listing(split, column, class_names if labels is not None else (), labels, size)
+        for split, labels in zip(splits, labels_by_split, strict=True)
     ]
-    return rows[0], rows[1] if validation is not None else None
+    return listings[0], listings[1] if validation is not None else None
 
 
-def _table_rows(
-    dataset: Any, column: str, class_names: tuple[str, ...], labels: Tensor | None, size: int
+def _table_listing(
+    table: "Dataset", column: str, class_names: tuple[str, ...], labels: Tensor | None, size: int
 ) -> ImageListing:
     from datasets import Image
 
-    keyed = "__key__" in dataset.features
-    keys = dataset["__key__"] if keyed else range(len(dataset))
-    dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+    keys = table["__key__"] if "__key__" in table.features else range(len(table))
+    images = table.select_columns([column]).cast_column(column, Image(decode=False))
 
     def decode(indices: Sequence[int]) -> Decoded:
-        cells = dataset[list(indices)][column]
+        cells = images[list(indices)][column]
         return decode_images([cell and (cell["bytes"] or cell["path"]) for cell in cells], size)
 
     return ImageListing(
         names=[str(key) for key in keys],
-        labels=torch.zeros(len(dataset), dtype=torch.int64) if labels is None else labels,
-        class_names=() if labels is None else class_names,
+        labels=torch.zeros(len(images), dtype=torch.int64) if labels is None else labels,
+        class_names=class_names,
         decode=decode,
         lengths=[],
-        facts=f"table 1 {column} {dataset.data.nbytes}",
+        facts=f"table 1 {column} {images.data.nbytes}",
     )
 
 
-def image_column(features: Any, origin: str) -> str:
-    """Returns which column of a table (its `datasets.Features`) holds images."""
+def image_column(features: "Features", origin: str) -> str:
+    """The column of a table that holds images; ValueError without one."""
     from datasets import Image
 
     columns = _columns(features, Image, IMAGE_COLUMNS)
@@ -156,11 +174,11 @@ def image_column(features: Any, origin: str) -> str:
     )
 
 
-def label_column(features: Any) -> str | None:
-    """Returns which column of a table holds labels, None without."""
+def label_column(features: "Features") -> str | None:
+    """The column of a table that holds labels, None without one."""
     from datasets import ClassLabel
 
-    # Not a list of labels, nor a measured value.
+    # Neither lists of labels nor measured values.
     kinds = ("int", "uint", "string", "large_string", "bool")
     for column in _columns(features, ClassLabel, LABEL_COLUMNS):
         if str(getattr(features[column], "dtype", "")).startswith(kinds):
@@ -168,40 +186,41 @@ def label_column(features: Any) -> str | None:
     return None
 
 
-def _columns(features: Any, kind: type, names: tuple[str, ...]) -> list[str]:
-    """Returns the columns of a type, those with a usual name first; then those with a name."""
+def _columns(features: "Features", kind: type, names: tuple[str, ...]) -> list[str]:
+    """Columns by preference: of the type with a usual name, of the type, with a usual name."""
     named = [name for name in names if name in features]
-    typed = [str(name) for name, held in features.items() if isinstance(held, kind)]
+    typed = [str(name) for name, feature in features.items() if isinstance(feature, kind)]
     return [*(name for name in named if name in typed), *typed, *named]
 
 
-def _table_labels(splits: list[Any], origin: str) -> tuple[tuple[str, ...], list[Tensor | None]]:
-    """Returns the class names and the labels of each split, None for a split without."""
+def _table_labels(
+    splits: "list[Dataset]", origin: str
+) -> tuple[tuple[str, ...], list[Tensor | None]]:
+    """The class names, and the labels (N,) of each split, None for a split without."""
     column = label_column(splits[0].features)
     if column is None:
         return (), [None] * len(splits)
-    values = [_label_values(split, column, origin) for split in splits]
-    known = getattr(splits[0].features[column], "names", None)
-    seen = sorted({value for part in values for value in part or ()})
-    numbers = {value: index for index, value in enumerate(range(len(known)) if known else seen)}
-    labels = [
-        None if part is None else torch.tensor([numbers[v] for v in part], dtype=torch.int64)
-        for part in values
+    stored = [_stored_labels(split, column, origin) for split in splits]
+    names = getattr(splits[0].features[column], "names", None)
+    values = sorted_labels({label for labels in stored for label in labels or ()})
+    classes = range(len(names)) if names else values
+    numbers = {label: number for number, label in enumerate(classes)}
+    indices = [
+        None if labels is None else torch.tensor([numbers[label] for label in labels]).long()
+        for labels in stored
     ]
-    return tuple(known or map(str, seen)), labels
+    return tuple(names or map(str, values)), indices
 
 
-def _label_values(dataset: Any, column: str, origin: str) -> list[Any] | None:
-    """Returns the labels as they stand, None when the split has none (missing, or all -1)."""
-    if column not in dataset.features:
+def _stored_labels(table: "Dataset", column: str, origin: str) -> list[Label] | None:
+    """The labels as they are stored, None if all are missing or -1."""
+    if column not in table.features:
         return None
-    values: list[Any] = dataset.select_columns([column])[:][column]
-    missing = sum(value is None or value == -1 for value in values)
-    if missing == len(values):
-        return None
-    if missing:
+    labels: list[Label | None] = table.select_columns([column])[:][column]
+    present = [label for label in labels if label is not None and label != -1]
+    if present and len(present) < len(labels):
         raise ValueError(
-            f"{missing} of {len(values)} rows of {origin} have no {column!r}; "
+            f"{len(labels) - len(present)} of {len(labels)} rows of {origin} have no {column!r}; "
             "label them all, or remove the column."
         )
-    return values
+    return present or None

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from vqvae2.autoencoder.pixels import Pixels
 from vqvae2.data.codes import read_codes
+from vqvae2.data.config import DataConfig
 from vqvae2.data.images import (
-    DataConfig,
     ImageDataset,
     Progress,
     image_files,

@@ -8,7 +8,7 @@ from vqvae2.autoencoder.pixels import PixelsConfig
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.augmentation import AugmentationConfig
-from vqvae2.data.images import DataConfig
+from vqvae2.data.config import DataConfig
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import SamplingConfig
 from vqvae2.weights import sketch_of

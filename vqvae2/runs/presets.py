@@ -10,7 +10,7 @@ from dataclasses import replace
 from vqvae2.autoencoder.codebook import CodebookConfig
 from vqvae2.autoencoder.pixels import PixelsConfig
 from vqvae2.autoencoder.vqvae import VQVAEConfig
-from vqvae2.data.images import DataConfig
+from vqvae2.data.config import DataConfig
 from vqvae2.messages import did_you_mean
 from vqvae2.priors import GatedPixelCNNConfig, PixelCNNPPConfig, PixelSNAILConfig, PriorConfig
 from vqvae2.runs.config import AutoencoderConfig, RunConfig, TrainingConfig

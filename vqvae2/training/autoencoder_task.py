@@ -14,6 +14,7 @@ from vqvae2.autoencoder.codebook import Quantized
 from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import batch_indices
+from vqvae2.distributed import World
 from vqvae2.imaging.convert import to_float
 from vqvae2.randomness import generator
 from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
@@ -48,7 +49,7 @@ class AutoencoderTask:
     def indices(self, step: int) -> Tensor:
         """Which images this rank takes at `step`, (B,)."""
         order, batch = self.dataset.order, self.config.batch
-        return batch_indices(order, batch, self.seed, step, self.rank, self.world)
+        return batch_indices(order, batch, self.seed, step, World(self.rank, self.world))
 
     def names(self, step: int) -> list[str]:
         """What those images are called."""
@@ -59,9 +60,9 @@ class AutoencoderTask:
         config, indices = self.config, self.indices(step)
         keep = self.kept_levels(step).chunk(self.world)[self.rank]
         images = self.dataset.batch(indices)
-        if ahead := self.dataset.steps_ahead(config.batch):
+        if ahead := self.dataset.prefetch_steps(config.batch):
             # After the batch: blocks in use are let go last.
-            self.dataset.expect(self.indices(step + ahead))
+            self.dataset.prefetch(self.indices(step + ahead))
         return list(
             zip(images.chunk(config.accumulate), keep.chunk(config.accumulate), strict=True)
         )

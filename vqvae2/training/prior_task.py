@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vqvae2.data.codes import CodeDataset
 from vqvae2.data.order import batch_indices
+from vqvae2.distributed import World
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator
 from vqvae2.runs.config import TrainingConfig
@@ -62,7 +63,7 @@ class PriorTask:
     def indices(self, step: int) -> Tensor:
         """Which examples this rank takes at `step`, (B,)."""
         order, batch = self.codes.order, self.config.batch
-        return batch_indices(order, batch, self.seed, step, self.rank, self.world)
+        return batch_indices(order, batch, self.seed, step, World(self.rank, self.world))
 
     def names(self, step: int) -> list[str]:
         """Their numbers in the data set of codes."""
