@@ -1,0 +1,46 @@
+from unittest import mock
+
+import pytest
+import torch
+
+from vqvae2.nn.attention import CausalAttention, KeyValueCache
+from vqvae2.nn.causal import RasterPosition
+
+
+@torch.no_grad()
+def test_attending_with_a_mask_equals_attending_to_a_prefix():
+    torch.manual_seed(0)
+    cache = KeyValueCache(torch.randn(2, 3, 20, 4), torch.randn(2, 3, 20, 5))
+    query, position = torch.randn(2, 3, 1, 4), RasterPosition.start(5, torch.device("cpu"))
+    for _ in range(20):
+        prefix = cache.attend_to_prefix(query, position)
+        torch.testing.assert_close(cache.attend_masked(query, position), prefix)
+        position.advance()
+
+
+@pytest.mark.parametrize("chunk", [4, 5, 256], ids=lambda chunk: f"{chunk} queries per chunk")
+def test_attention_with_a_tiny_dropout_equals_attention_without(chunk):
+    torch.manual_seed(0)
+    attention = CausalAttention(8, 2, dropout=1e-12).double()
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64, requires_grad=True)
+    with mock.patch("vqvae2.nn.attention.QUERY_CHUNK", chunk):
+        with_dropout = attention.train()(x)
+    without = attention.eval()(x)
+    torch.testing.assert_close(with_dropout, without)
+    weights = torch.randn_like(without)
+    outputs = (with_dropout, without)
+    gradients = [torch.autograd.grad((out * weights).sum(), x)[0] for out in outputs]
+    torch.testing.assert_close(*gradients)
+
+
+def test_attention_with_dropout_saves_no_map_of_all_pairs_for_the_backward_pass():
+    attention, x = CausalAttention(8, 2, dropout=0.1), torch.randn(1, 8, 32, 32)
+    sizes = []
+
+    def pack(tensor):
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        attention(x)
+    assert max(sizes) <= 3 * 8 * 1024
