@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import tyro
 from accelerate import Accelerator
+from vqvae2.training.autoencoder_task import AutoencoderTask
 
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
@@ -23,7 +24,6 @@ from vqvae2.data.order import evenly_spaced
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.presets import find_preset
-from vqvae2.training.autoencoder_task import AutoencoderTask
 from vqvae2.training.loop import new_state, train
 from vqvae2.training.stages import seed_weights
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import tyro
 from accelerate import Accelerator
+from vqvae2.training.prior_task import PriorLoss, PriorTask
 
 from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
@@ -44,7 +45,6 @@ from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.sampling import SamplingConfig, sample_codes
 from vqvae2.training.loop import new_state, train
-from vqvae2.training.prior_task import PriorLoss, PriorTask
 from vqvae2.training.stages import seed_weights
 from vqvae2.weights import fingerprint
 

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator
+from vqvae2.training.autoencoder_task import AutoencoderTask
+from vqvae2.training.prior_task import PriorTask
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
 from vqvae2.autoencoder.vqvae import VQVAE
@@ -34,9 +36,7 @@ from vqvae2.data.order import Shuffle
 from vqvae2.priors import Prior
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.presets import find_preset
-from vqvae2.training.autoencoder_task import AutoencoderTask
 from vqvae2.training.loop import new_state, train
-from vqvae2.training.prior_task import PriorTask
 from vqvae2.training.speed import matrix_rate, measure_speed
 from vqvae2.training.stages import seed_weights
 

@@ -1,5 +1,7 @@
 """Runs of a few steps, and everything of them that must not depend on interruptions."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -8,10 +10,15 @@ from builders import small_config
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.priors import GatedPixelCNNConfig
-from vqvae2.runs.config import AutoencoderConfig, RunConfig, TrainingConfig
+from vqvae2.runs.config import (
+    AutoencoderStageConfig,
+    LevelConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from vqvae2.runs.folder import RunFolder
-from vqvae2.sampling import SamplingConfig
-from vqvae2.training.stages import Job
+from vqvae2.training.session import TrainingSession
+from vqvae2.training.stages import train as train_stages
 
 TRAIN = TrainingConfig(
     steps=10, batch=8, warmup_steps=2, validate_every=5, save_every=5, log_every=1,
@@ -21,22 +28,37 @@ TRAIN = TrainingConfig(
 
 def small_run(factors: tuple[int, ...] = (2, 4)) -> RunConfig:
     prior = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kernel=3)
-    levels = len(factors)
     return RunConfig(
         preset="small",
         data=DataConfig(size=16, synthetic_images=80, validation_fraction=0.25),
         num_classes=12,
-        autoencoder=small_config(factors),
-        stage1=AutoencoderConfig(train=TRAIN, continuous_steps=3, level_dropout=0.25),
-        priors=(prior,) * levels,
-        stage2=(TRAIN,) * levels,
-        sampling=(SamplingConfig(),) * levels,
+        autoencoder=AutoencoderStageConfig(
+            model=small_config(factors), training=TRAIN, continuous_steps=3, level_dropout=0.25
+        ),
+        levels=(LevelConfig(prior=prior, training=TRAIN),) * len(factors),
     )
+
+
+def with_training(run: RunConfig, level: int | None, **changes: object) -> RunConfig:
+    """A run with other training settings for a level, or for the autoencoder (None)."""
+    if level is None:
+        training = replace(run.autoencoder.training, **changes)
+        return replace(run, autoencoder=replace(run.autoencoder, training=training))
+    levels = list(run.levels)
+    levels[level] = replace(levels[level], training=replace(levels[level].training, **changes))
+    return replace(run, levels=tuple(levels))
+
+
+def session(
+    path: Path, run: RunConfig, should_stop: Callable[[], bool] = lambda: False
+) -> TrainingSession:
+    """What trains a run in this process, on the CPU."""
+    accelerator = Accelerator(cpu=True)
+    return TrainingSession(RunFolder(path), run, open_images(run.data), accelerator, should_stop)
 
 
 def train(path: Path, run: RunConfig, stop_after: int | None = None) -> RunFolder:
     """Trains; `stop_after` counts steps of all stages and then asks to stop."""
-    folder = RunFolder(path)
     asked = 0
 
     def should_stop() -> bool:
@@ -44,10 +66,9 @@ def train(path: Path, run: RunConfig, stop_after: int | None = None) -> RunFolde
         asked += 1
         return stop_after is not None and asked >= stop_after
 
-    job = Job(folder, run, open_images(run.data), Accelerator(cpu=True), should_stop)
-    for _ in job.train():
+    for _ in train_stages(session(path, run, should_stop)):
         pass
-    return folder
+    return RunFolder(path)
 
 
 def outcome(folder: RunFolder) -> dict[str, bytes]:

@@ -21,8 +21,8 @@ from vqvae2.autoencoder.codebook import (
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
-from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
-from vqvae2.training.autoencoder_task import AutoencoderTask
+from vqvae2.runs.config import AutoencoderStageConfig, TrainingConfig
+from vqvae2.training.autoencoder import AutoencoderTask
 from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop
 
@@ -144,8 +144,11 @@ def test_over_90_percent_of_the_codes_of_every_level_are_used_after_100_steps(fa
     torch.manual_seed(0)
     data = open_images(DataConfig(size=32, synthetic_images=1200))
     train = TrainingConfig(steps=100, batch=24, cooldown=0.0)
-    stage = AutoencoderConfig(train=train, continuous_steps=30, level_dropout=0.25)
-    task = AutoencoderTask(VQVAE(small_config(factors, num_codes=32)), data.train, stage, seed=0)
+    model = small_config(factors, num_codes=32)
+    stage = AutoencoderStageConfig(
+        model=model, training=train, continuous_steps=30, level_dropout=0.25
+    )
+    task = AutoencoderTask(VQVAE(model), data.train, stage, seed=0)
     state = new_state(task)
     for _ in train_loop(task, state, Accelerator()):
         pass

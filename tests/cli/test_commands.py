@@ -19,18 +19,21 @@ from vqvae2.cli.main import COMMANDS, run
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import read_settings, save_png
 from vqvae2.metrics.extractors import torchscript
-from vqvae2.training.fit import Event
+from vqvae2.training.session import Event
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 TINY = """
---data.size 16 --autoencoder.channels 16 --autoencoder.residual-channels 8
---autoencoder.codebooks.0.num-codes 24 --autoencoder.codebooks.0.code-size 6
---autoencoder.codebooks.1.num-codes 24 --autoencoder.codebooks.1.code-size 6
---stage1.train.steps 12 --stage1.train.batch 8 --stage1.continuous-steps 3
---stage2.0.steps 6 --stage2.0.batch 8 --stage2.1.steps 6 --stage2.1.batch 8
---priors.0.channels 8 --priors.0.residual-channels 8 --priors.0.num-layers 2
---priors.1.channels 8 --priors.1.residual-channels 8 --priors.1.num-layers 2
+--data.size 16
+--autoencoder.model.channels 16 --autoencoder.model.residual-channels 8
+--autoencoder.model.codebooks.0.num-codes 24 --autoencoder.model.codebooks.0.code-size 6
+--autoencoder.model.codebooks.1.num-codes 24 --autoencoder.model.codebooks.1.code-size 6
+--autoencoder.training.steps 12 --autoencoder.training.batch 8
+--autoencoder.continuous-steps 3
+--levels.0.training.steps 6 --levels.0.training.batch 8
+--levels.1.training.steps 6 --levels.1.training.batch 8
+--levels.0.prior.channels 8 --levels.0.prior.residual-channels 8 --levels.0.prior.num-layers 2
+--levels.1.prior.channels 8 --levels.1.prior.residual-channels 8 --levels.1.prior.num-layers 2
 """.split()
 
 
@@ -87,9 +90,9 @@ def test_training_ends_with_models_figures_and_a_sheet(trained):
 
 
 PIXEL_PRIORS = {
-    "gated-cifar10": "--priors.0.residual-channels 8 --priors.0.num-layers 2",
-    "pixelcnnpp-cifar10": "--priors.0.num-layers 1",
-    "pixelsnail-cifar10": "--priors.0.num-blocks 1",
+    "gated-cifar10": "--levels.0.prior.residual-channels 8 --levels.0.prior.num-layers 2",
+    "pixelcnnpp-cifar10": "--levels.0.prior.num-layers 1",
+    "pixelsnail-cifar10": "--levels.0.prior.num-blocks 1",
 }
 
 
@@ -98,10 +101,11 @@ def test_a_prior_on_pixels_trains_samples_and_is_measured_like_one_on_codes(
     preset, tmp_path, capsys
 ):
     data, folder = make_folder(tmp_path / "data", count=24), tmp_path / "run"
-    tiny = f"{PIXEL_PRIORS[preset]} --data.size 8 --stage2.0.steps 3 --stage2.0.batch 4"
-    tiny = f"{tiny} --priors.0.channels 8 --stage2.0.validate-every 3"
+    tiny = f"{PIXEL_PRIORS[preset]} --data.size 8 --levels.0.training.steps 3"
+    tiny = f"{tiny} --levels.0.training.batch 4"
+    tiny = f"{tiny} --levels.0.prior.channels 8 --levels.0.training.validate-every 3"
     command = ["train", "--preset", preset, "--data", str(data), "--run", str(folder)]
-    assert run([*command, *tiny.split(), "--stage", "stage1"]) == 0
+    assert run([*command, *tiny.split(), "--stage", "autoencoder"]) == 0
     assert run([*command, *tiny.split(), "--stage", "priors"]) == 0
     assert run([*command, *tiny.split()]) == 0
     assert "bits per dimension" in capsys.readouterr().out
@@ -227,7 +231,7 @@ def test_reconstruct_evaluate_report_doctor_and_presets(trained, tmp_path, capsy
     assert run(["report", str(trained)]) == 0
     assert (trained / "report.html").stat().st_size > 10_000
     assert run(["doctor", str(trained)]) == 0
-    assert "stage1 is done" in capsys.readouterr().out
+    assert "autoencoder is done" in capsys.readouterr().out
     assert run(["presets"]) == 0
     out = capsys.readouterr().out
     assert "imagenet256" in out
@@ -246,7 +250,7 @@ def test_a_truncated_image_among_good_ones_is_named_skipped_and_counted(tmp_path
     bad = data / "class0" / "bad.png"
     bad.write_bytes((data / "class0" / "000.png").read_bytes()[:150])
     command = ["train", "--preset", "demo", "--data", str(data), "--run", str(tmp_path / "run")]
-    assert run([*command, *TINY, "--stage", "stage1"]) == 0
+    assert run([*command, *TINY, "--stage", "autoencoder"]) == 0
     assert "1 image could not be read: class0/bad.png" in capsys.readouterr().out
     facts = json.loads((tmp_path / "run" / "data.json").read_text())
     assert facts["skipped"] == ["class0/bad.png"]
@@ -284,12 +288,19 @@ def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
     assert "not a run folder" in complaint(capsys, "evaluate", str(tmp_path))
     assert "no trained model" in complaint(capsys, "sample", str(tmp_path))
     assert "another config" in complaint(
-        capsys, "train", "--run", str(trained), "--autoencoder.channels", "24"
+        capsys, "train", "--run", str(trained), "--autoencoder.model.channels", "24"
     )
     assert "was not begun yet" in complaint(capsys, "train", "--run", str(tmp_path / "new"))
     assert "give --data" in complaint(capsys, "train", "--preset", "cifar10")
-    assert "stage2.1.steps must be" in complaint(
-        capsys, "train", "--preset", "demo", "--run", str(tmp_path / "r"), "--stage2.1.steps", "0"
+    assert "levels.1.training.steps must be" in complaint(
+        capsys,
+        "train",
+        "--preset",
+        "demo",
+        "--run",
+        str(tmp_path / "r"),
+        "--levels.1.training.steps",
+        "0",
     )
     assert "the images tell" in complaint(
         capsys, "train", "--run", str(trained), "--num-classes", "7"
@@ -377,7 +388,7 @@ def test_the_time_of_a_stage_begins_when_the_work_before_it_ends(monkeypatch):
     with monitor(shown=False) as view:
         now[0] = 3.0
         view.track("decoding", 1, 1)
-        for now[0], stage in [(63.0, "stage1"), (103.0, "stage1"), (104.0, "codes")]:
+        for now[0], stage in [(63.0, "prior0"), (103.0, "prior0"), (104.0, "codes")]:
             view.show(Event(stage, 1, 2))
     # A first step that took a minute, for it was compiled, is the stage's.
-    assert view.seconds == {"stage1": 100.0, "codes": 1.0}
+    assert view.seconds == {"prior0": 100.0, "codes": 1.0}

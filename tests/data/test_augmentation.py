@@ -11,7 +11,7 @@ from vqvae2.data.codes import read_codes
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.pipeline import Pipeline
-from vqvae2.training.fit import Stopped
+from vqvae2.training.session import Stopped
 from vqvae2.weights import fingerprint
 
 CONFIG = AugmentationConfig(mirror=True, crops=2)

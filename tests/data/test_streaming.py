@@ -29,8 +29,8 @@ from vqvae2.data.streaming import ImageStream
 from vqvae2.data.synthetic import render
 from vqvae2.distributed import World
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.fit import Stopped
-from vqvae2.training.stages import Job
+from vqvae2.training.session import Stopped, TrainingSession
+from vqvae2.training.stages import train as train_stages
 
 streaming = partial(config, stream=True, window=8)
 
@@ -255,12 +255,13 @@ def test_images_that_turn_out_unreadable_are_told_after_the_stage(tmp_path):
     folder = RunFolder(tmp_path / "run")
     data = open_images(source)
     run = replace(run, data=source, num_classes=1)
-    told = [event.text for event in Job(folder, run, data, Accelerator(cpu=True)).train()]
+    session = TrainingSession(folder, run, data, Accelerator(cpu=True))
+    told = [event.text for event in train_stages(session)]
     (text,) = [text for text in told if text]
     assert re.match(r"4 of the images could not be read: train.parquet#4, .*#6, \.\.\.;", text)
-    assert folder.read_data()["skipped"] == [f"train.parquet#{n}" for n in range(4, 8)]
-    folder.create(run, {**folder.read_data(), "skipped": []})
-    assert len(folder.read_data()["skipped"]) == 4
+    assert folder.read_data().skipped == tuple(f"train.parquet#{n}" for n in range(4, 8))
+    summary = folder.require_same_images(replace(folder.read_data(), skipped=()))
+    assert len(summary.skipped) == 4
 
 
 def test_blocks_of_uneven_size_are_hardly_ever_read_twice_for_being_asked_for_ahead():

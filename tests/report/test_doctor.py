@@ -71,7 +71,7 @@ def test_a_network_of_other_images_and_too_few_of_them_are_told():
 def test_a_whole_run_gets_a_word_on_every_part(run_folder):
     evaluate(run_folder, limit=8)
     text = " ".join(finding.what for finding in diagnose(run_folder))
-    for part in ("stage1 is done", "blanking", "belong together", "prior of level 1"):
+    for part in ("autoencoder is done", "blanking", "belong together", "prior of level 1"):
         assert part in text
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
+from small_runs import session
 
-from vqvae2.data.images import open_images, open_validation
+from vqvae2.data.images import open_validation
 from vqvae2.evaluation.evaluation import evaluate, fingerprints
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
@@ -29,11 +29,10 @@ from vqvae2.pipeline import Pipeline
 from vqvae2.report import plots
 from vqvae2.report.formatting import embedded_image, figure
 from vqvae2.report.report import write_report
-from vqvae2.runs.config import RunConfig
+from vqvae2.runs.config import LevelConfig, RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
-from vqvae2.sampling import SamplingConfig
-from vqvae2.training.stages import Job
+from vqvae2.training.stages import prepare, train
 
 VOID = {"meta", "link", "img", "br", "path", "use"}
 SECTIONS = (
@@ -46,37 +45,39 @@ ESCAPED = "&lt;b&gt;cat &amp; dog&lt;/b&gt;"
 
 def tiny() -> RunConfig:
     run = demo()
-    train = replace(
-        run.stage1.train, steps=4, batch=8, validate_every=2, validation_examples=16, log_every=1
-    )
+    training = replace(
+        run.autoencoder.training, steps=4, batch=8, validate_every=2, validation_examples=16,
+        log_every=1,
+    )  # fmt: skip
     prior = {"channels": 16, "residual_channels": 16, "num_layers": 2, "num_output_blocks": 1}
-    codebook = replace(run.autoencoder.codebooks[0], num_codes=16, code_size=8)
+    codebook = replace(run.autoencoder.model.codebooks[0], num_codes=16, code_size=8)
+    model = replace(run.autoencoder.model, channels=16, residual_channels=8, codebooks=(codebook,))
+    levels = tuple(
+        LevelConfig(
+            prior=replace(level.prior, num_conditioning_blocks=1, **prior), training=training
+        )
+        for level in run.levels
+    )
     return replace(
         run,
         data=replace(run.data, size=16, synthetic_images=240),
-        autoencoder=replace(
-            run.autoencoder, channels=16, residual_channels=8, codebooks=(codebook,)
-        ),
-        stage1=replace(run.stage1, train=train, continuous_steps=2),
-        priors=tuple(replace(config, num_conditioning_blocks=1, **prior) for config in run.priors),
-        stage2=(train, train),
-        sampling=(SamplingConfig(), SamplingConfig()),
+        autoencoder=replace(run.autoencoder, model=model, training=training, continuous_steps=2),
+        levels=levels,
     )
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same run after nothing, after stage 1, and after everything."""
+    """The same run after nothing, after the autoencoder, and after everything."""
     run, root = tiny(), tmp_path_factory.mktemp("runs")
-    folder = RunFolder(root / "done")
-    job = Job(folder, run, open_images(run.data), Accelerator(cpu=True))
-    job.begin()
-    shutil.copytree(folder.path, root / "begun")
-    list(job.train(lambda stage: stage == "stage1"))
-    shutil.copytree(folder.path, root / "stage1")
-    list(job.train())
-    evaluate(folder, limit=24)
-    return {name: root / name for name in ("begun", "stage1", "done")}
+    training = session(root / "done", run)
+    prepare(training)
+    shutil.copytree(root / "done", root / "begun")
+    list(train(training, lambda stage: stage.group == "autoencoder"))
+    shutil.copytree(root / "done", root / "autoencoder")
+    list(train(training))
+    evaluate(training.folder, limit=24)
+    return {name: root / name for name in ("begun", "autoencoder", "done")}
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ class Balanced(HTMLParser):
             self.wrong.append(tag)
 
 
-@pytest.mark.parametrize("stage", ["begun", "stage1", "done"])
+@pytest.mark.parametrize("stage", ["begun", "autoencoder", "done"])
 def test_the_page_needs_nothing_but_itself(runs: dict[str, Path], stage: str) -> None:
     page = page_of(RunFolder(runs[stage]))
     assert not re.search(r"https?://|<script|@import|url\((?!#)", page)
@@ -126,7 +127,7 @@ def test_the_page_needs_nothing_but_itself(runs: dict[str, Path], stage: str) ->
     assert all(link.startswith(("data:", "#")) for link in linked)
 
 
-@pytest.mark.parametrize("stage", ["begun", "stage1", "done"])
+@pytest.mark.parametrize("stage", ["begun", "autoencoder", "done"])
 def test_every_element_is_closed_and_every_section_is_there(
     runs: dict[str, Path], stage: str
 ) -> None:
@@ -148,7 +149,7 @@ def test_a_run_that_was_only_begun_says_what_to_run(runs: dict[str, Path]) -> No
 def test_after_stage_1_there_are_images_and_what_is_missing_is_said(
     runs: dict[str, Path],
 ) -> None:
-    page = sections_of(page_of(RunFolder(runs["stage1"])))
+    page = sections_of(page_of(RunFolder(runs["autoencoder"])))
     assert page["reconstructions"].count("<img") == 2 * 16
     assert page["levels"].count("<img") == 8 * (4 + 2)
     assert page["training"].count("<svg") == 2

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from vqvae2.code_grid import CodeGrid
 from vqvae2.priors import Prior
 from vqvae2.runs.presets import EXPECTED, PRESETS, find_preset
 
@@ -13,13 +12,13 @@ def test_every_preset_is_complete_and_its_models_can_be_built(name):
     assert run.preset == name
     assert name in EXPECTED
     with torch.device("meta"):
-        run.autoencoder.build()
-        for level, config in enumerate(run.priors):
-            Prior(config, run.domain(level))
+        run.autoencoder.model.build()
+        for level, config in enumerate(run.levels):
+            Prior(config.prior, run.domain(level))
 
 
-def shapes(preset):
-    return [grid.shape for grid in PRESETS[preset]().grids()]
+def shapes(name: str) -> list[tuple[int, int]]:
+    return [grid.shape for grid in PRESETS[name]().grids()]
 
 
 def test_the_paper_presets_have_the_paper_grids():
@@ -29,9 +28,10 @@ def test_the_paper_presets_have_the_paper_grids():
 
 def test_sonnet_anchor_has_one_8x8_level_of_512_codes():
     run = PRESETS["vqvae-cifar10"]()
-    assert run.grids() == [CodeGrid(512, 8, 8)]
-    assert run.autoencoder.codebooks[0].code_size == 64
-    assert (run.stage1.train.steps, run.stage1.train.batch) == (10_000, 32)
+    model, training = run.autoencoder.model, run.autoencoder.training
+    assert shapes("vqvae-cifar10") == [(8, 8)]
+    assert (model.codebooks[0].num_codes, model.codebooks[0].code_size) == (512, 64)
+    assert (training.steps, training.batch) == (10_000, 32)
 
 
 def test_an_unknown_preset_suggests_near_names():

@@ -33,19 +33,23 @@ from vqvae2.cli.main import run as command
 from vqvae2.runs.folder import RunFolder
 
 SMALL = (
-    "--preset demo --data.size 16 --data.synthetic-images 400 --stage1.train.steps 24 "
-    "--stage1.train.batch 8 --stage1.train.save-every 3 --stage1.train.validate-every 6 "
-    "--stage1.train.validation-examples 8 --stage1.train.log-every 1 "
-    "--stage1.continuous-steps 4 --stage1.start-vectors-a-code 2 --autoencoder.channels 16 "
-    "--autoencoder.residual-channels 8 --autoencoder.codebooks.0.num-codes 16 "
-    "--autoencoder.codebooks.1.num-codes 16 "
-    "--priors.0.channels 8 --priors.0.residual-channels 8 --priors.0.num-layers 2 "
-    "--priors.1.channels 8 --priors.1.residual-channels 8 --priors.1.num-layers 2 "
-    "--priors.0.dropout 0 --priors.1.dropout 0 "
-    "--stage2.0.steps 24 --stage2.0.batch 8 --stage2.0.save-every 3 --stage2.0.log-every 1 "
-    "--stage2.0.validate-every 6 --stage2.0.validation-examples 8 "
-    "--stage2.1.steps 24 --stage2.1.batch 8 --stage2.1.save-every 3 --stage2.1.log-every 1 "
-    "--stage2.1.validate-every 6 --stage2.1.validation-examples 8"
+    "--preset demo --data.size 16 --data.synthetic-images 400 "
+    "--autoencoder.training.steps 24 --autoencoder.training.batch 8 "
+    "--autoencoder.training.save-every 3 --autoencoder.training.validate-every 6 "
+    "--autoencoder.training.validation-examples 8 --autoencoder.training.log-every 1 "
+    "--autoencoder.continuous-steps 4 --autoencoder.start-vectors-per-code 2 "
+    "--autoencoder.model.channels 16 --autoencoder.model.residual-channels 8 "
+    "--autoencoder.model.codebooks.0.num-codes 16 "
+    "--autoencoder.model.codebooks.1.num-codes 16 --levels.0.prior.channels 8 "
+    "--levels.0.prior.residual-channels 8 --levels.0.prior.num-layers 2 "
+    "--levels.1.prior.channels 8 --levels.1.prior.residual-channels 8 "
+    "--levels.1.prior.num-layers 2 --levels.0.prior.dropout 0 --levels.1.prior.dropout 0 "
+    "--levels.0.training.steps 24 --levels.0.training.batch 8 "
+    "--levels.0.training.save-every 3 --levels.0.training.log-every 1 "
+    "--levels.0.training.validate-every 6 --levels.0.training.validation-examples 8 "
+    "--levels.1.training.steps 24 --levels.1.training.batch 8 "
+    "--levels.1.training.save-every 3 --levels.1.training.log-every 1 "
+    "--levels.1.training.validate-every 6 --levels.1.training.validation-examples 8"
 ).split()
 
 
@@ -160,7 +164,7 @@ def stage_of(folder: Path) -> str:
         place = folder / ("codes" if stage == "codes" else f"log/{stage}.jsonl")
         if place.exists():
             return stage
-    return "stage1" if (folder / "config.json").exists() else "before"
+    return "autoencoder" if (folder / "config.json").exists() else "before"
 
 
 def compared(folder: Path, whole: dict[str, bytes]) -> str:

@@ -88,18 +88,22 @@ def small_run() -> RunConfig:
     from dataclasses import replace
 
     run = demo()
-    codebook = replace(run.autoencoder.codebooks[0], num_codes=8, code_size=4)
-    autoencoder = replace(
-        run.autoencoder,
+    codebook = replace(run.autoencoder.model.codebooks[0], num_codes=8, code_size=4)
+    model = replace(
+        run.autoencoder.model,
         channels=8,
         residual_channels=4,
         num_residual_blocks=1,
         codebooks=(codebook,),
     )
+    autoencoder = replace(run.autoencoder, model=model)
     small = {"channels": 8, "residual_channels": 4, "num_layers": 1, "num_output_blocks": 0}
-    priors = tuple(replace(p, num_conditioning_blocks=1, **small) for p in run.priors)
+    levels = tuple(
+        replace(level, prior=replace(level.prior, num_conditioning_blocks=1, **small))
+        for level in run.levels
+    )
     data = DataConfig(size=16, synthetic_images=64)
-    return replace(run, autoencoder=autoencoder, priors=priors, data=data, num_classes=12)
+    return replace(run, autoencoder=autoencoder, levels=levels, data=data, num_classes=12)
 
 
 def dataset() -> list[bytes]:
@@ -129,20 +133,22 @@ def write_models(folder: Path) -> None:
     torch.manual_seed(0)
     from vqvae2.autoencoder.vqvae import VQVAE
 
-    autoencoder = VQVAE(run.autoencoder)
+    autoencoder = VQVAE(run.autoencoder.model)
     known = fingerprint(autoencoder)
     save_autoencoder(folder / "autoencoder", autoencoder)
-    for level, config in enumerate(run.priors):
-        prior = Prior(config, run.domain(level))
+    for level, config in enumerate(run.levels):
+        prior = Prior(config.prior, run.domain(level))
         save_prior(folder / "priors" / str(level), prior, known)
     tensors = {name: value for name, value in autoencoder.state_dict().items()}
-    checkpoint.write_state(folder / "step-00000003.safetensors", 3, tensors, {"best": 0.5})
+    saved = checkpoint.Checkpoint(3, tensors, {"best": 0.5})
+    checkpoint.write_checkpoint(folder / "step-00000003.safetensors", saved)
     data = open_images(run.data)
     levels = [codes.numpy() for codes in autoencoder.encode(data.train.batch(range(20)) / 255)]
     grids = tuple(run.grids())
     info = CodesInfo(autoencoder=known, dataset="x", grids=grids, num_images=20)
     write_shard(folder / "train-00000.parquet", info, levels, data.train.labels[:20].numpy())
-    RunFolder(folder / "run").create(run, {})
+    RunFolder(folder / "run").write_config(run)
+    return run
 
 
 def write_shards(folder: Path) -> list[Path]:

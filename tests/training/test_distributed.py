@@ -18,7 +18,7 @@ import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from builders import save_network
 from PIL import ImageChops
-from small_runs import small_run, train
+from small_runs import small_run, train, with_training
 from torch.nn.utils import parameters_to_vector
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
@@ -29,16 +29,19 @@ from vqvae2.data import extraction
 from vqvae2.data.codes import CodesInfo, CodesInMemory
 from vqvae2.data.decode import decode_full
 from vqvae2.data.images import open_images
+from vqvae2.distributed import World
 from vqvae2.pipeline import Pipeline
 from vqvae2.priors import Prior
-from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
+from vqvae2.randomness import seeded_weights
+from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.autoencoder_task import AutoencoderTask
-from vqvae2.training.fit import Stopped, over_ranks, require_agreement, require_same
+from vqvae2.training.autoencoder import AutoencoderTask
+from vqvae2.training.fit import means_over_world, require_equal_weights, require_same_progress
 from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop
-from vqvae2.training.prior_task import PriorTask
-from vqvae2.training.stages import Job, new_accelerator, seed_weights
+from vqvae2.training.prior import PriorTask
+from vqvae2.training.session import Stopped, TrainingSession, new_accelerator
+from vqvae2.training.stages import train as train_stages
 
 
 def free_port() -> int:
@@ -94,23 +97,27 @@ def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
         torch.testing.assert_close(first[name], alone[name])
 
 
+def without_dropout(level: LevelConfig) -> LevelConfig:
+    return replace(level, prior=replace(level.prior, dropout=0.0))
+
+
 def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False) -> None:
     """A whole small run; with `world` 2 as one of two ranks, a shard of codes in turn."""
     be_rank(rank, world, port)
     extraction.IMAGES_PER_SHARD = 16
     run = small_run()
     # Dropout is each rank's own noise; without it the ranks do what one does.
-    run = replace(run, priors=tuple(replace(config, dropout=0.0) for config in run.priors))
-    if shard:
-        stage2 = tuple(replace(train, shard_optimizer=True) for train in run.stage2)
-        run = replace(run, stage2=stage2)
+    run = replace(run, levels=tuple(without_dropout(level) for level in run.levels))
+    for level in range(len(run.levels) if shard else 0):
+        run = with_training(run, level, shard_optimizer=True)
     target, seen = RunFolder(Path(folder)), {}
     asked = iter(range(1000))
     # Half-way through the last prior everyone stops, and goes on.
     for stops in (lambda: shard and next(asked) == 26, lambda: False):
-        job = Job(target, run, open_images(run.data), new_accelerator(run, target), stops)
+        accelerator = new_accelerator(run, target)
+        session = TrainingSession(target, run, open_images(run.data), accelerator, stops)
         with suppress(Stopped):
-            for event in job.train():
+            for event in train_stages(session):
                 seen[event.stage] = event.done
     torch.save(seen, Path(folder) / f"seen-{rank}.pt")
     if world > 1:
@@ -130,7 +137,7 @@ def test_two_ranks_train_what_one_rank_trains(tmp_path):
     assert len(shards) == 5
     for path in shards:
         assert path.read_bytes() == (tmp_path / "two" / "codes" / path.name).read_bytes()
-    logs = [RunFolder(tmp_path / name).log("stage1").read("train") for name in ("one", "two")]
+    logs = [RunFolder(tmp_path / name).log("autoencoder").read("train") for name in ("one", "two")]
     for one, two in zip(*logs, strict=True):
         assert one["mse"] == pytest.approx(two["mse"], rel=1e-3)
     for path in (tmp_path / "two" / "model").rglob("*.safetensors"):
@@ -207,27 +214,29 @@ def sorted_values(values: dict[str, object]) -> list[object]:
 
 def disagree(rank: int, port: int) -> None:
     be_rank(rank, 2, port)
-    accelerator = Accelerator(cpu=True)
+    Accelerator(cpu=True)
+    world = World.current()
     module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
     for parameter in module.parameters():
         torch.nn.init.constant_(parameter, 0.1)
-    require_agreement(module, accelerator)
+    require_equal_weights(module, world)
     if rank:
         module[1].bias.data[0] = 0.1000001
-    with pytest.raises(ValueError, match=r"come apart: 1.bias and 0 more tensors"):
-        require_agreement(module, accelerator)
+    with pytest.raises(ValueError, match=r"diverged: 1.bias and 0 more tensors"):
+        require_equal_weights(module, world)
     dist.destroy_process_group()
 
 
 def count_alike(rank: int, port: int) -> None:
     """Means over ranks are of what they counted; a rank that is elsewhere is told."""
     be_rank(rank, 2, port)
-    accelerator = Accelerator(cpu=True)
+    Accelerator(cpu=True)
+    world = World.current()
     counted = {"mse": (torch.tensor(float(6 * rank)), torch.tensor(3 * rank))}
-    assert over_ranks(counted, accelerator) == {"mse": 2.0}
-    require_same([7, 1], accelerator)
+    assert means_over_world(counted, world) == {"mse": 2.0}
+    require_same_progress([7, 1], world)
     with pytest.raises(ValueError, match="do not see the same run folder"):
-        require_same([7, rank], accelerator)
+        require_same_progress([7, rank], world)
     dist.destroy_process_group()
 
 
@@ -245,21 +254,22 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     run = small_run()
     dataset = open_images(run.data).train
     steps = TrainingConfig(steps=50, batch=8, warmup_steps=2)
-    place = {"rank": rank, "world": world}
-    seed_weights(0, "ranks")
-    autoencoder = VQVAE(run.autoencoder).double()
-    prior = Prior(replace(run.priors[1], dropout=0.0), run.domain(1)).double()
-    stage1 = AutoencoderConfig(train=steps, continuous_steps=5, level_dropout=0.25)
-    with mock.patch(
-        "vqvae2.training.autoencoder_task.to_float", lambda images: images.double() / 255
-    ):
-        learnt = after(AutoencoderTask(autoencoder, dataset, stage1, seed=0, **place))
+    processes = World(rank, world)
+    level = replace(without_dropout(run.levels[1]), training=steps)
+    with seeded_weights(0, "ranks"):
+        autoencoder = VQVAE(run.autoencoder.model).double()
+        prior = Prior(level.prior, run.domain(1)).double()
+    stage = AutoencoderStageConfig(
+        model=run.autoencoder.model, training=steps, continuous_steps=5, level_dropout=0.25
+    )
+    with mock.patch("vqvae2.training.autoencoder.to_float", lambda images: images.double() / 255):
+        learnt = after(AutoencoderTask(autoencoder, dataset, stage, 0, processes))
     numbers = torch.Generator().manual_seed(0)
-    maps = [torch.randint(24, (40, *g.shape), generator=numbers).numpy() for g in run.grids()]
     grids = tuple(run.grids())
+    maps = [torch.randint(24, (40, *g.shape), generator=numbers).numpy() for g in grids]
     info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
     data = CodesInMemory(info, maps, torch.arange(40) % 12)
-    learnt |= after(PriorTask(prior, 1, data, steps, seed=0, **place))
+    learnt |= after(PriorTask(prior, 1, data, level, seed=0, world=processes))
     torch.save(learnt, Path(folder) / f"{world}-{rank}.pt")
     if world > 1:
         dist.destroy_process_group()
@@ -269,7 +279,10 @@ def after(task: AutoencoderTask | PriorTask) -> dict[str, torch.Tensor]:
     """All weights and codebooks after the task's steps."""
     for _ in train_loop(task, new_state(task), Accelerator(cpu=True)):
         pass
-    return {f"{type(task).__name__} {name}": v for name, v in task.module.state_dict().items()}
+    return {
+        f"{type(task).__name__} {name}": v
+        for name, v in task.phases[0].module.state_dict().items()
+    }
 
 
 def test_two_ranks_learn_the_same_weights_as_one_in_fifty_steps_of_both_stages(tmp_path):

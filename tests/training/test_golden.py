@@ -16,11 +16,11 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.priors import Prior
-from vqvae2.runs.config import AutoencoderConfig, TrainingConfig
+from vqvae2.randomness import seeded_weights
+from vqvae2.runs.config import AutoencoderStageConfig, TrainingConfig
 from vqvae2.runs.presets import PRESETS
-from vqvae2.training.autoencoder_task import AutoencoderTask
+from vqvae2.training.autoencoder import AutoencoderTask
 from vqvae2.training.loop import new_state, train
-from vqvae2.training.stages import seed_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -28,23 +28,26 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 def loss_curve() -> list[float]:
     """Training error of 50 steps of stage 1 with every part of the recipe at work."""
     data = open_images(DataConfig(size=16, synthetic_images=400))
-    train_config = TrainingConfig(steps=50, batch=16, warmup_steps=5)
-    stage = AutoencoderConfig(train=train_config, continuous_steps=10, level_dropout=0.25)
-    seed_weights(0, "autoencoder")
+    training = TrainingConfig(steps=50, batch=16, warmup_steps=5)
     config = small_config((2, 4))
     config = replace(config, codebooks=(replace(config.codebooks[0], revive_below=0.3),))
-    task = AutoencoderTask(VQVAE(config), data.train, stage, seed=0)
+    stage = AutoencoderStageConfig(
+        model=config, training=training, continuous_steps=10, level_dropout=0.25
+    )
+    with seeded_weights(0, "autoencoder"):
+        model = VQVAE(config)
+    task = AutoencoderTask(model, data.train, stage, seed=0)
     state = new_state(task)
-    return [p.figures["mse"].item() for p in train(task, state, Accelerator(cpu=True))]
+    return [p.metrics["mse"].item() for p in train(task, state, Accelerator(cpu=True))]
 
 
 def state_keys() -> dict[str, list[str]]:
     """Names and shapes of all weights of the demo's models."""
     run = PRESETS["demo"]()
     with torch.device("meta"):
-        models = {"autoencoder": VQVAE(run.autoencoder)}
-        for level, config in enumerate(run.priors):
-            models[f"prior{level}"] = Prior(config, run.domain(level))
+        models = {"autoencoder": VQVAE(run.autoencoder.model)}
+        for level, config in enumerate(run.levels):
+            models[f"prior{level}"] = Prior(config.prior, run.domain(level))
     return {
         name: [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
         for name, model in models.items()

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from builders import FACTORS, make_folder
-from small_runs import TRAIN, outcome, small_run, train
+from small_runs import TRAIN, outcome, session, small_run, train, with_training
 
 from vqvae2.autoencoder.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, to_dict
@@ -27,9 +26,9 @@ from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import PRESETS
 from vqvae2.training import checkpoint
-from vqvae2.training.autoencoder_task import AutoencoderTask
-from vqvae2.training.fit import Stopped
-from vqvae2.training.stages import Job
+from vqvae2.training.autoencoder import AutoencoderTask
+from vqvae2.training.session import Stopped
+from vqvae2.training.stages import train as train_stages
 
 
 @pytest.mark.parametrize("factors", FACTORS, ids=["1-level", "2-levels", "3-levels"])
@@ -50,12 +49,12 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from small_runs import small_run, train
+from small_runs import TRAIN, outcome, session, small_run, train, with_training
 train(Path({path!r}), small_run())
 """
 
 
-@pytest.mark.parametrize("stage", ["stage1", "prior0", "prior1"])
+@pytest.mark.parametrize("stage", ["autoencoder", "prior0", "prior1"])
 def test_kill_9_in_the_middle_of_each_stage_then_the_same_again_ends_bit_equal(stage, tmp_path):
     code = KILLED.format(tests=str(Path(__file__).parent.parent), path=str(tmp_path / "killed"))
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
@@ -84,7 +83,8 @@ def test_order_and_noise_are_functions_of_seed_and_step():
     from vqvae2.autoencoder.vqvae import VQVAE
 
     tasks = [
-        AutoencoderTask(VQVAE(run.autoencoder), dataset, run.stage1, seed) for seed in (0, 0, 1)
+        AutoencoderTask(VQVAE(run.autoencoder.model), dataset, run.autoencoder, seed)
+        for seed in (0, 0, 1)
     ]
     for _ in range(3):
         tasks[0].batch(2)
@@ -109,11 +109,11 @@ def test_level_dropout_blanks_an_exact_share_and_never_the_coarsest():
     run = small_run((2, 2, 2))
     from vqvae2.autoencoder.vqvae import VQVAE
 
-    stage = replace(run.stage1, level_dropout=0.25)
-    task = AutoencoderTask(VQVAE(run.autoencoder), open_images(run.data).train, stage, 0)
+    stage = replace(run.autoencoder, level_dropout=0.25)
+    task = AutoencoderTask(VQVAE(stage.model), open_images(run.data).train, stage, 0)
     counts = torch.zeros(3)
     for step in range(200):
-        keep = task.kept_levels(step)
+        keep = task.visible_levels(step)
         assert int((~keep.all(dim=1)).sum()) == 2
         assert keep[:, 0].all()
         assert (keep[:, 1] | ~keep[:, 2]).all(), "coarse levels stay before finer ones"
@@ -180,7 +180,7 @@ FLIPS = {
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, tmp_path):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, {"x": torch.full((100,), float(step))}, {"best": 1.0})
-    newest = checkpoint.steps_in(tmp_path)[-1]
+    newest = checkpoint.saved_steps(tmp_path)[-1]
     damaged = FLIPS[damage](newest.read_bytes())
     assert damaged != newest.read_bytes()
     newest.write_bytes(damaged)
@@ -197,14 +197,14 @@ def test_a_run_says_that_it_goes_on_from_an_older_checkpoint(tmp_path):
     whole = outcome(train(tmp_path / "whole", run))
     with pytest.raises(Stopped):
         train(tmp_path / "hurt", run, stop_after=8)
-    newest = checkpoint.steps_in(tmp_path / "hurt" / "checkpoints" / "stage1")[-1]
+    newest = checkpoint.saved_steps(tmp_path / "hurt" / "checkpoints" / "autoencoder")[-1]
     newest.write_bytes(newest.read_bytes()[:-9])
     folder = RunFolder(tmp_path / "hurt")
-    job = Job(folder, run, open_images(run.data), Accelerator(cpu=True))
-    texts = [event.text for event in job.train() if event.text]
+    events = train_stages(session(folder.path, run))
+    texts = [event.text for event in events if event.text]
     assert len(texts) == 1
-    assert "going on from step 5" in texts[0]
-    (kept,) = (folder.checkpoints("stage1")).glob("*.damaged")
+    assert "resuming from step 5" in texts[0]
+    (kept,) = (folder.checkpoints("autoencoder")).glob("*.damaged")
     kept.unlink()
     assert outcome(folder) == whole
 
@@ -227,8 +227,8 @@ def test_a_changed_config_is_refused_with_the_difference(tmp_path):
     with pytest.raises(ValueError, match="seed: 0 before, 7 now"):
         train(tmp_path, replace(run, seed=7))
     # What nothing depends on yet may change.
-    train(tmp_path, replace(run, stage2=(replace(TRAIN, batch=4), TRAIN)))
-    with pytest.raises(ValueError, match=r"stage2.0.batch: 4 before, 8 now"):
+    train(tmp_path, with_training(run, 0, batch=4))
+    with pytest.raises(ValueError, match=r"levels.0.training.batch: 4 before, 8 now"):
         train(tmp_path, run)
 
 
@@ -248,11 +248,11 @@ def test_other_images_than_it_was_begun_with_are_refused(tmp_path):
 
 
 def test_what_would_fail_in_a_later_stage_is_told_before_the_first(tmp_path):
-    run = small_run()
+    run, five_scales = small_run(), PixelCNNPPConfig(num_scales=5)
     later = [
-        replace(run, stage2=(TRAIN, replace(TRAIN, batch=65))),
-        replace(run, stage2=(TRAIN, replace(TRAIN, log_every=0))),
-        replace(run, priors=(run.priors[0], PixelCNNPPConfig(num_scales=5))),
+        with_training(run, 1, batch=65),
+        with_training(run, 1, log_every=0),
+        replace(run, levels=(run.levels[0], replace(run.levels[1], prior=five_scales))),
     ]
     for wrong, message in zip(later, ["batch of 65", "log_every", "sides that are"], strict=True):
         with pytest.raises(ValueError, match=message):
@@ -265,8 +265,8 @@ def test_a_damaged_best_file_is_replaced_by_the_last_state(tmp_path):
     folder = train(tmp_path, run)
     for path in ("model/priors/1/config.json", "checkpoints/prior1/best.safetensors"):
         (tmp_path / path).unlink()
-    job = Job(folder, run, open_images(run.data), Accelerator(cpu=True))
-    texts = [event.text for event in job.train() if event.text]
+    events = train_stages(session(folder.path, run))
+    texts = [event.text for event in events if event.text]
     assert len(texts) == 1
     assert "using the weights of step 10 instead" in texts[0]
     assert len(Pipeline.load(tmp_path).priors) == 2
@@ -274,10 +274,10 @@ def test_a_damaged_best_file_is_replaced_by_the_last_state(tmp_path):
 
 def test_a_state_of_another_version_is_refused_and_kept(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
-    monkeypatch.setattr(checkpoint, "VERSION", 3)
-    with pytest.raises(ValueError, match="version 3, got vqvae2-state version 2"):
+    monkeypatch.setattr(checkpoint, "VERSION", 4)
+    with pytest.raises(ValueError, match="version 4, got vqvae2-state version 3"):
         checkpoint.latest(tmp_path)
-    assert len(checkpoint.steps_in(tmp_path)) == 1
+    assert len(checkpoint.saved_steps(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -301,23 +301,23 @@ def test_every_file_has_a_name_and_a_version(tmp_path):
     for path in folder.path.rglob("*.json"):
         document = json.loads(path.read_text())
         assert document["format"].startswith("vqvae2-")
-        assert document["version"] in (1, 2)
+        assert document["version"] in (1, 2, 3)
     newer = json.loads((tmp_path / "config.json").read_text()) | {"version": 3}
     (tmp_path / "config.json").write_text(json.dumps(newer))
-    with pytest.raises(ValueError, match="version 2, got vqvae2-run version 3"):
+    with pytest.raises(ValueError, match="version 3, got vqvae2-run version 4"):
         folder.read()
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not readable as JSON"):
-        read_json(tmp_path / "config.json", "vqvae2-run", 2)
+        read_json(tmp_path / "config.json", "vqvae2-run", 3)
 
 
 def test_accumulated_parts_learn_what_the_whole_batch_learns(tmp_path):
     run = small_run()
-    run = replace(run, stage1=replace(run.stage1, level_dropout=0.0))
-    parts = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, accumulate=4)))
+    run = replace(run, autoencoder=replace(run.autoencoder, level_dropout=0.0))
+    parts = with_training(run, None, accumulate=4)
     for name, each in [("whole", run), ("parts", parts)]:
-        job = Job(RunFolder(tmp_path / name), each, open_images(each.data), Accelerator(cpu=True))
-        for _ in job.train(lambda stage: stage == "stage1"):
+        only = lambda stage: stage.group == "autoencoder"  # noqa: E731
+        for _ in train_stages(session(tmp_path / name, each), only):
             pass
     a, b = (Pipeline.load(tmp_path / name).autoencoder.state_dict() for name in ("whole", "parts"))
     for name in a:
@@ -326,20 +326,17 @@ def test_accumulated_parts_learn_what_the_whole_batch_learns(tmp_path):
 
 def test_fewer_images_than_a_batch_says_what_to_do(tmp_path):
     run = small_run()
-    large = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, batch=80)))
-    with pytest.raises(ValueError, match="at least a batch of 80 images, got 64"):
-        train(tmp_path, large)
+    with pytest.raises(ValueError, match="at least one batch of 80 images, got 64"):
+        train(tmp_path, with_training(run, None, batch=80))
 
 
 def test_a_loss_that_is_no_number_stops_before_it_is_saved(tmp_path):
     run = small_run()
-    wild = replace(
-        TRAIN, learning_rate=1e30, warmup_steps=0, clip_norm=1e30, log_every=7, save_every=3
-    )
+    wild = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 1e30}
     examples = r"at step \d \(examples .* all 8 in .*\); the last"
     with pytest.raises(FloatingPointError, match=examples):
-        train(tmp_path, replace(run, stage1=replace(run.stage1, train=wild)))
-    assert checkpoint.steps_in(tmp_path / "checkpoints" / "stage1") == []
+        train(tmp_path, with_training(run, None, log_every=7, save_every=3, **wild))
+    assert checkpoint.saved_steps(tmp_path / "checkpoints" / "autoencoder") == []
 
 
 def poison(monkeypatch, *steps: int) -> None:
@@ -357,20 +354,25 @@ def test_a_step_that_is_no_number_stops_at_once_and_names_its_examples(tmp_path,
     poison(monkeypatch, 4)
     run = small_run()
     task_names = open_images(run.data).train.names
-    rare = replace(TRAIN, log_every=100, save_every=100, validate_every=100)
-    with pytest.raises(FloatingPointError, match="gradient_norm = nan at step 5") as raised:
-        train(tmp_path, replace(run, stage1=replace(run.stage1, train=rare)))
-    indices = batch_indices(Shuffle(len(task_names)), rare.batch, run.seed, 4)
+    rare = with_training(run, None, log_every=100, save_every=100, validate_every=100)
+    with pytest.raises(
+        FloatingPointError, match=r"gradient_norm\.autoencoder = nan at step 5"
+    ) as raised:
+        train(tmp_path, rare)
+    indices = batch_indices(Shuffle(len(task_names)), TRAIN.batch, run.seed, 4)
     assert task_names[int(indices[0])] in str(raised.value)
 
 
 def test_a_few_steps_that_are_no_number_can_be_left_out(tmp_path, monkeypatch):
     poison(monkeypatch, 2, 4)
     run = small_run()
-    patient = replace(run, stage1=replace(run.stage1, train=replace(TRAIN, skip_not_finite=2)))
-    job = Job(RunFolder(tmp_path), patient, open_images(run.data), Accelerator(cpu=True))
-    texts = [event.text for event in job.train(lambda stage: stage == "stage1") if event.text]
-    assert [text.split(" was")[0] for text in texts] == ["stage1: step 3", "stage1: step 5"]
+    patient = with_training(run, None, max_skipped_steps=2)
+    events = train_stages(session(tmp_path, patient), lambda stage: stage.group == "autoencoder")
+    texts = [event.text for event in events if event.text]
+    assert [text.split(" was")[0] for text in texts] == [
+        "autoencoder: step 3",
+        "autoencoder: step 5",
+    ]
     assert all(
         torch.isfinite(weight).all()
         for weight in Pipeline.load(tmp_path).autoencoder.state_dict().values()

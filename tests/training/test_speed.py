@@ -16,10 +16,10 @@ from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.data.pixels import PixelCodes
 from vqvae2.priors import Domain, Prior
-from vqvae2.runs.config import AutoencoderConfig
-from vqvae2.training.autoencoder_task import AutoencoderTask
-from vqvae2.training.loop import let_compute_alone, new_state, train
-from vqvae2.training.prior_task import PriorLoss, PriorTask
+from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
+from vqvae2.training.autoencoder import AutoencoderTask
+from vqvae2.training.loop import new_state, train, use_one_thread
+from vqvae2.training.prior import PriorLoss, PriorTask
 from vqvae2.training.speed import Speed, matrix_rate, measure_speed
 
 
@@ -30,8 +30,9 @@ def dataset():
 
 def stage1(dataset) -> AutoencoderTask:
     torch.manual_seed(0)
-    stage = AutoencoderConfig(train=TRAIN, continuous_steps=2)
-    return AutoencoderTask(VQVAE(small_config((2, 4))), dataset, stage, seed=0)
+    model = small_config((2, 4))
+    stage = AutoencoderStageConfig(model=model, training=TRAIN, continuous_steps=2)
+    return AutoencoderTask(VQVAE(model), dataset, stage, seed=0)
 
 
 def stage2(dataset, name: str, **changes: object) -> PriorTask:
@@ -39,7 +40,8 @@ def stage2(dataset, name: str, **changes: object) -> PriorTask:
     domain = Domain(grid=CodeGrid(256, 16, 16), num_classes=12, channels=3, ordered=True)
     mixed = replace(domain, num_mixtures=3 if name in ("pixelcnnpp", "pixelsnail") else 0)
     prior = Prior(CONFIGS[name], mixed)
-    return PriorTask(prior, 0, PixelCodes(dataset), replace(TRAIN, **changes), seed=0)
+    level = LevelConfig(prior=CONFIGS[name], training=replace(TRAIN, **changes))
+    return PriorTask(prior, 0, PixelCodes(dataset), level, seed=0)
 
 
 def learnt(task, steps: int) -> dict[str, torch.Tensor]:
@@ -48,7 +50,7 @@ def learnt(task, steps: int) -> dict[str, torch.Tensor]:
     for progress in train(task, state, Accelerator(cpu=True)):
         if progress.step == steps:
             break
-    return task.module.state_dict()
+    return task.phases[0].module.state_dict()
 
 
 def kept_bytes(network: torch.nn.Module, width: int) -> int:
@@ -75,9 +77,9 @@ def test_what_is_computed_again_is_the_same_and_was_not_kept(name, dataset):
     again = learnt(task := stage2(dataset, name, recompute=True), 3)
     for key in whole:
         torch.testing.assert_close(again[key], whole[key], rtol=0, atol=0)
-    config = task.module.prior.config
-    little = kept_bytes(task.module.prior.network, config.channels)
-    much = kept_bytes(stage2(dataset, name).module.prior.train().network, config.channels)
+    width = task.prior.config.channels
+    little = kept_bytes(task.prior.network, width)
+    much = kept_bytes(stage2(dataset, name).prior.train().network, width)
     assert little < 0.6 * much
 
 
@@ -85,12 +87,12 @@ def test_what_is_computed_again_is_the_same_and_was_not_kept(name, dataset):
 def test_a_priors_loss_compiles_as_one_graph(name, dataset):
     task = stage2(dataset, name)
     (codes, labels), *_ = task.batch(0)
-    loss = torch.compile(task.module, fullgraph=True, backend="aot_eager")
-    task.module.eval()
+    module = task.phases[0].module.eval()
+    loss = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(
-        loss(codes[-1], labels, []), task.module(codes[-1], labels, []), rtol=1e-4, atol=1e-4
+        loss(codes[-1], labels, []), module(codes[-1], labels, []), rtol=1e-4, atol=1e-4
     )
-    assert isinstance(task.module, PriorLoss)
+    assert isinstance(module, PriorLoss)
 
 
 def test_counting_a_step_changes_nothing_of_what_is_learnt(dataset):
@@ -115,11 +117,11 @@ def test_model_flops_are_those_of_convolutions_forward_and_backward(dataset):
 
     convolutions = [
         module
-        for module in task.module.modules()
+        for module in task.model.modules()
         if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d)
     ]
     hooks = [module.register_forward_hook(count) for module in convolutions]
-    task.module(image.float() / 255, quantize=False)
+    task.model(image.float() / 255, quantize=False)
     for hook in hooks:
         hook.remove()
     flops = measure_speed(task, 0, Accelerator(cpu=True)).flops
@@ -128,7 +130,7 @@ def test_model_flops_are_those_of_convolutions_forward_and_backward(dataset):
 
 
 def test_the_share_of_the_peak_is_that_of_the_rate():
-    assert Speed(flops=2e9, peak=1e11).share(25.0) == 0.5
+    assert Speed(flops=2e9, peak=1e11).fraction(25.0) == 0.5
     assert matrix_rate("cpu") > 1e8
 
 
@@ -137,7 +139,7 @@ def test_the_thread_that_prepares_batches_has_no_team_of_its_own():
     torch.set_num_threads(2)
     try:
         with ThreadPoolExecutor(1) as ahead:
-            let_compute_alone(ahead)
+            use_one_thread(ahead)
             ahead.submit(torch.randn, 10).result()
             assert ahead.submit(torch.get_num_threads).result() == 1
             assert torch.get_num_threads() == 2

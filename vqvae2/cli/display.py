@@ -22,10 +22,10 @@ from vqvae2.metrics.results import (
     SampleMetrics,
 )
 from vqvae2.report.formatting import about_quality, distance_table, percent, quality_sets
-from vqvae2.training.fit import Stopped
+from vqvae2.training.session import Stopped
 
 if TYPE_CHECKING:
-    from vqvae2.training.fit import Event
+    from vqvae2.training.session import Event
 
 
 class PlainConsole(Console):
@@ -114,11 +114,13 @@ class Monitor:
             self.learnt.add(event.stage)
         if event.text:
             self._print(event.text, style="yellow")
-        if event.split == "validation" and event.figures:
+        if event.split == "validation" and event.metrics:
             self._print(self._line(event))
         name = f"codes {event.split}" if event.stage == "codes" else event.stage
         if event.total:
-            self.step(name, event.done, event.total, event.rate, event.share)
+            self.step(
+                name, event.done, event.total, event.examples_per_second, event.peak_fraction
+            )
 
     def track(self, text: str, done: int, total: int) -> None:
         """Progress of reading or drawing images, as `open_images` tells it."""
@@ -153,7 +155,7 @@ class Monitor:
 
     def _line(self, event: "Event") -> str:
         spent = duration(self.seconds[event.stage])
-        figures = "  ".join(f"{k} {event.figures[k]:.4g}" for k in SHOWN if k in event.figures)
+        figures = "  ".join(f"{k} {event.metrics[k]:.4g}" for k in SHOWN if k in event.metrics)
         return f"{event.stage}  step {event.done}/{event.total}  {spent}  {figures}"
 
     def _print(self, text: str, style: str = "") -> None:

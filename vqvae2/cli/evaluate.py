@@ -23,6 +23,7 @@ from vqvae2.evaluation.out_of_distribution import evaluate_outside
 from vqvae2.evaluation.samples import SampleEvaluationConfig, evaluate_samples, extractor_of
 from vqvae2.metrics.accuracy_score import ClassifierTraining
 from vqvae2.runs.folder import RunFolder
+from vqvae2.training.stages import stages
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,20 @@ def check(options: Options, folder: RunFolder) -> None:
         raise ValueError("--score needs --cas, the number of images to learn from.")
     if options.judge and min(options.keep) == 1:
         raise ValueError("--judge chooses kept fractions: give some below 1 with --keep.")
-    if options.cas and len(folder.read_data().get("class_names", [])) < 2:
+    if options.cas and num_classes(folder) < 2:
         raise ValueError("--cas needs images of at least 2 classes; this run has none.")
     if options.outside:
         image_files(options.outside)
     run = folder.read()
-    missing = [level for level in range(len(run.priors)) if not folder.done(f"prior{level}")]
-    if (options.samples or options.cas or options.outside) and (missing or not run.priors):
+    missing = [stage for stage in stages(run) if not stage.done(folder)]
+    if (options.samples or options.cas or options.outside) and (missing or not run.levels):
         raise ValueError(
             f"Samples and likelihoods need the priors of all levels; run `vqvae2 train --run "
             f"{folder.path}` first."
         )
+
+
+def num_classes(folder: RunFolder) -> int:
+    """Classes of the run's images; 0 without labels."""
+    summary = folder.read_data()
+    return 0 if summary is None else len(summary.class_names)

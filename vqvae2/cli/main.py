@@ -77,7 +77,8 @@ def guarded(command: Callable[[], None]) -> int:
         # By name, so that a command that needs no torch does not import it for this.
         if type(error).__name__ == "OutOfMemoryError":
             return complain(
-                "Out of memory; use a smaller --batch, or train with --stage2.0.accumulate 2."
+                "Out of memory; use a smaller --batch, or train with "
+                "--levels.0.training.accumulate 2."
             )
         if os.environ.get("VQVAE2_TRACEBACK"):
             raise

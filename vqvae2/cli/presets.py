@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> None:
 def row(name: str, run: RunConfig) -> list[str]:
     """One preset's line."""
     with torch.device("meta"):
-        autoencoder = count(run.autoencoder.build())
-        priors = [count(Prior(c, run.domain(i))) for i, c in enumerate(run.priors)]
+        autoencoder = count(run.autoencoder.model.build())
+        priors = [count(Prior(c.prior, run.domain(i))) for i, c in enumerate(run.levels)]
     grids = " + ".join(f"{grid.height}x{grid.width}" for grid in run.grids())
     # Weights, their average, their gradients and Adam's two moments, float32; activations, which
     # grow with the batch, come on top.

@@ -21,7 +21,9 @@ from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
-from vqvae2.training.stages import Job, new_accelerator
+from vqvae2.training.session import TrainingSession, new_accelerator
+from vqvae2.training.stage import Stage
+from vqvae2.training.stages import train as train_stages
 
 DEFAULT_PRESET = "images64"
 SAMPLES_PER_CLASS = 8
@@ -32,8 +34,8 @@ class Options:
     """Train an autoencoder, then a prior for each level of its codes.
 
     Repeat the same command to go on after a stop of any kind; for a run that was begun --run is
-    enough. Any field of the preset can be changed: --stage1.train.steps 20000,
-    --autoencoder.channels 64, --priors.0.dropout 0.3; --help-config lists them.
+    enough. Any field of the preset can be changed: --autoencoder.training.steps
+    20000, --autoencoder.model.channels 64, --levels.0.prior.dropout 0.3; --help-config lists them.
 
     Arguments:
         preset: A complete configuration by name, see `vqvae2 presets` (images64 by default).
@@ -49,7 +51,7 @@ class Options:
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
     data: Annotated[str, tyro.conf.arg(metavar="WHERE")] = ""
     run: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
-    stage: Literal["all", "stage1", "codes", "priors"] = "all"
+    stage: Literal["all", "autoencoder", "codes", "priors"] = "all"
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     help_config: Annotated[
         bool, tyro.conf.arg(name="help-config"), tyro.conf.FlagCreatePairsOff
@@ -104,8 +106,8 @@ def train(folder: RunFolder, run: RunConfig, options: Options) -> None:
         if main_process:
             tell(folder, run, data)
         with closing(data), Stopper(f"vqvae2 train --run {folder.path}") as stopper:
-            job = Job(folder, run, data, accelerator, stopper)
-            for event in job.train(chosen(options.stage)):
+            session = TrainingSession(folder, run, data, accelerator, stopper)
+            for event in train_stages(session, chosen(options.stage)):
                 view.show(event)
     accelerator.end_training()
     if main_process:
@@ -152,11 +154,9 @@ def tell(folder: RunFolder, run: RunConfig, data: ImageSplits) -> None:
         console.print(text, style="yellow")
 
 
-def chosen(stage: str) -> Callable[[str], bool]:
-    """Which of a job's stages `--stage` names."""
-    if stage == "all":
-        return lambda name: True
-    return lambda name: name == stage or (stage == "priors" and name.startswith("prior"))
+def chosen(group: str) -> Callable[[Stage], bool]:
+    """The stages of a run that `--stage` selects."""
+    return lambda stage: group in ("all", stage.group)
 
 
 def find_tracker(name: str) -> str | None:

@@ -78,7 +78,9 @@ def evaluate_priors(
                 inference_batch_size(4 * max(prior.domain.grid.shape)),
             ),
         )
-        for stage, prior in zip(run.stage2, pipeline.priors, strict=False)
+        for stage, prior in zip(
+            [level.training for level in run.levels], pipeline.priors, strict=False
+        )
     ]
     nats = [
         nats_per_code(prior, level, validation, limit, at_a_time[level], world)
@@ -89,7 +91,7 @@ def evaluate_priors(
         for level, prior in levels
     ]
     counts = [prior.domain.num_values for prior in pipeline.priors]
-    shape = (run.autoencoder.image_channels, run.data.size, run.data.size)
+    shape = (run.autoencoder.model.image_channels, run.data.size, run.data.size)
     per_level = {
         "validation_nats_per_code": tuple(nats),
         "train_nats_per_code": tuple(seen),
@@ -99,7 +101,7 @@ def evaluate_priors(
         ),
     }
     values: dict[str, float | None] = {}
-    if len(levels) == run.autoencoder.num_levels:
+    if len(levels) == run.autoencoder.model.num_levels:
         values["validation_bits_per_dim"] = bits_per_dim(nats, counts, shape)
         per_level["validation_bits_per_dim"] = tuple(
             bits_per_dim([n], [count], shape) for n, count in zip(nats, counts, strict=True)

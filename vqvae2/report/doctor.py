@@ -17,6 +17,8 @@ from vqvae2.pipeline import Pipeline, load_autoencoder, load_prior
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training import checkpoint
+from vqvae2.training.stage import is_saved
+from vqvae2.training.stages import stages
 from vqvae2.weights import fingerprint
 
 COLLAPSED = 0.4  # a level whose codes carry less than this part of log K is collapsed
@@ -48,14 +50,14 @@ def diagnose(folder: RunFolder) -> list[Finding]:
     run, known, models = folder.read(), None, None
     findings = [*look_at_checkpoints(folder, run), *look_at_levels(folder)]
     try:
-        if folder.done("stage1"):
+        if is_saved(folder.autoencoder):
             known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
             findings += look_at_codes(folder, run, known)
     except ValueError as error:
         advice = "Remove what is damaged and repeat `vqvae2 train`: it is made again."
         findings.append(Finding("bad", str(error), advice))
     findings += look_at_priors(folder, run, known)
-    if folder.done("stage1"):
+    if is_saved(folder.autoencoder):
         try:
             models = fingerprints(Pipeline.load(folder.path))
         except ValueError as error:
@@ -67,21 +69,23 @@ def diagnose(folder: RunFolder) -> list[Finding]:
 
 def look_at_checkpoints(folder: RunFolder, run: RunConfig) -> Iterator[Finding]:
     """Whether every stage has come to its end, and its files are whole."""
-    for stage, train in run.trainings().items():
-        steps = train.steps
-        if folder.done(stage):
-            yield Finding("good", f"{stage} is done: {steps} steps")
+    for stage in stages(run):
+        if stage.training is None:
             continue
-        saved, damaged = checkpoint.latest(folder.checkpoints(stage))
+        steps = stage.training.steps
+        if stage.done(folder):
+            yield Finding("good", f"{stage.title} is done: {steps} steps")
+            continue
+        saved, damaged = checkpoint.latest(folder.checkpoints(stage.name))
         for problem in damaged.values():
             yield Finding("bad", problem, "Training goes on from the checkpoint before it.")
-        what = f"{stage} is at step {saved.step if saved else 0} of {steps}"
+        what = f"{stage.title} is at step {saved.step if saved else 0} of {steps}"
         yield Finding("watch", what, f"To go on: vqvae2 train --run {folder.path}")
 
 
 def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
     """Whether each level's codes are at work, by the last look at validation images."""
-    looks = folder.log("stage1").read("validation")
+    looks = folder.log("autoencoder").read("validation")
     if not looks:
         return
     last, level = looks[-1], 0
@@ -94,7 +98,7 @@ def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
         ratio = last[f"mse_level_blanked.{level}"] / last["mse"]
         what = f"blanking level {level} multiplies the error by {ratio:.1f}"
         if ratio < CARRIES:
-            advice = "The other levels explain the image alone; raise stage1.level_dropout."
+            advice = "The other levels explain the image alone; raise autoencoder.level_dropout."
             yield Finding("bad" if ratio < 1.02 else "watch", what, advice)
         else:
             yield Finding("good", what)
@@ -135,7 +139,7 @@ def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
             "bad",
             f"{what}: it has collapsed",
             "Use codes started from data and revival (codebooks.revive_below), and raise "
-            "stage1.level_dropout.",
+            "autoencoder.level_dropout.",
         )
     if not enough:
         advice = "Too few validation images to judge; hold out more."
@@ -149,8 +153,8 @@ def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
 def look_at_priors(folder: RunFolder, run: RunConfig, known: str | None) -> Iterator[Finding]:
     """Whether each prior learnt, without learning the training set by heart."""
     metrics = folder.read_metrics().priors or Measurement(0)
-    for level in range(len(run.priors)):
-        if known and folder.done(f"prior{level}"):
+    for level in range(len(run.levels)):
+        if known and is_saved(folder.prior(level)):
             path = folder.model / "priors" / str(level)
             try:
                 load_prior(path, known)
@@ -188,7 +192,7 @@ def judge_prior(level: int, looks: list[dict[str, float]], metrics: Measurement)
 
 def look_at_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Finding]:
     """Whether the figures of samples can be believed, by what each network was shown."""
-    num_classes = max(1, len(folder.read_data().get("class_names", [])))
+    num_classes = max(1, len(summary.class_names)) if (summary := folder.read_data()) else 1
     metrics = folder.read_metrics()
     for what, option, origin in metrics.sample_provenance():
         if models is not None and list(origin.models) != models:

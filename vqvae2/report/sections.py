@@ -41,7 +41,8 @@ from vqvae2.report.formatting import (
     stored,
 )
 from vqvae2.runs.config import RunConfig
-from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.folder import DataSummary, RunFolder
+from vqvae2.training.stage import is_saved
 from vqvae2.weights import fingerprint
 
 RECONSTRUCTED = 16  # validation images beside their reconstructions
@@ -70,13 +71,13 @@ class Page:
     def __init__(self, folder: RunFolder, device: str) -> None:
         self.folder, self.device = folder, device
         self.run: RunConfig = folder.read()
-        self.num_levels = self.run.autoencoder.num_levels
+        self.num_levels = self.run.autoencoder.model.num_levels
         self.grids = self.run.grids()
 
     @cached_property
     def pipeline(self) -> Pipeline:
         """The models that are trained."""
-        if not self.folder.done("stage1"):
+        if not is_saved(self.folder.autoencoder):
             raise NotYet(f"The autoencoder is not trained yet: {self.command('train --run')}.")
         return Pipeline.load(self.folder.path).to(self.device)
 
@@ -100,12 +101,12 @@ class Page:
         return counted
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What data.json says."""
-        facts = self.folder.read_data()
-        if not facts:
+    def summary(self) -> DataSummary:
+        """The images of the run."""
+        summary = self.folder.read_data()
+        if summary is None:
             raise NotYet(f"No images were read yet: {self.command('train --run')}.")
-        return facts
+        return summary
 
     @cached_property
     def metrics(self) -> RunMetrics:
@@ -164,7 +165,7 @@ class Page:
         if measured is None:
             raise NotYet(f"Reconstructions were not measured yet: {self.command('evaluate')}.")
         nats = self.priors.levels("validation_nats_per_code")
-        size, channels = self.run.data.size, self.run.autoencoder.image_channels
+        size, channels = self.run.data.size, self.run.autoencoder.model.image_channels
         levels = [
             {
                 "level": level,
@@ -192,7 +193,7 @@ class Page:
     def stale(self) -> str:
         """A sentence if priors were trained since the figures were taken."""
         measured = len(self.priors.levels("validation_nats_per_code"))
-        trained = sum(self.folder.done(f"prior{level}") for level in range(self.num_levels))
+        trained = sum(is_saved(self.folder.prior(level)) for level in range(self.num_levels))
         if trained <= measured:
             return ""
         return f"Priors were trained since these figures were taken: {self.command('evaluate')}."
@@ -254,15 +255,15 @@ class Page:
     def training(self) -> dict[str, Any]:
         """Curves of every stage that was begun."""
         curves = []
-        train, validation = self.log("stage1")
-        skipped = 0 if self.run.stage1 is None else self.run.stage1.continuous_steps
+        train, validation = self.log("autoencoder")
+        skipped = 0 if self.run.on_pixels else self.run.autoencoder.continuous_steps
         if train or validation:
             plot = plots.distortion_plot(train, validation, self.num_levels, skipped)
-            curves.append(self.curve("stage1", "Stage 1: error", plot))
+            curves.append(self.curve("autoencoder", "Autoencoder: error", plot))
         if validation:
             plot = plots.usage_plot(validation, [grid.num_codes for grid in self.grids])
-            curves.append({"title": "Stage 1: codes at work", "plot": safe(plot), "note": ""})
-        for level in range(len(self.run.priors)):
+            curves.append({"title": "Autoencoder: codes in use", "plot": safe(plot), "note": ""})
+        for level in range(len(self.run.levels)):
             train, validation = self.log(f"prior{level}")
             if train or validation:
                 plot = plots.prior_plot(train, validation, level, self.grids[level].num_codes)
@@ -435,12 +436,14 @@ class Page:
 
     def data(self) -> dict[str, Any]:
         """What data.json says, at most `NAMES_SHOWN` names of skipped images."""
-        facts = self.facts
+        summary = self.summary
         return {
             "source": self.run.data.source,
-            **{name: facts[name] for name in ("train", "validation", "class_names")},
-            "skipped": facts["skipped"][:NAMES_SHOWN],
-            "num_skipped": len(facts["skipped"]),
+            "train": summary.num_train,
+            "validation": summary.num_validation,
+            "class_names": list(summary.class_names),
+            "skipped": list(summary.skipped[:NAMES_SHOWN]),
+            "num_skipped": len(summary.skipped),
         }
 
 

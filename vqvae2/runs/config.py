@@ -1,4 +1,4 @@
-"""What a run is: one frozen value, resolved before it starts and saved with it."""
+"""What a run is: one frozen value, resolved before training starts and saved in the run folder."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,24 +20,24 @@ class TrainingConfig:
 
     Arguments:
         steps: optimizer steps.
-        batch: examples a step, of all ranks and accumulated parts together.
-        accumulate: parts that a rank's share of the batch is cut into, to save memory.
-        learning_rate: of Adam, after warm-up.
-        warmup_steps: steps over which it rises from 0.
-        cooldown: last part of the steps, over which it falls to 0.
+        batch: examples per step, over all processes and accumulated parts.
+        accumulate: parts into which each process splits its share of the batch, to save memory.
+        learning_rate: of Adam, after the warm-up.
+        warmup_steps: steps over which the learning rate rises from 0.
+        cooldown: final fraction of the steps, over which the learning rate falls to 0.
         clip_norm: gradients are scaled down to this norm.
-        skip_not_finite: so many steps of a stage may have a gradient that is no number; they are
-            left out, for which every step waits for its gradient. 0 stops at the first.
-        compile: the model is compiled (`torch.compile`): minutes once, then faster steps on a GPU.
-        recompute: what layers hold for their gradient is computed again instead of kept: less
-            memory for about a third more time.
-        shard_optimizer: each rank keeps a part of Adam's state: 8 bytes a parameter over all
-            ranks instead of on each.
-        average_decay: of the moving average of the weights that is kept, measured and saved.
-        validate_every: steps between looks at validation examples.
-        validation_examples: validation examples a look, at most.
-        save_every: steps between checkpoints.
-        log_every: steps between lines of the log.
+        max_skipped_steps: number of steps with a NaN or infinite gradient that are skipped; each
+            step then waits for its gradient. With 0 the first such step ends the training.
+        compile: compile the model (`torch.compile`): minutes once, then faster steps on a GPU.
+        recompute: recompute activations in the backward pass: less memory, about a third more
+            time.
+        shard_optimizer: each process keeps a part of Adam's state: 8 bytes per parameter over all
+            processes instead of on each.
+        average_decay: of the moving average of the weights, which is validated and saved.
+        validate_every: steps between two validations.
+        validation_examples: examples per validation, at most.
+        save_every: steps between two checkpoints.
+        log_every: steps between two lines of the log.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class TrainingConfig:
     warmup_steps: int = 50
     cooldown: float = 0.3
     clip_norm: float = 1.0
-    skip_not_finite: int = 0
+    max_skipped_steps: int = 0
     compile: bool = False
     recompute: bool = False
     shard_optimizer: bool = False
@@ -58,40 +58,84 @@ class TrainingConfig:
     log_every: int = 25
 
     def check(self, name: str) -> None:
-        """Raises ValueError for numbers that no training can have; `name` says whose."""
+        """Raises ValueError for numbers out of range; `name` is the config's path in the run."""
         positive = ("steps", "batch", "accumulate", "validate_every", "validation_examples")
         for field_name in (*positive, "save_every", "log_every"):
-            if getattr(self, field_name) < 1:
-                value = getattr(self, field_name)
-                raise ValueError(f"{name}.{field_name} must be at least 1, got {value}.")
-        if self.skip_not_finite < 0:
-            raise ValueError(f"{name}.skip_not_finite counts steps, got {self.skip_not_finite}.")
-        if not 0 <= self.cooldown <= 1:
-            raise ValueError(f"{name}.cooldown is a part of the steps, got {self.cooldown}.")
+            require(f"{name}.{field_name}", getattr(self, field_name), 1)
+        require(f"{name}.warmup_steps", self.warmup_steps, 0)
+        require(f"{name}.max_skipped_steps", self.max_skipped_steps, 0)
+        require(f"{name}.cooldown", self.cooldown, 0, 1)
+        require(f"{name}.average_decay", self.average_decay, 0, 1)
+        for field_name in ("learning_rate", "clip_norm"):
+            value = getattr(self, field_name)
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name}.{field_name} must be positive, got {value}.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """How the autoencoder is trained: `train`, and what keeps every level's codes at work.
+class AutoencoderStageConfig:
+    """Stage 1: the autoencoder and how it is trained.
 
-    The paper's plain form is `continuous_steps=0, level_dropout=0` with `revive_below=0` in the
-    codebook; `docs/codebooks.md` shows what each of the three does.
+    Three settings prevent codebook collapse; the paper's plain form is `continuous_steps=0,
+    level_dropout=0` with `restart_below=0` in the codebooks (docs/codebooks.md compares them).
 
     Arguments:
-        train: the loop.
-        continuous_steps: first steps without quantisation, so that codes start from an encoder
-            that already says something.
-        start_vectors_a_code: encoder outputs a code, at the coarsest level, that the codes start
-            from.
-        level_dropout: part of the images whose finer levels are blanked for the decoder, which
-            so learns to draw from the coarse levels alone; without it the finest level explains
-            the image and the coarse ones starve.
+        model: the autoencoder; `PixelsConfig` for a prior on the pixels themselves.
+        training: the optimization; None for pixels, which need none.
+        continuous_steps: first steps without quantisation, so that the codebooks start from the
+            outputs of an encoder that is already useful.
+        start_vectors_per_code: encoder outputs per code, at the coarsest level, from which the
+            codebooks start.
+        level_dropout: fraction of the images whose finer levels are hidden from the decoder, which
+            so learns to use the coarse levels; otherwise the finest level explains the image and
+            the coarse codes carry nothing.
     """
 
-    train: TrainingConfig
+    model: VQVAEConfig | PixelsConfig
+    training: TrainingConfig | None
     continuous_steps: int = 100
-    start_vectors_a_code: int = 16
+    start_vectors_per_code: int = 16
     level_dropout: float = 0.15
+
+    def check(self, name: str) -> None:
+        """Raises ValueError for numbers out of range."""
+        if (self.training is None) != isinstance(self.model, PixelsConfig):
+            raise ValueError(
+                f"{name}.training must be None exactly for a model of pixels, got "
+                f"{self.training} for {self.model.kind}."
+            )
+        if self.training is not None:
+            self.training.check(f"{name}.training")
+        require(f"{name}.continuous_steps", self.continuous_steps, 0)
+        require(f"{name}.start_vectors_per_code", self.start_vectors_per_code, 1)
+        require(f"{name}.level_dropout", self.level_dropout, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelConfig:
+    """Stage 2 for one level: its prior, how it is trained and how it is sampled.
+
+    Arguments:
+        prior: the architecture.
+        training: the optimization.
+        sampling: default sampling settings.
+        label_dropout: fraction of the examples that are trained without their label, so that the
+            prior also learns the unconditional distribution (arXiv 2207.12598).
+        coarser_dropout: fraction of the coarser codes that are replaced by random ones in
+            training, so that the prior tolerates sampled codes that no image has.
+    """
+
+    prior: PriorConfig
+    training: TrainingConfig
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    label_dropout: float = 0.0
+    coarser_dropout: float = 0.0
+
+    def check(self, name: str) -> None:
+        """Raises ValueError for numbers out of range."""
+        self.training.check(f"{name}.training")
+        require(f"{name}.label_dropout", self.label_dropout, 0, 1)
+        require(f"{name}.coarser_dropout", self.coarser_dropout, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,81 +143,79 @@ class RunConfig:
     """Everything that decides what a run computes.
 
     Arguments:
-        preset: the name of the function in `vqvae2.runs.presets` that it came from.
+        preset: name of the function in `vqvae2.runs.presets` that made it.
         seed: of the weights, the order of examples and all noise.
         data: the images.
-        autoencoder: the model of stage 1; `PixelsConfig` for a prior on the images themselves.
-        stage1: how it is trained; None for pixels, where there is nothing to learn.
-        views: which views of a training image become codes.
-        priors: the models of stage 2, one a level, coarsest first.
-        stage2: how they are trained, one a prior.
-        draws: how each level is drawn, one a prior.
-        num_classes: of the labels; 1 for images without.
-        precision: "auto" is bfloat16 autocast on a GPU that has it, float32 elsewhere.
+        autoencoder: stage 1.
+        augmentation: variants of the training images whose codes the priors learn.
+        levels: stage 2, one entry per level, coarsest first; () trains no priors.
+        num_classes: number of labels; 1 without labels.
+        precision: "auto" is bfloat16 autocast on a GPU that supports it, float32 elsewhere.
     """
 
     preset: str
     seed: int = 0
     data: DataConfig
-    autoencoder: VQVAEConfig | PixelsConfig
-    stage1: AutoencoderConfig | None
+    autoencoder: AutoencoderStageConfig
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    priors: tuple[PriorConfig, ...] = ()
-    stage2: tuple[TrainingConfig, ...] = ()
-    sampling: tuple[SamplingConfig, ...] = field(default_factory=tuple)
+    levels: tuple[LevelConfig, ...] = ()
     num_classes: int = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def check(self) -> None:
-        """Raises ValueError for what would only fail later: lengths, numbers, sizes."""
-        if self.priors:
-            counts = (len(self.priors), len(self.stage2), len(self.sampling))
-            if counts != (self.autoencoder.num_levels,) * 3:
-                raise ValueError(
-                    f"A run needs one prior, one training and one way to draw for each of its "
-                    f"{self.autoencoder.num_levels} levels, got {counts}."
-                )
-        if (self.stage1 is None) != self.on_pixels:
-            raise ValueError("A run has a stage 1 exactly if its autoencoder is to be learnt.")
-        if self.stage1 is not None:
-            self.stage1.train.check("stage1.train")
+        """Raises ValueError for what would only fail later: counts, numbers, sizes."""
+        model = self.autoencoder.model
+        if self.levels and len(self.levels) != model.num_levels:
+            raise ValueError(
+                f"A run needs one entry of `levels` for each of the {model.num_levels} levels of "
+                f"its autoencoder, got {len(self.levels)}."
+            )
+        self.autoencoder.check("autoencoder")
         if self.on_pixels and self.augmentation.count > 1:
-            raise ValueError("Views become codes, and a run on pixels has none.")
-        for level, train in enumerate(self.stage2):
-            train.check(f"stage2.{level}")
+            raise ValueError("Augmentation makes more codes, and a run on pixels has none.")
+        for level, config in enumerate(self.levels):
+            config.check(f"levels.{level}")
         self.grids()
-        sketch_of(self.autoencoder.build, self.autoencoder, "autoencoder")
-        for level, config in enumerate(self.priors):
-            domain = self.domain(level)
-            sketch_of(partial(Prior, config, domain), config, f"priors.{level}")
+        sketch_of(model.build, model, "autoencoder.model")
+        for level, config in enumerate(self.levels):
+            build = partial(Prior, config.prior, self.domain(level))
+            sketch_of(build, config.prior, f"levels.{level}.prior")
 
     @property
     def on_pixels(self) -> bool:
-        """Whether the prior is one of pixels, without an autoencoder."""
-        return isinstance(self.autoencoder, PixelsConfig)
+        """Whether the prior models pixels, without an autoencoder."""
+        return isinstance(self.autoencoder.model, PixelsConfig)
 
-    def trainings(self) -> dict[str, TrainingConfig]:
-        """How each stage that learns is trained, in order; the keys are "stage1", "prior0", ..."""
-        first = {} if self.stage1 is None else {"stage1": self.stage1.train}
-        return first | {f"prior{level}": train for level, train in enumerate(self.stage2)}
+    @property
+    def sampling(self) -> tuple[SamplingConfig, ...]:
+        """The sampling settings of each level."""
+        return tuple(level.sampling for level in self.levels)
 
     def grids(self) -> list[CodeGrid]:
-        """Each level's codes, coarsest first."""
-        return self.autoencoder.grids(self.data.size, self.data.size)
+        """The code grid of each level, coarsest first."""
+        return self.autoencoder.model.grids(self.data.size, self.data.size)
 
     def domain(self, level: int) -> Domain:
-        """What the prior of `level` is a distribution over."""
-        grids = self.grids()
+        """The domain of the prior of `level`."""
+        model, grids = self.autoencoder.model, self.grids()
         codes = Domain(
             grid=grids[level],
             coarser=tuple(grids[:level]),
             num_classes=self.num_classes,
+            null_label=self.levels[level].label_dropout > 0,
         )
-        if not isinstance(self.autoencoder, PixelsConfig):
+        if not isinstance(model, PixelsConfig):
             return codes
         return replace(
             codes,
-            channels=self.autoencoder.image_channels,
+            channels=model.image_channels,
             ordered=True,
-            num_mixtures=self.autoencoder.num_mixtures,
+            num_mixtures=model.num_mixtures,
         )
+
+
+def require(name: str, value: float, least: float, most: float = float("inf")) -> None:
+    """Raises ValueError unless `value` lies in [least, most]."""
+    if not least <= value <= most:
+        bounds = f"at least {least:g}" if most == float("inf") else f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{name} must be {bounds}, got {value}.")

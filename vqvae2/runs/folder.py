@@ -1,30 +1,56 @@
 """The run folder: where everything of a run lies.
 
-    config.json                    the resolved `Run`
+    config.json                    the resolved `RunConfig`
     data.json                      class names, counts, images that could not be read
-    log/STAGE.jsonl                figures by step; the same after any number of interruptions
-    log/STAGE.timing.jsonl         examples a second, by step
-    checkpoints/STAGE/             full states, the last two, and the best weights
+    log/STAGE.jsonl                metrics by step; the same after any number of interruptions
+    log/STAGE.timing.jsonl         examples per second, by step
+    checkpoints/STAGE/             training states, the last two, and the best weights
     model/                         the pipeline, in the hub's layout
-    codes/                         the code data set, Parquet shards
+    codes/                         the code dataset, Parquet shards
     previews/ samples/ quality/    images
     metrics.json report.html       what `evaluate` and `report` write
 
-STAGE is `stage1`, `prior0`, `prior1`, ...
+STAGE is `autoencoder`, `prior0`, `prior1`, ... (`vqvae2.training.stages`).
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from vqvae2.configuration import differences, from_dict, to_dict
-from vqvae2.files import PART_SUFFIX, UnknownVersion, read_json, write_bytes, write_json
+from vqvae2.configuration import from_dict, to_dict
+from vqvae2.files import PART_SUFFIX, UnknownVersion, read_json, write_json
 from vqvae2.metrics.results import RunMetrics
+from vqvae2.pipeline import FORMAT as PIPELINE_FORMAT
+from vqvae2.pipeline import PipelineConfig
 from vqvae2.runs.config import RunConfig
+from vqvae2.runs.log import Log
+
+CONFIG, CONFIG_VERSION = "vqvae2-run", 3
+DATA, DATA_VERSION = "vqvae2-data", 2
+METRICS, METRICS_VERSION = "vqvae2-metrics", 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSummary:
+    """The images of a run, in data.json.
+
+    Arguments:
+        class_names: in the order of the labels; () without labels.
+        num_train: training images.
+        num_validation: validation images.
+        train_fingerprint: of the training images.
+        validation_fingerprint: of the validation images.
+        skipped: names of the images that could not be read.
+    """
+
+    class_names: tuple[str, ...]
+    num_train: int
+    num_validation: int
+    train_fingerprint: str
+    validation_fingerprint: str
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,67 +59,115 @@ class RunFolder:
 
     path: Path
 
-    def create(self, run: RunConfig, facts: Mapping[str, Any]) -> None:
-        """Writes config.json and data.json, or checks that what was begun stays the same.
+    @property
+    def model(self) -> Path:
+        """The pipeline's folder."""
+        return self.path / "model"
 
-        Only what nothing depends on yet may change: the stages that are not begun, how codes are
-        drawn, where the same images lie.
+    @property
+    def autoencoder(self) -> Path:
+        """The trained autoencoder's folder."""
+        return self.model / "autoencoder"
 
-        Arguments:
-            facts: of the images: classes, counts, fingerprints, skipped.
+    def prior(self, level: int) -> Path:
+        """A trained prior's folder."""
+        return self.model / "priors" / str(level)
+
+    @property
+    def codes(self) -> Path:
+        """The code dataset's folder."""
+        return self.path / "codes"
+
+    def checkpoints(self, stage: str) -> Path:
+        """The folder of a stage's checkpoints."""
+        return self.path / "checkpoints" / stage
+
+    def preview(self, stage: str, step: int) -> Path:
+        """The preview of a stage at a step."""
+        return self.path / "previews" / f"{stage}-{step:07d}.png"
+
+    def neighbours(self, extractor: str) -> Path:
+        """The image of samples beside their nearest training images."""
+        name = re.sub(r"[^\w.-]+", "-", extractor)
+        return self.path / "quality" / f"{name}-neighbours.png"
+
+    def log(self, stage: str) -> Log:
+        """A stage's log."""
+        return Log(self.path / "log" / f"{stage}.jsonl")
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.json").is_file()
+
+    def read(self) -> RunConfig:
+        """The config that the run was begun with.
+
+        Raises:
+            ValueError: this is no run folder, or its config is of another version.
         """
+        if not self.exists():
+            near = sorted(p.parent.name for p in self.path.parent.glob("*/config.json"))[:5]
+            hint = f"; beside it are: {', '.join(near)}" if near else ""
+            raise ValueError(f"{self.path} is not a run folder: config.json is missing{hint}.")
         path = self.path / "config.json"
-        if path.exists() and any(self.begun(stage) for stage in self.read().trainings()):
-            changed = differences(to_dict(self.read()), to_dict(run))
-            fixed = [line for line in changed if not self._may_change(line.split(":")[0])]
-            if fixed:
-                raise ValueError(
-                    f"{self.path} was begun with another config ({'; '.join(fixed[:4])}); "
-                    "use another --run, or the same options to go on."
-                )
-            self._require_same_images(facts)
-            # Of images that are decoded when their turn comes, some were met earlier.
-            met = [*self.read_data().get("skipped", []), *facts["skipped"]]
-            facts = {**facts, "skipped": list(dict.fromkeys(met))}
-        write_json(path, "vqvae2-run", 2, to_dict(run))
-        write_json(self.path / "data.json", "vqvae2-data", 1, facts)
+        return from_dict(RunConfig, read_json(path, CONFIG, CONFIG_VERSION))
 
-    def write_skipped(self, names: Sequence[str]) -> None:
+    def write_config(self, config: RunConfig) -> None:
+        """Writes config.json."""
+        write_json(self.path / "config.json", CONFIG, CONFIG_VERSION, to_dict(config))
+
+    def write_pipeline(self, config: RunConfig, class_names: tuple[str, ...]) -> None:
+        """Writes the pipeline's own config: models can be used as soon as they exist."""
+        pipeline = PipelineConfig(
+            image_size=config.data.size, class_names=class_names, sampling=config.sampling
+        )
+        write_json(self.model / "config.json", PIPELINE_FORMAT, 1, to_dict(pipeline))
+
+    def read_data(self) -> DataSummary | None:
+        """The content of data.json, None before the first training."""
+        path = self.path / "data.json"
+        if not path.is_file():
+            return None
+        return from_dict(DataSummary, read_json(path, DATA, DATA_VERSION), str(path))
+
+    def write_data(self, summary: DataSummary) -> None:
+        """Writes data.json."""
+        write_json(self.path / "data.json", DATA, DATA_VERSION, to_dict(summary))
+
+    def add_skipped(self, names: Sequence[str]) -> None:
         """Adds images that could not be read to data.json."""
-        facts = self.read_data()
-        facts["skipped"] = list(dict.fromkeys([*facts.get("skipped", []), *names]))
-        write_json(self.path / "data.json", "vqvae2-data", 1, facts)
+        if (summary := self.read_data()) is not None:
+            skipped = tuple(dict.fromkeys([*summary.skipped, *names]))
+            self.write_data(replace(summary, skipped=skipped))
 
-    def _may_change(self, name: str) -> bool:
-        """Whether a field of the config can change without changing what was begun."""
-        first, _, rest = name.partition(".")
-        if name.endswith((".skip_not_finite", ".recompute", ".shard_optimizer")):
-            return True  # they change nothing of what was learnt
-        if first == "augmentation":
-            return not any(self.begun(f"prior{level}") for level in range(len(self.read().priors)))
-        if first in ("priors", "stage2"):
-            return not self.begun(f"prior{rest.split('.')[0]}")
-        return first == "sampling" or name in ("data.source", "data.memory_gib")
+    def require_same_images(self, summary: DataSummary) -> DataSummary:
+        """Raises ValueError unless the run was begun with these images.
 
-    def _require_same_images(self, facts: Mapping[str, Any]) -> None:
+        Returns:
+            The summary, with the images that earlier calls skipped.
+        """
         before = self.read_data()
+        if before is None:
+            return summary
         for name in ("class_names", "train_fingerprint", "validation_fingerprint"):
-            if before.get(name, facts[name]) != facts[name]:
+            if getattr(before, name) != getattr(summary, name):
                 raise ValueError(
                     f"The images are not those that {self.path} was begun with ({name}: "
-                    f"{before[name]} before, {facts[name]} now; {before.get('train')} and "
-                    f"{facts['train']} to train on); bring them back or use another --run."
+                    f"{getattr(before, name)} before, {getattr(summary, name)} now; "
+                    f"{before.num_train} training images before, {summary.num_train} now); "
+                    "restore them or use another --run."
                 )
+        return replace(summary, skipped=tuple(dict.fromkeys([*before.skipped, *summary.skipped])))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder alone: two trainings would write into one another's files.
+        """Locks the folder: two trainings would write into one another's files.
 
-        The system lets go when the process ends, however it ends.
+        The system releases the lock when the process ends, however it ends.
         """
         try:
             from fcntl import LOCK_EX, LOCK_NB, flock
-        except ImportError:  # not of this kind of system
+        except ImportError:  # not on this kind of system
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -109,123 +183,19 @@ class RunFolder:
                 pass  # some shared file systems have no locks
             yield
 
-    def sweep(self) -> None:
+    def remove_partial_files(self) -> None:
         """Removes what a kill in the middle of a write left behind."""
         for path in self.path.rglob(f".*{PART_SUFFIX}"):
             path.unlink()
 
-    def read(self) -> RunConfig:
-        """The run that this folder was begun with."""
-        path = self.path / "config.json"
-        if not path.is_file():
-            near = sorted(p.parent.name for p in self.path.parent.glob("*/config.json"))[:5]
-            hint = f"; beside it are: {', '.join(near)}" if near else ""
-            raise ValueError(f"{self.path} is not a run folder: config.json is missing{hint}.")
-        return from_dict(RunConfig, read_json(path, "vqvae2-run", 2))
-
-    @property
-    def model(self) -> Path:
-        """The pipeline's folder."""
-        return self.path / "model"
-
-    @property
-    def codes(self) -> Path:
-        """The code data set's folder."""
-        return self.path / "codes"
-
-    def done(self, stage: str) -> bool:
-        """Whether the model of "stage1", "prior0", ... is trained and written."""
-        path = "autoencoder" if stage == "stage1" else f"priors/{stage.removeprefix('prior')}"
-        return (self.model / path / "config.json").is_file()
-
-    def begun(self, stage: str) -> bool:
-        """Whether anything of "stage1", "prior0", ... is kept already."""
-        return self.done(stage) or any(self.checkpoints(stage).glob("*.safetensors"))
-
-    def checkpoints(self, stage: str) -> Path:
-        """A stage's checkpoints."""
-        return self.path / "checkpoints" / stage
-
-    def preview(self, stage: str, step: int) -> Path:
-        """The image of a stage at a step."""
-        return self.path / "previews" / f"{stage}-{step:07d}.png"
-
-    def neighbours(self, extractor: str) -> Path:
-        """The image of samples beside their nearest training images."""
-        name = re.sub(r"[^\w.-]+", "-", extractor)
-        return self.path / "quality" / f"{name}-neighbours.png"
-
-    def log(self, stage: str) -> "Log":
-        """A stage's log."""
-        return Log(self.path / "log" / f"{stage}.jsonl")
-
-    def read_data(self) -> dict[str, Any]:
-        """What was written of the data, {} before the first training."""
-        path = self.path / "data.json"
-        return read_json(path, "vqvae2-data", 1) if path.is_file() else {}
-
     def write_metrics(self, metrics: RunMetrics) -> None:
         """Writes metrics.json."""
-        write_json(self.path / "metrics.json", "vqvae2-metrics", 3, to_dict(metrics))
+        write_json(self.path / "metrics.json", METRICS, METRICS_VERSION, to_dict(metrics))
 
     def read_metrics(self) -> RunMetrics:
-        """The results of `evaluate`; empty before it, or where another version wrote them."""
+        """The content of metrics.json; empty if nothing was measured, or by another version."""
         path = self.path / "metrics.json"
         try:
-            return from_dict(RunMetrics, read_json(path, "vqvae2-metrics", 3), "metrics")
+            return from_dict(RunMetrics, read_json(path, METRICS, METRICS_VERSION), str(path))
         except (FileNotFoundError, UnknownVersion):
             return RunMetrics()
-
-
-@dataclass(frozen=True)
-class Log:
-    """Figures by step as JSON lines, `{"step": ..., "split": "train" | "validation", ...}`.
-
-    What depends on the clock goes to a file beside it, so that this one is a function of the run.
-    """
-
-    path: Path
-
-    def write(self, step: int, split: str, figures: Mapping[str, float]) -> None:
-        """Appends a line."""
-        self._append(self.path, {"step": step, "split": split, **figures})
-
-    def write_timing(self, step: int, figures: Mapping[str, float]) -> None:
-        """Appends a line of what the clock says."""
-        self._append(self._timing, {"step": step, **figures})
-
-    def read(self, split: str) -> list[dict[str, float]]:
-        """All whole lines of a split, in order."""
-        return [line for line in self._lines(self.path) if line["split"] == split]
-
-    def read_timing(self) -> list[dict[str, float]]:
-        """All whole lines of what the clock said."""
-        return list(self._lines(self._timing))
-
-    def cut(self, step: int) -> None:
-        """Drops the lines after `step`: they will be computed again."""
-        for path in (self.path, self._timing):
-            if path.exists():
-                lines = [line for line in self._lines(path) if line["step"] <= step]
-                write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-
-    @property
-    def _timing(self) -> Path:
-        return self.path.with_suffix(".timing.jsonl")
-
-    @staticmethod
-    def _lines(path: Path) -> Iterator[dict[str, Any]]:
-        if not path.exists():
-            return
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                # Only the last line can be cut short, by a kill while it was written.
-                return
-
-    @staticmethod
-    def _append(path: Path, line: Mapping[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")

@@ -1,7 +1,7 @@
 """Complete runs as functions that return a frozen config.
 
-Write your own the same way: call one of these and `dataclasses.replace` what should differ.
-Every preset takes where the images are and how many classes they have.
+Write your own in the same way: call one of these and `dataclasses.replace` what should differ.
+Every preset takes the source of the images and their number of classes.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,12 @@ from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.data.config import DataConfig
 from vqvae2.messages import did_you_mean
 from vqvae2.priors import GatedPixelCNNConfig, PixelCNNPPConfig, PixelSNAILConfig, PriorConfig
-from vqvae2.runs.config import AutoencoderConfig, RunConfig, TrainingConfig
+from vqvae2.runs.config import (
+    AutoencoderStageConfig,
+    LevelConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from vqvae2.sampling import SamplingConfig
 
 Preset = Callable[..., RunConfig]
@@ -22,65 +27,67 @@ Preset = Callable[..., RunConfig]
 def demo(source: str = "synthetic", num_classes: int = 12) -> RunConfig:
     """Minutes on a laptop: the built-in images at 32x32, codes 4x4 + 8x8."""
     prior = GatedPixelCNNConfig(channels=80, residual_channels=80, num_layers=6, kernel=3)
-    look = TrainingConfig(steps=1600, validate_every=600, validation_examples=500)
+    short = TrainingConfig(steps=1600, validate_every=600, validation_examples=500)
+    # Cooler than the priors are: samples of a few minutes' training gain more than they lose.
+    sampling = SamplingConfig(temperature=0.85)
     return RunConfig(
         preset="demo",
         data=DataConfig(source=source, size=32, synthetic_images=24_000),
         num_classes=num_classes,
-        autoencoder=VQVAEConfig(
-            channels=64,
-            residual_channels=32,
-            codebooks=(CodebookConfig(num_codes=256, code_size=32),),
+        autoencoder=AutoencoderStageConfig(
+            model=VQVAEConfig(
+                channels=64,
+                residual_channels=32,
+                codebooks=(CodebookConfig(num_codes=256, code_size=32),),
+            ),
+            training=short,
+            continuous_steps=60,
         ),
-        stage1=AutoencoderConfig(train=look, continuous_steps=60),
-        priors=(
-            replace(prior, attention_every=3),
-            replace(prior, num_conditioning_blocks=3),
+        levels=(
+            LevelConfig(
+                prior=replace(prior, attention_every=3),
+                training=replace(short, steps=1400, batch=64, cooldown=0.5),
+                sampling=sampling,
+            ),
+            LevelConfig(
+                prior=replace(prior, num_conditioning_blocks=3),
+                training=replace(short, steps=1900, batch=32, cooldown=0.5),
+                sampling=sampling,
+            ),
         ),
-        stage2=(
-            replace(look, steps=1400, batch=64, cooldown=0.5),
-            replace(look, steps=1900, batch=32, cooldown=0.5),
-        ),
-        # Cooler than the priors are: samples of a few minutes' training gain more than they lose.
-        sampling=(SamplingConfig(temperature=0.85), SamplingConfig(temperature=0.85)),
     )
 
 
 def cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunConfig:
     """CIFAR-10 at 32x32, codes 4x4 + 8x8; half an hour on two cores."""
+    top = TrainingConfig(
+        steps=2000, batch=128, warmup_steps=100, cooldown=0.5, validate_every=250,
+        average_decay=0.99,
+    )  # fmt: skip
     return RunConfig(
         preset="cifar10",
         data=DataConfig(source=source, size=32),
         num_classes=num_classes,
-        autoencoder=VQVAEConfig(),
-        stage1=AutoencoderConfig(
-            train=TrainingConfig(steps=8000, validate_every=1000, average_decay=0.99)
+        autoencoder=AutoencoderStageConfig(
+            model=VQVAEConfig(),
+            training=TrainingConfig(steps=8000, validate_every=1000, average_decay=0.99),
         ),
-        priors=(
-            GatedPixelCNNConfig(kernel=3, attention_every=4, dropout=0.3),
-            GatedPixelCNNConfig(
-                channels=96, residual_channels=96, kernel=3, num_conditioning_blocks=6, dropout=0.2
+        levels=(
+            LevelConfig(
+                prior=GatedPixelCNNConfig(kernel=3, attention_every=4, dropout=0.3),
+                training=top,
+            ),
+            LevelConfig(
+                prior=GatedPixelCNNConfig(
+                    channels=96,
+                    residual_channels=96,
+                    kernel=3,
+                    num_conditioning_blocks=6,
+                    dropout=0.2,
+                ),
+                training=replace(top, steps=3000, batch=64, validate_every=500),
             ),
         ),
-        stage2=(
-            TrainingConfig(
-                steps=2000,
-                batch=128,
-                warmup_steps=100,
-                cooldown=0.5,
-                validate_every=250,
-                average_decay=0.99,
-            ),
-            TrainingConfig(
-                steps=3000,
-                batch=64,
-                warmup_steps=100,
-                cooldown=0.5,
-                validate_every=500,
-                average_decay=0.99,
-            ),
-        ),
-        sampling=(SamplingConfig(), SamplingConfig()),
     )
 
 
@@ -90,38 +97,41 @@ def vqvae_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunCon
         preset="vqvae-cifar10",
         data=DataConfig(source=source, size=32),
         num_classes=num_classes,
-        autoencoder=VQVAEConfig(factors=(4,), residual_channels=32),
-        stage1=AutoencoderConfig(
-            train=TrainingConfig(
+        autoencoder=AutoencoderStageConfig(
+            model=VQVAEConfig(factors=(4,), residual_channels=32),
+            training=TrainingConfig(
                 steps=10_000, learning_rate=3e-4, cooldown=0.0, validate_every=1000
             ),
             continuous_steps=0,
             level_dropout=0.0,
         ),
-        priors=(GatedPixelCNNConfig(num_layers=8),),
-        stage2=(TrainingConfig(steps=6000, batch=64, validate_every=500),),
-        sampling=(SamplingConfig(),),
+        levels=(
+            LevelConfig(
+                prior=GatedPixelCNNConfig(num_layers=8),
+                training=TrainingConfig(steps=6000, batch=64, validate_every=500),
+            ),
+        ),
     )
 
 
 def images64(source: str = "data/images", num_classes: int = 1) -> RunConfig:
     """Any images at 64x64, codes 8x8 + 16x16; a quarter of an hour on two cores.
 
-    The default: short, so that everyone sees the whole way soon. Raise the steps for quality.
+    The default: short, so that everyone soon sees all stages. Raise the steps for quality.
     """
     run = cifar10(source, num_classes)
-    top, bottom = run.stage2
+    top, bottom = run.levels
     return replace(
         run,
         preset="images64",
         data=DataConfig(source=source, size=64),
-        autoencoder=VQVAEConfig(channels=96, residual_channels=48),
-        stage1=AutoencoderConfig(
-            train=TrainingConfig(steps=2000, batch=16, validate_every=1000, average_decay=0.99)
+        autoencoder=AutoencoderStageConfig(
+            model=VQVAEConfig(channels=96, residual_channels=48),
+            training=TrainingConfig(steps=2000, batch=16, validate_every=1000, average_decay=0.99),
         ),
-        stage2=(
-            replace(top, steps=1200, batch=32),
-            replace(bottom, steps=1200, batch=16),
+        levels=(
+            replace(top, training=replace(top.training, steps=1200, batch=32)),
+            replace(bottom, training=replace(bottom.training, steps=1200, batch=16)),
         ),
     )
 
@@ -129,7 +139,7 @@ def images64(source: str = "data/images", num_classes: int = 1) -> RunConfig:
 def images128(source: str = "data/images", num_classes: int = 1) -> RunConfig:
     """Any images at 128x128, codes 16x16 + 32x32; half a day on one GPU."""
     prior = GatedPixelCNNConfig(channels=256, residual_channels=512, num_layers=15)
-    train = TrainingConfig(
+    training = TrainingConfig(
         steps=100_000, batch=128, learning_rate=3e-4, warmup_steps=500, average_decay=0.999,
         validate_every=2000, save_every=2000, validation_examples=5000, log_every=100,
     )  # fmt: skip
@@ -137,18 +147,18 @@ def images128(source: str = "data/images", num_classes: int = 1) -> RunConfig:
         preset="images128",
         data=DataConfig(source=source, size=128),
         num_classes=num_classes,
-        autoencoder=VQVAEConfig(),
-        stage1=AutoencoderConfig(train=train),
-        priors=(
-            replace(prior, attention_every=5, num_heads=8),
-            replace(prior, num_conditioning_blocks=10),
+        autoencoder=AutoencoderStageConfig(model=VQVAEConfig(), training=training),
+        levels=(
+            LevelConfig(prior=replace(prior, attention_every=5, num_heads=8), training=training),
+            LevelConfig(
+                prior=replace(prior, num_conditioning_blocks=10),
+                training=replace(training, batch=64),
+            ),
         ),
-        stage2=(train, replace(train, batch=64)),
-        sampling=(SamplingConfig(), SamplingConfig()),
     )
 
 
-PAPER_TRAIN = TrainingConfig(
+PAPER_TRAINING = TrainingConfig(
     steps=2_207_444, batch=128, learning_rate=3e-4, warmup_steps=0, cooldown=0.0,
     average_decay=0.9999, validate_every=10_000, save_every=5000, log_every=100,
     validation_examples=5000,
@@ -160,10 +170,15 @@ PAPER_PRIOR = GatedPixelCNNConfig(
 )  # fmt: skip
 
 
+def paper_level(prior: GatedPixelCNNConfig, steps: int, batch: int) -> LevelConfig:
+    """One of the paper's priors with its training."""
+    return LevelConfig(prior=prior, training=replace(PAPER_TRAINING, steps=steps, batch=batch))
+
+
 def imagenet256(source: str = "data/imagenet", num_classes: int = 1000) -> RunConfig:
     """The paper's ImageNet model: 256x256, codes 32x32 + 64x64 (Appendix A, recalled).
 
-    Its layout and sizes; the codebooks are kept at work our way (docs/codebooks.md).
+    Its layout and sizes; codebook collapse is prevented our way (docs/codebooks.md).
     """
     bottom = replace(
         PAPER_PRIOR, residual_channels=1024, attention_every=0, num_output_blocks=0,
@@ -173,14 +188,8 @@ def imagenet256(source: str = "data/imagenet", num_classes: int = 1000) -> RunCo
         preset="imagenet256",
         data=DataConfig(source=source, size=256),
         num_classes=num_classes,
-        autoencoder=VQVAEConfig(),
-        stage1=AutoencoderConfig(train=PAPER_TRAIN),
-        priors=(PAPER_PRIOR, bottom),
-        stage2=(
-            replace(PAPER_TRAIN, steps=1_600_000, batch=1024),
-            replace(PAPER_TRAIN, steps=754_000, batch=512),
-        ),
-        sampling=(SamplingConfig(), SamplingConfig()),
+        autoencoder=AutoencoderStageConfig(model=VQVAEConfig(), training=PAPER_TRAINING),
+        levels=(paper_level(PAPER_PRIOR, 1_600_000, 1024), paper_level(bottom, 754_000, 512)),
     )
 
 
@@ -190,27 +199,28 @@ def ffhq1024(source: str = "data/ffhq", num_classes: int = 1) -> RunConfig:
     middle = replace(
         top, residual_channels=1024, attention_every=20, num_conditioning_blocks=8, dropout=0.3
     )
+    bottom = replace(middle, num_layers=10, attention_every=0, dropout=0.25)
     return RunConfig(
         preset="ffhq1024",
         data=DataConfig(source=source, size=1024),
         num_classes=num_classes,
-        autoencoder=VQVAEConfig(factors=(2, 2, 8)),
-        stage1=AutoencoderConfig(train=replace(PAPER_TRAIN, steps=304_741)),
-        priors=(top, middle, replace(middle, num_layers=10, attention_every=0, dropout=0.25)),
-        stage2=(
-            replace(PAPER_TRAIN, steps=237_000, batch=1024),
-            replace(PAPER_TRAIN, steps=57_400, batch=512),
-            replace(PAPER_TRAIN, steps=270_000, batch=256),
+        autoencoder=AutoencoderStageConfig(
+            model=VQVAEConfig(factors=(2, 2, 8)),
+            training=replace(PAPER_TRAINING, steps=304_741),
         ),
-        sampling=(SamplingConfig(), SamplingConfig(), SamplingConfig()),
+        levels=(
+            paper_level(top, 237_000, 1024),
+            paper_level(middle, 57_400, 512),
+            paper_level(bottom, 270_000, 256),
+        ),
     )
 
 
 def on_pixels(
     preset: str, source: str, num_classes: int, prior: PriorConfig, num_mixtures: int
 ) -> RunConfig:
-    """A prior on 32x32 images themselves; never trained to its end by us."""
-    train = TrainingConfig(
+    """A prior on the pixels of 32x32 images; never trained to its end by us."""
+    training = TrainingConfig(
         steps=100_000, batch=64, learning_rate=3e-4, warmup_steps=500, average_decay=0.9995,
         validate_every=2000, save_every=2000, validation_examples=500, log_every=100,
     )  # fmt: skip
@@ -218,16 +228,15 @@ def on_pixels(
         preset=preset,
         data=DataConfig(source=source, size=32),
         num_classes=num_classes,
-        autoencoder=PixelsConfig(num_mixtures=num_mixtures),
-        stage1=None,
-        priors=(prior,),
-        stage2=(train,),
-        sampling=(SamplingConfig(),),
+        autoencoder=AutoencoderStageConfig(
+            model=PixelsConfig(num_mixtures=num_mixtures), training=None
+        ),
+        levels=(LevelConfig(prior=prior, training=training),),
     )
 
 
 def gated_cifar10(source: str = "data/cifar10", num_classes: int = 10) -> RunConfig:
-    """Gated PixelCNN on the pixels of CIFAR-10, a softmax a colour; our size."""
+    """Gated PixelCNN on the pixels of CIFAR-10, a softmax per channel; our size."""
     prior = GatedPixelCNNConfig(channels=128, residual_channels=128, num_layers=15, kernel=5)
     return on_pixels("gated-cifar10", source, num_classes, prior, num_mixtures=0)
 
@@ -269,7 +278,7 @@ EXPECTED = {
     "pixelcnnpp-cifar10": "pixels; never trained (paper: 2.92 bits per dimension)",
     "pixelsnail-cifar10": "pixels; never trained (paper: 2.85 bits per dimension)",
 }
-"""What to expect of each, in a few words; measured figures are in docs/results."""
+"""What to expect of each preset; measured values are in docs/results."""
 
 
 def find_preset(name: str) -> Preset:

@@ -1,81 +1,86 @@
-"""Checkpoints: the whole state of a stage at a step, in one safetensors file.
+"""Checkpoints: the training state of a stage at a step, in one safetensors file.
 
-Its metadata key `vqvae2` holds JSON: format, version, step, the figure of the best step so far,
-and a digest of all that and of all tensors. Files are written whole; the last two are kept, so
-that a damaged one loses little.
+The metadata key `vqvae2` holds JSON: format, version, step, notes (the best metric so far), and a
+digest of all that and of all tensors. Files are written atomically; the last two are kept, so that
+a damaged one loses little. Tensors are named `model.PHASE.NAME`, `average.PHASE.NAME` and
+`optimizer.PHASE.INDEX.KEY`.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from vqvae2.configuration import JsonObject
+from vqvae2.distributed import World
 from vqvae2.files import write_bytes
+from vqvae2.training.loop import TrainingState
 from vqvae2.weights import tensor_bytes
 
-FORMAT, VERSION = "vqvae2-state", 2
-KEPT = 2
+FORMAT, VERSION = "vqvae2-state", 3
+NUM_KEPT = 2
 
 
 class DamagedFile(ValueError):
-    """A file that was whole once and is not any more."""
+    """A file that was cut or changed after it was written."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state read back.
+    """The content of a file.
 
     Arguments:
-        step: steps done.
+        step: completed steps.
         tensors: by name.
-        notes: numbers saved beside them.
+        notes: numbers saved with them.
     """
 
     step: int
     tensors: dict[str, Tensor]
     notes: dict[str, float]
 
+    def below(self, *prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with the prefix, named without it."""
+        start = "".join(f"{name}." for name in prefix)
+        names = [name for name in self.tensors if name.startswith(start)]
+        return {name.removeprefix(start): self.tensors[name] for name in names}
 
-def save(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], notes: Mapping[str, float]
-) -> None:
-    """Writes `folder`/step-N.safetensors and removes all but the last `KEPT`."""
-    write_state(folder / f"step-{step:08d}.safetensors", step, tensors, notes)
-    for old in steps_in(folder)[:-KEPT]:
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensor], notes: dict[str, float]) -> None:
+    """Writes `folder`/step-N.safetensors and removes all but the last `NUM_KEPT`."""
+    write_checkpoint(folder / f"step-{step:08d}.safetensors", Checkpoint(step, {**tensors}, notes))
+    for old in saved_steps(folder)[:-NUM_KEPT]:
         old.unlink(missing_ok=True)
 
 
-def write_state(
-    path: Path, step: int, tensors: Mapping[str, Tensor], notes: Mapping[str, float]
-) -> None:
-    """Writes one state under any name."""
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes one file under any name."""
     from safetensors.torch import save as to_bytes
 
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {
+    pairs = checkpoint.tensors.items()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in pairs}
+    header: JsonObject = {
         "format": FORMAT,
         "version": VERSION,
-        "step": step,
-        "notes": dict(notes),
+        "step": checkpoint.step,
+        "notes": dict(checkpoint.notes),
     }
-    header["digest"] = digest(whole, header)
+    header["digest"] = digest(tensors, header)
     # One key: safetensors writes several in any order, and equal states must be equal files.
-    write_bytes(path, to_bytes(whole, {"vqvae2": json.dumps(header)}))
+    write_bytes(path, to_bytes(tensors, {"vqvae2": json.dumps(header)}))
 
 
-def read_state(path: Path) -> Checkpoint:
-    """Reads one state.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads one file.
 
     Raises:
-        Damaged: the file is cut or changed.
-        ValueError: it is a state of another version.
-        OSError: it cannot be read now, which says nothing about it.
+        DamagedFile: the file was cut or changed.
+        ValueError: it is of another version.
+        OSError: it cannot be read now, which says nothing about its content.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -88,31 +93,34 @@ def read_state(path: Path) -> Checkpoint:
     if not isinstance(header, dict):
         raise DamagedFile(f"{path} is damaged (its header is {header!r:.40})")
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
-        found = f"{header.get('format')} version {header.get('version')}"
-        raise ValueError(f"{path} must be {FORMAT} version {VERSION}, got {found}.")
+        version = f"{header.get('format')} version {header.get('version')}"
+        raise ValueError(
+            f"{path} must be {FORMAT} version {VERSION}, got {version}; finish this training with "
+            "the version that began it, or train in another run folder."
+        )
     if header.pop("digest", "") != digest(tensors, header):
-        raise DamagedFile(f"{path} is damaged (its digest does not fit what it holds)")
+        raise DamagedFile(f"{path} is damaged (its digest does not fit its content)")
     return Checkpoint(header["step"], tensors, header["notes"])
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    """The newest whole state in `folder`, or None, and why newer files were passed over."""
+    """The newest undamaged checkpoint in `folder`, or None, and why newer files are unusable."""
     damaged: dict[Path, str] = {}
-    for path in reversed(steps_in(folder)):
+    for path in reversed(saved_steps(folder)):
         try:
-            return read_state(path), damaged
+            return read_checkpoint(path), damaged
         except DamagedFile as error:
             damaged[path] = str(error)
     return None, damaged
 
 
-def steps_in(folder: Path) -> list[Path]:
-    """The states in `folder`, oldest first."""
+def saved_steps(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """A hex digest of all names and values, and of what the file says of itself."""
+def digest(tensors: Mapping[str, Tensor], header: JsonObject) -> str:
+    """A hex digest of the header and of the names and values of all tensors."""
     total = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         total.update(name.encode())
@@ -120,21 +128,48 @@ def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     return total.hexdigest()
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state by name; its settings come from the config.
+def state_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """All tensors of a training state by name; every process calls this."""
+    tensors: dict[str, Tensor] = {}
+    for name, phase in state.phases.items():
+        tensors |= {f"model.{name}.{key}": v for key, v in phase.module.state_dict().items()}
+        tensors |= {
+            f"optimizer.{name}.{key}": value for key, value in optimizer_tensors(phase.optimizer)
+        }
+    return tensors | average_tensors(state)
 
-    Where ranks keep a part each, the first has it all; every rank calls this.
-    """
-    if not isinstance(optimizer, torch.optim.Adam):
-        cast(Any, optimizer).consolidate_state_dict(to=0)  # a ZeroRedundancyOptimizer
-        if dist.get_rank():
-            return {}
-    state = optimizer.state_dict()["state"]
+
+def average_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """The averaged weights by name."""
     return {
-        f"optimizer.{index}.{key}": value
-        for index, values in state.items()
-        for key, value in values.items()
+        f"average.{name}.{key}": value
+        for name, module in state.averages().items()
+        for key, value in module.state_dict().items()
     }
+
+
+def load_state(state: TrainingState, saved: Checkpoint) -> None:
+    """Replaces a training state by a saved one."""
+    for name, phase in state.phases.items():
+        phase.module.load_state_dict(saved.below("model", name))
+        if phase.average is not None:
+            phase.average.load_state_dict(saved.below("average", name))
+        load_optimizer(phase.optimizer, saved.below("optimizer", name))
+    state.step, state.notes = saved.step, dict(saved.notes)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """An optimizer's state by name, `INDEX.KEY`; its settings come from the config.
+
+    Where processes keep a part each, the main process has it all; every process calls this.
+    """
+    if consolidate := getattr(optimizer, "consolidate_state_dict", None):
+        consolidate(to=0)  # of a ZeroRedundancyOptimizer
+        if not World.current().is_main:
+            return
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            yield f"{index}.{key}", value
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -142,10 +177,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            index, _, key = rest.partition(".")
-            state.setdefault(int(index), {})[key] = like(tensor, parameters[int(index)])
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = laid_out_like(tensor, parameters[int(index)])
     groups, first = [], 0
     for group in optimizer.param_groups:
         numbers = list(range(first, first + len(group["params"])))
@@ -154,7 +187,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """`tensor` in the memory layout of its parameter: fused optimizers pair them by address."""
     if tensor.shape != parameter.shape:
         return tensor

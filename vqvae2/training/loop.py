@@ -1,17 +1,19 @@
-"""The loop of both stages: it learns; the caller logs, saves, draws.
+"""The training loop: it optimizes; the caller logs, saves and draws previews.
 
-What is learnt is a `Task`. Order and noise are functions of (seed, step, rank) inside it, so a
-`State` holds weights, their average, the optimizer and the step, and nothing about randomness.
+A `Task` is what is trained. Each of its phases has one module, one loss and one optimizer; a plain
+model has one phase, an adversarial one has two. The order of examples and all noise are functions
+of (seed, step, rank) inside the task, so a `TrainingState` holds weights, their averages,
+optimizers and the step, and nothing about random numbers.
 """
 
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,80 +21,114 @@ from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
 from vqvae2.distributed import World
 from vqvae2.runs.config import TrainingConfig
-from vqvae2.training import checkpoint
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Part = TypeVar("Part")
+Output = TypeVar("Output")
+T = TypeVar("T")
+
+MetricSums = Mapping[str, tuple[Tensor, Tensor]]
+"""Metrics as (sum, count) of scalars on the device, so that parts and processes add up."""
 
 
 @dataclass(frozen=True)
-class Loss:
-    """What a task makes of a part of a batch.
+class Loss(Generic[Output]):
+    """What a phase computes from a part of a batch.
 
     Arguments:
         value: what is minimised, a scalar.
-        figures: for the log, detached: (sum, count) each, so that parts add up to their batch.
-        learnt: whatever the task's `after_step` needs of this part.
+        metrics: for the log, detached.
+        output: what the task's `after_step` needs of this part.
     """
 
     value: Tensor
-    figures: Mapping[str, tuple[Tensor, Tensor]]
-    learnt: Any = None
+    metrics: MetricSums
+    output: Output
 
 
-class Task(Protocol):
-    """A model to train and how: `Stage1` or `Stage2`."""
+@dataclass(frozen=True)
+class Phase(Generic[Part, Output]):
+    """One optimizer's share of a training step.
 
-    config: TrainingConfig
+    Arguments:
+        name: unique in the task; part of the names in checkpoints.
+        module: its parameters are updated.
+        loss: the loss of a part at a step; the module comes as processes share it.
+        training: learning rate, clipping and averaging.
+        averaged: whether a moving average of the weights is kept.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Callable[[nn.Module, Part, int], Loss[Output]]
+    training: TrainingConfig
+    averaged: bool = True
+
+
+class Task(Protocol[Part, Output]):
+    """What is trained, and on what; its first phase trains the model that the stage is about."""
 
     @property
-    def module(self) -> nn.Module:
-        """The module that learns."""
+    def training(self) -> TrainingConfig:
+        """Steps, batches, validation and checkpoints."""
+        ...
 
-    def batch(self, step: int) -> list[Any]:
-        """This rank's examples of `step`, in `config.accumulate` parts, on the CPU."""
+    @property
+    def phases(self) -> Sequence[Phase[Part, Output]]:
+        """What each step does, in order."""
+        ...
+
+    def batch(self, step: int) -> list[Part]:
+        """This process's examples of `step`, in `training.accumulate` parts, on the CPU."""
+        ...
 
     def before_step(self, step: int) -> None:
-        """Called with the module about to take step `step`."""
+        """Called before step `step`."""
 
-    def loss(self, module: Callable[..., Any], part: Any, step: int) -> Loss:
-        """The loss of one part."""
+    def after_step(self, outputs: list[Output], step: int) -> None:
+        """Called after the last optimizer's update with the first phase's output of each part."""
 
-    def after_step(self, parts: list[Any], step: int) -> None:
-        """Called with what each part's `Loss.learnt` held, after the optimizer's step."""
-
-    def names(self, step: int) -> list[str]:
-        """What this rank's examples of `step` are called in messages."""
+    def example_names(self, step: int) -> list[str]:
+        """What this process's examples of `step` are called in messages."""
+        ...
 
 
 @dataclass
-class State:
+class PhaseState:
+    """What training changes in one phase: a module, its average if one is kept, an optimizer."""
+
+    module: nn.Module
+    average: nn.Module | None
+    optimizer: torch.optim.Optimizer
+
+
+@dataclass
+class TrainingState:
     """Everything that training changes.
 
     Arguments:
-        module: the model that learns.
-        average: the moving average of its weights, with its current buffers.
-        optimizer: Adam over the module's parameters.
-        step: steps done.
-        notes: numbers that the caller keeps with the state (best figure so far).
+        phases: by name, in order.
+        step: completed steps.
+        notes: numbers that the caller keeps with the state, such as the best metric so far.
     """
 
-    module: nn.Module
-    average: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int
-    notes: dict[str, float]
+    phases: dict[str, PhaseState]
+    step: int = 0
+    notes: dict[str, float] = field(default_factory=dict)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name."""
-        model = {f"model.{name}": value for name, value in self.module.state_dict().items()}
-        average = {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        return {**model, **average, **checkpoint.optimizer_tensors(self.optimizer)}
+    @property
+    def average(self) -> nn.Module:
+        """The averaged model of the first phase, which is validated."""
+        average = next(iter(self.phases.values())).average
+        assert average is not None, "a task's first phase keeps an average"
+        return average
 
-    def load(self, saved: checkpoint.Checkpoint) -> None:
-        """Takes a saved state over."""
-        for prefix, module in [("model.", self.module), ("average.", self.average)]:
-            names = [name for name in saved.tensors if name.startswith(prefix)]
-            module.load_state_dict({n.removeprefix(prefix): saved.tensors[n] for n in names})
-        checkpoint.load_optimizer(self.optimizer, saved.tensors)
-        self.step, self.notes = saved.step, dict(saved.notes)
+    def averages(self) -> dict[str, nn.Module]:
+        """All averaged models by the name of their phase."""
+        pairs = ((name, phase.average) for name, phase in self.phases.items())
+        return {name: average for name, average in pairs if average is not None}
 
 
 @dataclass(frozen=True)
@@ -100,35 +136,39 @@ class Progress:
     """Yielded after each step.
 
     Arguments:
-        step: steps done.
-        counted: figures of the step on this rank as (sum, count), so that ranks add up; still on
-            the device: reading one waits for it.
-        skipped: whether its gradient was no number and it was left out.
+        step: completed steps.
+        sums: metrics of the step on this process, still on the device: reading one waits for it.
+        skipped: whether the step was skipped because a gradient was NaN or infinite.
     """
 
     step: int
-    counted: Mapping[str, tuple[Tensor, Tensor]]
+    sums: MetricSums
     skipped: bool = False
 
     @property
-    def figures(self) -> dict[str, Tensor]:
-        """Each figure's mean on this rank."""
-        return {name: total / count.clamp_min(1) for name, (total, count) in self.counted.items()}
+    def metrics(self) -> dict[str, Tensor]:
+        """The mean of each metric on this process."""
+        return {name: total / count.clamp_min(1) for name, (total, count) in self.sums.items()}
 
 
-def new_state(task: Task) -> State:
+def new_state(task: Task[Part, Output]) -> TrainingState:
     """The state before the first step."""
-    module, optimizer = task.module, new_optimizer(task.module, task.config)
-    average = copy.deepcopy(module).requires_grad_(False).eval()
-    if task.config.recompute:
-        recompute_layers(module)  # after the copy, which has no gradient to compute for
-    return State(module, average, optimizer, 0, {})
+    phases = {}
+    for phase in task.phases:
+        optimizer = new_optimizer(phase.module, phase.training)
+        average = None
+        if phase.averaged:
+            average = copy.deepcopy(phase.module).requires_grad_(False).eval()
+        if phase.training.recompute:
+            recompute_layers(phase.module)  # after the copy, which computes no gradient
+        phases[phase.name] = PhaseState(phase.module, average, optimizer)
+    return TrainingState(phases)
 
 
-def new_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam; with `shard_optimizer` each of several ranks keeps a part of its state."""
-    parameters, rate, betas = module.parameters(), config.learning_rate, (0.9, 0.999)
-    if not (config.shard_optimizer and World.current().size > 1):
+def new_optimizer(module: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam; with `shard_optimizer` each of several processes keeps a part of its state."""
+    parameters, rate, betas = module.parameters(), training.learning_rate, (0.9, 0.999)
+    if not training.shard_optimizer or World.current().size == 1:
         return torch.optim.Adam(parameters, lr=rate, fused=True, betas=betas)
     with warnings.catch_warnings():
         # Importing it compiles scripts, which torch itself calls deprecated.
@@ -138,57 +178,66 @@ def new_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     return ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=rate, fused=True, betas=betas)
 
 
-def train(task: Task, state: State, accelerator: Any) -> Iterator[Progress]:
-    """Trains from `state.step` to `task.config.steps`, yielding after every step.
+def train(
+    task: Task[Part, Output], state: TrainingState, accelerator: "Accelerator"
+) -> Iterator[Progress]:
+    """Trains from `state.step` to `task.training.steps`, yielding after every step.
 
     Arguments:
-        accelerator: an `accelerate.Accelerator`; its process count, device and precision are used.
+        accelerator: its processes, device and precision are used.
     """
-    config = task.config
-    if config.compile:
-        state.module.compile()
-    module = distributed(state.module, accelerator)
-    parameters = list(state.module.parameters())
-    state.module.train()
-    with ThreadPoolExecutor(1) as ahead:
-        let_compute_alone(ahead)
-        coming = ahead.submit(task.batch, state.step)
-        while state.step < config.steps:
-            parts = coming.result()
-            if state.step + 1 < config.steps:
-                coming = ahead.submit(task.batch, state.step + 1)
-            task.before_step(state.step)
-            losses = []
-            for number, part in enumerate(parts):
-                last = number == len(parts) - 1
-                with accelerator.autocast(), sync_only_if(last, accelerator, module):
-                    loss = task.loss(module, to_device(part, accelerator.device), state.step)
-                    accelerator.backward(loss.value / len(parts))
-                losses.append(loss)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            if may_skip(state, config, norm):
-                state.optimizer.zero_grad()
-                state.step += 1
-                yield Progress(state.step, {}, skipped=True)
-                continue
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(config, state.step)
-            state.optimizer.step()
-            state.optimizer.zero_grad()
-            task.after_step([loss.learnt for loss in losses], state.step)
-            update_average(state, config.average_decay)
+    shared = []
+    for phase in task.phases:
+        if phase.training.compile:
+            phase.module.compile()
+        shared.append((phase, shared_module(phase.module, accelerator)))
+        phase.module.train()
+    for parts in batches_ahead(task, state.step):
+        task.before_step(state.step)
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        outputs: list[Output] = []
+        for phase, module in shared:
+            optimizer = state.phases[phase.name].optimizer
+            losses = backward(phase, module, parts, state.step, accelerator)
+            norm = nn.utils.clip_grad_norm_(phase.module.parameters(), phase.training.clip_norm)
+            if may_skip(state, phase.training, norm):
+                optimizer.zero_grad()
+                break
+            update_weights(optimizer, learning_rate(phase.training, state.step))
+            sums |= add_sums([loss.metrics for loss in losses])
+            sums[f"gradient_norm.{phase.name}"] = norm.detach(), torch.ones_like(norm)
+            outputs = outputs or [loss.output for loss in losses]
+        else:
+            task.after_step(outputs, state.step)
+            for phase in task.phases:
+                decay = phase.training.average_decay
+                update_average(state.phases[phase.name], state.step, decay)
             state.step += 1
-            counted = add_figures([loss.figures for loss in losses])
-            counted["gradient_norm"] = norm.detach(), torch.ones_like(norm)
-            yield Progress(state.step, counted)
+            yield Progress(state.step, sums)
+            continue
+        state.step += 1
+        yield Progress(state.step, {}, skipped=True)
 
 
-def let_compute_alone(thread: ThreadPoolExecutor) -> None:
-    """Makes a pool of one thread compute without others.
+def batches_ahead(task: Task[Part, Output], first: int) -> Iterator[list[Part]]:
+    """The batches of all steps from `first` on, each prepared while the one before is used."""
+    steps = task.training.steps
+    with ThreadPoolExecutor(1) as thread:
+        use_one_thread(thread)
+        pending = thread.submit(task.batch, first)
+        for step in range(first, steps):
+            parts = pending.result()
+            if step + 1 < steps:
+                pending = thread.submit(task.batch, step + 1)
+            yield parts
 
-    With a team of OpenMP threads of its own there would be more of them than cores, and all of
-    them, those of the training too, would sleep at every barrier instead of spinning: a step of
-    64x64 images on two cores takes 81 ms instead of 61 (docs/log.md).
+
+def use_one_thread(thread: ThreadPoolExecutor) -> None:
+    """Makes a pool of one thread compute without further threads.
+
+    With an OpenMP team of its own there would be more threads than cores, and all of them, those
+    of the training too, would sleep at every barrier instead of spinning: a step of 64x64 images
+    on two cores takes 81 ms instead of 61 (docs/log.md).
     """
     threads = torch.get_num_threads()
     thread.submit(torch.get_num_threads).result()  # which would set the number later
@@ -196,17 +245,45 @@ def let_compute_alone(thread: ThreadPoolExecutor) -> None:
     torch.set_num_threads(threads)  # the matrix library has one number for all threads
 
 
-def may_skip(state: State, config: TrainingConfig, norm: Tensor) -> bool:
-    """Whether a step is to be left out: its gradient is no number, and some may be."""
+def backward(
+    phase: Phase[Part, Output],
+    module: nn.Module,
+    parts: Sequence[Part],
+    step: int,
+    accelerator: "Accelerator",
+) -> list[Loss[Output]]:
+    """The losses of all parts of a batch; their gradients add up in the module's parameters."""
+    losses = []
+    for number, part in enumerate(parts):
+        # Processes exchange gradients with the last part only.
+        is_last = number == len(parts) - 1
+        exchange = contextlib.nullcontext() if is_last else accelerator.no_sync(module)
+        with accelerator.autocast(), exchange:
+            loss = phase.loss(module, to_device(part, accelerator.device), step)
+            accelerator.backward(loss.value / len(parts))
+        losses.append(loss)
+    return losses
+
+
+def update_weights(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One optimizer step at a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def may_skip(state: TrainingState, training: TrainingConfig, norm: Tensor) -> bool:
+    """Whether to skip a step: its gradient is NaN or infinite, and some skips are allowed."""
     skipped = state.notes.get("skipped", 0)
-    if skipped >= config.skip_not_finite or bool(torch.isfinite(norm)):
+    if skipped >= training.max_skipped_steps or bool(torch.isfinite(norm)):
         return False
     state.notes["skipped"] = skipped + 1
     return True
 
 
 def recompute_layers(module: nn.Module) -> None:
-    """Makes the layers in the module's lists compute again what their gradients need."""
+    """Makes the layers in the module's lists recompute their activations in the backward pass."""
     for child in module.children():
         if not isinstance(child, nn.ModuleList):
             recompute_layers(child)
@@ -215,43 +292,37 @@ def recompute_layers(module: nn.Module) -> None:
             layer.forward = partial(checkpoint_layer, layer.forward, use_reentrant=False)
 
 
-def distributed(module: nn.Module, accelerator: Any) -> nn.Module:
-    """The module as ranks share it; itself where there is one rank."""
+def shared_module(module: nn.Module, accelerator: "Accelerator") -> nn.Module:
+    """The module as processes share it; itself on a single process."""
     with warnings.catch_warnings():
         # Its new name still broadcasts at the start, which torch's own warning advises against.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-        shared: nn.Module = accelerator.prepare_model(module)
-    return shared
+        return accelerator.prepare_model(module)
 
 
-def sync_only_if(last: bool, accelerator: Any, module: nn.Module) -> Any:
-    """Ranks exchange gradients with the last part only."""
-    return contextlib.nullcontext() if last else accelerator.no_sync(module)
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
+def learning_rate(training: TrainingConfig, step: int) -> float:
     """Rises over the warm-up, stays, falls to 0 over the cool-down."""
-    rising = (step + 1) / (config.warmup_steps + 1)
-    cooling = max(1, round(config.steps * config.cooldown))
-    falling = (config.steps - step) / cooling
-    return config.learning_rate * min(1.0, rising, falling)
+    rising = (step + 1) / (training.warmup_steps + 1)
+    cooling = max(1, round(training.steps * training.cooldown))
+    falling = (training.steps - step) / cooling
+    return training.learning_rate * min(1.0, rising, falling)
 
 
 @torch.no_grad()
-def update_average(state: State, decay: float) -> None:
-    """Moves the average towards the weights, faster at first; buffers are taken over."""
-    decay = min(decay, (1 + state.step) / (10 + state.step))
-    averages: list[Tensor] = list(state.average.parameters())
-    weights: list[Tensor] = list(state.module.parameters())
+def update_average(phase: PhaseState, step: int, decay: float) -> None:
+    """Moves the average towards the weights, faster at first; buffers are copied."""
+    if phase.average is None:
+        return
+    decay = min(decay, (1 + step) / (10 + step))
+    averages: list[Tensor] = list(phase.average.parameters())
+    weights: list[Tensor] = list(phase.module.parameters())
     torch._foreach_lerp_(averages, weights, 1 - decay)
-    for average, buffer in zip(state.average.buffers(), state.module.buffers(), strict=True):
+    for average, buffer in zip(phase.average.buffers(), phase.module.buffers(), strict=True):
         average.copy_(buffer)
 
 
-def add_figures(
-    parts: list[Mapping[str, tuple[Tensor, Tensor]]],
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each figure's sum and count over the parts of a batch."""
+def add_sums(parts: Sequence[MetricSums]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each metric's sum and count over the parts of a batch."""
     added = {}
     for name in parts[0]:
         sums, counts = zip(*(part[name] for part in parts), strict=True)
@@ -259,8 +330,12 @@ def add_figures(
     return added
 
 
-def to_device(value: Any, device: torch.device) -> Any:
-    """Moves the tensors in a tuple or list."""
+def to_device(value: T, device: torch.device) -> T:
+    """Moves a tensor, or the tensors in a tuple or list."""
+    moved: object
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return type(value)(to_device(item, device) for item in value)
+        moved = value.to(device, non_blocking=True)
+    else:
+        assert isinstance(value, tuple | list), type(value)
+        moved = type(value)(to_device(item, device) for item in value)
+    return cast(T, moved)

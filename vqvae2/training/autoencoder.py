@@ -1,0 +1,210 @@
+"""Stage 1: the autoencoder learns to reconstruct images from their codes (VQ-VAE-2, Sec. 3.1).
+
+Three measures prevent codebook collapse: some steps without quantisation before the codebooks
+start from data, restarts of dead codes, and level dropout.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vqvae2.autoencoder.codebook import Quantized
+from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction, VQVAEConfig
+from vqvae2.data.images import ImageDataset
+from vqvae2.data.order import batch_indices, evenly_spaced
+from vqvae2.distributed import SINGLE_PROCESS, World
+from vqvae2.imaging.convert import to_float
+from vqvae2.imaging.previews import PREVIEWED, preview_levels
+from vqvae2.metrics.distortion import measure_distortion
+from vqvae2.pipeline import save_autoencoder
+from vqvae2.randomness import generator, seeded_weights
+from vqvae2.runs.config import AutoencoderStageConfig, RunConfig, TrainingConfig
+from vqvae2.runs.folder import RunFolder
+from vqvae2.training.fit import TrainingJob, fit
+from vqvae2.training.loop import Loss, Phase
+from vqvae2.training.session import Event, TrainingSession, require_batch
+from vqvae2.training.stage import EVERYTHING, Stage, is_saved
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Part = tuple[Tensor, Tensor]
+"""Images (B, 3, S, S) uint8, and which levels the decoder sees of each, (B, levels) bool."""
+
+Output = list[Quantized] | None
+"""What the codebooks returned, coarsest first; None without quantisation."""
+
+MAX_START_IMAGES = 1024
+
+
+class AutoencoderTask:
+    """Training of an autoencoder on images.
+
+    Arguments:
+        model: the autoencoder.
+        dataset: the training images.
+        config: the stage.
+        seed: of the order of images and of all noise.
+        world: the processes that train together.
+    """
+
+    def __init__(
+        self,
+        model: VQVAE,
+        dataset: ImageDataset,
+        config: AutoencoderStageConfig,
+        seed: int,
+        world: World = SINGLE_PROCESS,
+    ) -> None:
+        assert config.training is not None, "pixels are not trained"
+        self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
+        self.world = world
+        self.training: TrainingConfig = config.training
+        self.phases = [Phase("autoencoder", model, self.loss, self.training)]
+        parts = (world.size, self.training.accumulate)
+        require_batch(len(dataset), self.training.batch, parts)
+
+    def indices(self, step: int) -> Tensor:
+        """The images of this process at `step`, (B,)."""
+        order, batch = self.dataset.order, self.training.batch
+        return batch_indices(order, batch, self.seed, step, self.world)
+
+    def example_names(self, step: int) -> list[str]:
+        """The names of those images."""
+        return [self.dataset.name(index) for index in self.indices(step).tolist()]
+
+    def batch(self, step: int) -> list[Part]:
+        """The images of `step` in parts, each image with the levels that the decoder sees."""
+        training = self.training
+        keep = self.visible_levels(step).chunk(self.world.size)[self.world.rank]
+        images = self.dataset.batch(self.indices(step))
+        if ahead := self.dataset.prefetch_steps(training.batch):
+            # After the batch: blocks in use are released last.
+            self.dataset.prefetch(self.indices(step + ahead))
+        parts = images.chunk(training.accumulate), keep.chunk(training.accumulate)
+        return list(zip(*parts, strict=True))
+
+    def visible_levels(self, step: int) -> Tensor:
+        """The levels that the decoder sees of each image of the joint batch, (B, levels) bool.
+
+        An image with hidden levels keeps its 1 to L - 1 coarsest, each number equally likely.
+        """
+        batch, levels = self.training.batch, self.model.config.num_levels
+        if levels == 1 or not self.config.level_dropout:
+            return torch.ones(batch, levels, dtype=torch.bool)
+        noise = generator("levels", self.seed, step)
+        # An exact number per batch, not a coin per image: less noise in the loss.
+        number = round(self.config.level_dropout * batch)
+        dropped = torch.rand(batch, generator=noise).argsort() < number
+        counts = torch.randint(1, levels, (batch,), generator=noise)
+        visible = torch.where(dropped, counts, levels)
+        return torch.arange(levels) < visible[:, None]
+
+    def before_step(self, step: int) -> None:
+        """Starts the codebooks from data at the step where quantisation begins."""
+        if step == self.config.continuous_steps:
+            device = next(self.model.parameters()).device
+            images = to_float(self.start_images().to(device))
+            self.model.start_codebooks(images, generator("start", self.seed))
+
+    def start_images(self) -> Tensor:
+        """The images that the codebooks start from, uint8; the same on all processes."""
+        grids = self.model.config.grids(self.dataset.size, self.dataset.size)
+        per_code = self.config.start_vectors_per_code
+        wanted = max(per_code * grid.num_codes // grid.num_positions for grid in grids)
+        count = min(len(self.dataset), max(self.training.batch, wanted), MAX_START_IMAGES)
+        noise = generator("start pictures", self.seed)
+        return self.dataset.batch(torch.randperm(len(self.dataset), generator=noise)[:count])
+
+    def loss(self, module: nn.Module, part: Part, step: int) -> Loss[Output]:
+        """Reconstruction error and commitment of one part."""
+        images, keep = part
+        images = to_float(images)
+        quantize = step >= self.config.continuous_steps
+        result: Reconstruction = module(images, keep=keep, quantize=quantize)
+        complete = keep.all(dim=1)
+        squared = (result.images.detach().float() - images).square().mean(dim=(1, 2, 3))
+        metrics = {"mse": ((squared * complete).sum(), complete.sum())}
+        one = squared.new_ones(())
+        for level, quantized in enumerate(result.levels):
+            metrics[f"commitment.{level}"] = quantized.commitment.detach(), one
+        return Loss(result.loss, metrics, result.levels if quantize else None)
+
+    def after_step(self, outputs: list[Output], step: int) -> None:
+        """Updates the codebooks with what they returned in this step."""
+        parts = [levels for levels in outputs if levels is not None]
+        if parts:
+            levels = [joined(level) for level in zip(*parts, strict=True)]
+            self.model.update_codebooks(levels, generator("revival", self.seed, step))
+
+
+def joined(parts: Sequence[Quantized]) -> Quantized:
+    """The results of a codebook for the parts of a batch, as of one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    return Quantized(
+        torch.cat([part.vectors for part in parts]),
+        torch.cat([part.codes for part in parts]),
+        torch.stack([part.commitment for part in parts]).mean(),
+        torch.stack([part.codebook_loss for part in parts]).mean(),
+        torch.cat([part.inputs for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class AutoencoderStage(Stage):
+    """Trains the autoencoder and writes it to `model/autoencoder`."""
+
+    config: AutoencoderStageConfig
+    name = "autoencoder"
+    group = "autoencoder"
+    title = "autoencoder"
+    depends_on = EVERYTHING
+
+    @property
+    def training(self) -> TrainingConfig | None:
+        """The config's."""
+        return self.config.training
+
+    def done(self, folder: RunFolder) -> bool:
+        """Whether the trained autoencoder is written."""
+        return is_saved(folder.autoencoder)
+
+    def run(self, session: TrainingSession) -> Iterator[Event]:
+        """Trains and writes the autoencoder, unless it is there."""
+        if self.done(session.folder):
+            return
+        model = new_model(session.config).to(session.device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task = AutoencoderTask(
+            model, session.splits.train, self.config, session.config.seed, session.world
+        )
+        validation = session.splits.validation
+
+        def validate(module: nn.Module) -> dict[str, float]:
+            assert isinstance(module, VQVAE)
+            indices = evenly_spaced(len(validation), task.training.validation_examples)
+            batches = validation.batches(session.world.shard(indices), session.device)
+            return measure_distortion(module, batches, session.world).measurement().flat()
+
+        def preview(module: nn.Module) -> "Image":
+            assert isinstance(module, VQVAE)
+            indices = evenly_spaced(len(validation), PREVIEWED)
+            images = torch.cat(list(validation.batches(indices, session.device)))
+            return preview_levels(module, images)
+
+        job: TrainingJob[Part, Output] = TrainingJob(self.name, task, validate, "mse", preview)
+        yield from fit(session, job)
+        if session.world.is_main:
+            save_autoencoder(session.folder.autoencoder, model)
+        session.world.barrier()
+
+
+def new_model(config: RunConfig) -> VQVAE:
+    """The untrained autoencoder of a run; its first weights are a function of the seed."""
+    assert isinstance(config.autoencoder.model, VQVAEConfig)
+    with seeded_weights(config.seed, "autoencoder"):
+        return VQVAE(config.autoencoder.model)
