@@ -82,8 +82,8 @@ def test_training_ends_with_models_figures_and_a_sheet(trained):
     for name in ("model/autoencoder", "model/priors/0", "model/priors/1"):
         assert (trained / name / "model.safetensors").is_file()
     metrics = json.loads((trained / "metrics.json").read_text())
-    assert metrics["reconstruction"]["mse"] > 0
-    assert len(metrics["priors"]["validation_nats_per_code"]) == 2
+    assert metrics["reconstruction"]["values"]["mse"] > 0
+    assert len(metrics["priors"]["per_level"]["validation_nats_per_code"]) == 2
     with Image.open(trained / "samples" / "grid.png") as sheet:
         assert sheet.size[0] > 100
     assert list((trained / "previews").glob("prior1-*.png"))
@@ -110,9 +110,9 @@ def test_a_prior_on_pixels_trains_samples_and_is_measured_like_one_on_codes(
     assert run([*command, *tiny.split()]) == 0
     assert "bits per dimension" in capsys.readouterr().out
     metrics = json.loads((folder / "metrics.json").read_text())["priors"]
-    nats = metrics["validation_nats_per_code"][0]
-    assert metrics["validation_bits_per_dim"] == pytest.approx(nats / math.log(2))
-    assert 4 < metrics["validation_bits_per_dim"] < 12
+    nats = metrics["per_level"]["validation_nats_per_code"][0]
+    assert metrics["values"]["validation_bits_per_dim"] == pytest.approx(nats / math.log(2))
+    assert 4 < metrics["values"]["validation_bits_per_dim"] < 12
     assert run(["sample", str(folder), "--classes", "class1", "--count", "2"]) == 0
     with Image.open(folder / "samples" / "class1-00000.png") as image:
         assert image.size == (8, 8)
@@ -265,7 +265,7 @@ def test_bad_data_is_one_clear_line(tmp_path, capsys):
     start = ["train", "--preset", "demo", "--run", str(tmp_path / "run"), *TINY, "--data"]
     assert "nowhere" in complaint(capsys, *start, str(tmp_path / "nowhere"))
     assert "empty" in complaint(capsys, *start, str(tmp_path / "empty"))
-    assert "at least a batch of 8" in complaint(capsys, *start, str(few))
+    assert "at least one batch of 8" in complaint(capsys, *start, str(few))
     assert "small" in complaint(capsys, *start, str(small))
 
 
@@ -320,18 +320,18 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tmp_path, capsys, mon
     from vqvae2.training import fit
 
     data, target = make_folder(tmp_path / "data", count=40), tmp_path / "run"
-    real = fit.Schedule.__init__
+    real = fit.Schedule.at
 
-    def interrupt(self, config, step, stop):
+    def interrupt(step, training, stop):
         if step == 4:
             signal.raise_signal(signal.SIGINT)
-        real(self, config, step, stop)
+        return real(step, training, stop)
 
-    monkeypatch.setattr(fit.Schedule, "__init__", interrupt)
+    monkeypatch.setattr(fit.Schedule, "at", interrupt)
     command = ["train", "--preset", "demo", "--data", str(data), "--run", str(target), *TINY]
     assert run(command) == 130
     assert f"To go on: vqvae2 train --run {target}" in capsys.readouterr().err
-    monkeypatch.setattr(fit.Schedule, "__init__", real)
+    monkeypatch.setattr(fit.Schedule, "at", real)
     assert run(["train", "--run", str(target)]) == 0
 
 

@@ -10,7 +10,7 @@ from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline, save_autoencoder
 from vqvae2.report.doctor import diagnose, judge_extractor, judge_prior, judge_usage
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.checkpoint import steps_in
+from vqvae2.training.checkpoint import saved_steps
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,10 @@ def test_codes_of_another_autoencoder_and_priors_that_do_not_fit_are_bad(run_fol
 def test_a_damaged_checkpoint_and_an_unfinished_stage_are_told(run_folder, tmp_path):
     shutil.copytree(run_folder.path, tmp_path / "run")
     (tmp_path / "run" / "model" / "priors" / "0" / "config.json").unlink()
-    newest = steps_in(tmp_path / "run" / "checkpoints" / "prior0")[-1]
+    newest = saved_steps(tmp_path / "run" / "checkpoints" / "prior0")[-1]
     newest.write_bytes(newest.read_bytes()[:-5])
     findings = diagnose(RunFolder(tmp_path / "run"))
     assert any("damaged" in f.what for f in findings if f.verdict == "bad")
-    assert any("prior0 is at step 5 of 10" in f.what for f in findings if f.verdict == "watch")
+    assert any(
+        "prior of level 0 is at step 5 of 10" in f.what for f in findings if f.verdict == "watch"
+    )

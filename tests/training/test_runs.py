@@ -302,7 +302,7 @@ def test_every_file_has_a_name_and_a_version(tmp_path):
         document = json.loads(path.read_text())
         assert document["format"].startswith("vqvae2-")
         assert document["version"] in (1, 2, 3)
-    newer = json.loads((tmp_path / "config.json").read_text()) | {"version": 3}
+    newer = json.loads((tmp_path / "config.json").read_text()) | {"version": 4}
     (tmp_path / "config.json").write_text(json.dumps(newer))
     with pytest.raises(ValueError, match="version 3, got vqvae2-run version 4"):
         folder.read()
