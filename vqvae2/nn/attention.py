@@ -42,14 +42,11 @@ class KeyValueCache:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, position: RasterPosition
     ) -> Tensor:
-        """Stores the key and value of one position, then attends with its query.
+        """Stores one key and value, then attends with the query: (B, heads, 1, size of a value).
 
         Arguments:
             query, key, value: (B, heads, 1, size) each.
             position: where the key and value are stored.
-
-        Returns:
-            (B, heads, 1, size of a value).
         """
         self.keys.index_copy_(2, position.flat_index, key)
         self.values.index_copy_(2, position.flat_index, value)
@@ -75,15 +72,12 @@ class KeyValueCache:
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) -> Tensor:
-    """Causal attention over complete maps.
+    """Causal attention over complete maps, (B, heads, N, size of a value).
 
     Arguments:
         queries, keys, values: (B, heads, N, size) each.
         dropout: probability of zeroing a logit (VQ-VAE-2, Sec. 3.2). A logit of zero does not
             exclude the position: softmax still gives it a share.
-
-    Returns:
-        (B, heads, N, size of a value).
     """
     if not dropout:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
@@ -101,16 +95,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) 
 
 
 def attend_rows(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Tensor:
-    """Attention of the last M of N positions, with dropout of its logits.
-
-    Arguments:
-        queries: (B, heads, M, size).
-        keys, values: (B, heads, N, size).
-        dropout: probability of zeroing a logit.
-
-    Returns:
-        (B, heads, M, size of a value).
-    """
+    """Attention of the last M of N positions, (B, heads, M, size), with dropout of its logits."""
     logits = queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5
     offset = keys.shape[2] - queries.shape[2]
     future = logits.new_ones(logits.shape[2:], dtype=torch.bool).triu(1 + offset)

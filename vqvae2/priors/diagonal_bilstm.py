@@ -178,10 +178,10 @@ class DiagonalBiLSTMLayer(Layer[LayerCache]):
         cache.cell.copy_(cell)
 
     def _weight(self, direction: int, tap: int) -> Tensor:
-        """State weights (4S, S) of direction 0 (rightward) or 1 (leftward).
+        """State weights (4S, S).
 
         Arguments:
-            direction: 0 or 1.
+            direction: 0 for rightward, 1 for leftward.
             tap: 0 for the row above, 1 for the previous position of the row.
         """
         return self.states.weight.unflatten(0, (2, -1))[direction, :, :, tap]

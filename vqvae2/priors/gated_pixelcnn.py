@@ -148,23 +148,20 @@ class GatedLayer(nn.Module):
             context: of the row, (B, C, 1, W or 1).
 
         Returns:
-            v: the new row of the output, (B, C, 1, W).
-            row_bias: what it adds to the horizontal gates, (B, W, 2G).
+            The new row of the output, (B, C, 1, W), and its part of the horizontal gates,
+            (B, W, 2G).
         """
         push(rows, v, dim=2)
         v = self._vertical(v, self.vertical.step(rows), context)
         return v, self._row_bias(v, context)[:, :, 0].transpose(1, 2)
 
     def step_column(self, columns: Tensor, row_bias: Tensor, h: Tensor) -> Tensor:
-        """One position of the horizontal stack, without the attention.
+        """One position of the horizontal stack, (B, C), without the attention.
 
         Arguments:
             columns: window (B, L, C), already shifted; its last column is overwritten.
             row_bias: (B, 2G).
             h: (B, C).
-
-        Returns:
-            (B, C).
         """
         columns[:, -1].copy_(h)
         gates = self.horizontal.step(columns) + row_bias
@@ -179,12 +176,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedPixelCNN(Network[GatedPixelCNNCache]):
-    """The network that a `GatedPixelCNNConfig` describes, for maps of one grid.
-
-    Arguments:
-        config: the architecture.
-        grid: (H, W).
-    """
+    """The network of a `GatedPixelCNNConfig`, for maps of grid (H, W)."""
 
     def __init__(self, config: GatedPixelCNNConfig, grid: tuple[int, int]) -> None:
         super().__init__()

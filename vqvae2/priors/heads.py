@@ -29,14 +29,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
-        """Likelihood parameters of complete maps.
+        """Likelihood parameters (B, P, H, W) of complete maps.
 
         Arguments:
             features: (B, F, H, W).
             values: (B, H, W) or (B, H, W, channels), int64.
-
-        Returns:
-            (B, P, H, W).
         """
 
     @abstractmethod
@@ -45,36 +42,25 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def step(self, prepared: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        """Logits of the next value at one position.
+        """Logits (B, K) of the next value at one position.
 
         Arguments:
             prepared: (B, M), from `prepare`.
             earlier: the earlier values of the position, (B,) each.
-
-        Returns:
-            (B, K).
         """
 
     @abstractmethod
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
-        """Log-probability of each value in nats.
+        """Log-probability of each value in nats, with the shape of `values`.
 
         Arguments:
             params: (B, P, H, W), from `forward`.
             values: (B, H, W) or (B, H, W, channels), int64.
-
-        Returns:
-            The shape of `values`.
         """
 
 
 class CodeHead(Head):
-    """A 1x1 convolution to K logits.
-
-    Arguments:
-        domain: the codes.
-        num_features: F.
-    """
+    """A 1x1 convolution from F features to K logits."""
 
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
@@ -102,10 +88,6 @@ class PixelHead(Head):
 
     PixelRNN masks channels in every layer. Here the network runs once per pixel and only the head
     once per channel, which factorises the same distribution.
-
-    Arguments:
-        domain: the pixels.
-        num_features: F.
     """
 
     def __init__(self, domain: Domain, num_features: int) -> None:
@@ -163,10 +145,6 @@ class MixtureHead(Head):
 
     It runs in float32 even where the network runs in bfloat16, whose spacing near 1 is half of an
     intensity.
-
-    Arguments:
-        domain: the pixels.
-        num_features: F.
     """
 
     def __init__(self, domain: Domain, num_features: int) -> None:

@@ -17,15 +17,7 @@ class Categorical:
 
     @staticmethod
     def log_prob(params: Tensor, codes: Tensor) -> Tensor:
-        """Log-probability of each code in nats.
-
-        Arguments:
-            params: logits (B, K, H, W).
-            codes: (B, H, W) int64.
-
-        Returns:
-            (B, H, W), in float32 or more.
-        """
+        """Log-probability in nats, (B, H, W), of codes (B, H, W) under logits (B, K, H, W)."""
         dtype = torch.promote_types(params.dtype, torch.float32)
         return -F.cross_entropy(params.to(dtype), codes, reduction="none")
 
@@ -78,14 +70,11 @@ class LogisticMixture:
         return total.diff(dim=-1, prepend=torch.zeros_like(total[..., :1]))
 
     def logits(self, params: Tensor, earlier: Sequence[Tensor]) -> Tensor:
-        """Log-probability of each intensity of the next channel.
+        """Log-probability (B, K) of each intensity of the next channel.
 
         Arguments:
             params: (B, P).
             earlier: the earlier channels of the pixel, (B,) int64 each.
-
-        Returns:
-            (B, K).
         """
         weights = self._weights(params)
         for channel, value in enumerate(earlier):

@@ -34,14 +34,11 @@ class Network(nn.Module, ABC, Generic[Cache]):
 
     @abstractmethod
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Features of each position, from the positions before it in raster order.
+        """Features (B, F, H, W) of each position, from those before it in raster order.
 
         Arguments:
             values: embedded values (B, C, H, W), not shifted.
             context: (B, C, H, W), or (B, C, 1, 1) where all positions share it.
-
-        Returns:
-            (B, F, H, W).
         """
 
     @abstractmethod
@@ -54,23 +51,15 @@ class Network(nn.Module, ABC, Generic[Cache]):
 
     @abstractmethod
     def new_cache(self, context: Tensor, batch: int) -> Cache:
-        """The cache before the first position of `batch` maps.
-
-        Arguments:
-            context: (B, C, H, W) or (B, C, 1, 1).
-            batch: B.
-        """
+        """The cache before the first position of `batch` maps."""
 
     @abstractmethod
     def step(self, cache: Cache, previous: Tensor) -> Tensor:
-        """Features of the next position; advances `cache`.
+        """Features (B, F) of the next position; advances `cache`.
 
         Arguments:
             cache: from `new_cache`, owned by the caller; updated in place.
             previous: embedded values (B, C) of the position before; zeros at the first position.
-
-        Returns:
-            (B, F).
         """
 
 

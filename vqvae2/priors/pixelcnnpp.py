@@ -209,12 +209,7 @@ class PositionLayer(nn.Module):
 
 
 class Scale(nn.Module):
-    """The layers of one resolution, with all coarser scales between those down and those up.
-
-    Arguments:
-        config: the architecture.
-        num_coarser: number of coarser scales.
-    """
+    """The layers of one resolution, with all coarser scales between those down and those up."""
 
     coarser: "Coarser | None"
 
@@ -258,8 +253,6 @@ class Scale(nn.Module):
         """One row of `u`, (B, C, 1, W) to the same shape; prepares `l` for its columns.
 
         Arguments:
-            cache: updated in place.
-            u: (B, C, 1, W).
             context: of the row, (B, X, 1, W or 1).
             row: index of the row at this scale.
         """
@@ -284,8 +277,6 @@ class Scale(nn.Module):
         """One position of `l`, (B, C) to (B, C).
 
         Arguments:
-            cache: updated in place.
-            x: (B, C).
             position: row and column at this scale, on the host.
             column: the column on the device, (1,) int64.
         """
@@ -304,12 +295,7 @@ class Scale(nn.Module):
 
 
 class Coarser(nn.Module):
-    """Both streams at half of the sides: down, through the coarser scales, and up again.
-
-    Arguments:
-        config: the architecture.
-        num_coarser: number of coarser scales.
-    """
+    """Both streams at half of the sides: down, through the coarser scales, and up again."""
 
     def __init__(self, config: PixelCNNPPConfig, num_coarser: int) -> None:
         super().__init__()
@@ -341,8 +327,6 @@ class Coarser(nn.Module):
         """One row of `u`, (B, C, 1, W) to the same shape; the coarser row at every second call.
 
         Arguments:
-            cache: updated in place.
-            u: (B, C, 1, W).
             context: of the coarser row, (B, X, 1, W / 2 or 1).
             row: index of the row at the finer scale.
         """
@@ -359,11 +343,7 @@ class Coarser(nn.Module):
     ) -> Tensor:
         """One position of `l`, (B, C) to (B, C); the coarser position at every fourth.
 
-        Arguments:
-            cache: updated in place.
-            x: (B, C).
-            position: row and column at the finer scale, on the host.
-            column: the column on the device, (1,) int64.
+        The arguments are those of `Scale.step`, at the finer scale.
         """
         row, index = position
         self.shrink.push_input(cache.positions, x, column)
@@ -378,11 +358,7 @@ class Coarser(nn.Module):
 
 
 class PixelCNNPP(Network[PixelCNNPPCache]):
-    """The network that a `PixelCNNPPConfig` describes, for maps of one grid.
-
-    Arguments:
-        config: the architecture.
-        grid: (H, W).
+    """The network of a `PixelCNNPPConfig`, for maps of grid (H, W).
 
     Raises:
         ValueError: the grid cannot be halved as often as the scales need.

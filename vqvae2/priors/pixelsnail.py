@@ -194,12 +194,7 @@ class SnailBlock(nn.Module):
 
 
 class PixelSNAIL(Network[PixelSNAILCache]):
-    """The network that a `PixelSNAILConfig` describes, for maps of one grid.
-
-    Arguments:
-        config: the architecture.
-        grid: (H, W).
-    """
+    """The network of a `PixelSNAILConfig`, for maps of grid (H, W)."""
 
     coordinates: Tensor
 

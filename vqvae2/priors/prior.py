@@ -70,14 +70,11 @@ class Prior(nn.Module):
         return self.conditioning(labels, coarser)
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Likelihood parameters of complete maps, for training.
+        """Likelihood parameters (B, P, H, W) of complete maps, for training.
 
         Arguments:
             values: codes (B, H, W) or pixels (B, H, W, channels), int64.
             context: from `embed_context`.
-
-        Returns:
-            (B, P, H, W).
         """
         features = self.network(self.values(values), context)
         return self.head(features, values)
@@ -96,14 +93,11 @@ class Prior(nn.Module):
         )
 
     def step(self, cache: PriorCache, previous: Tensor) -> Tensor:
-        """Logits of the next value; advances `cache`.
+        """Logits (B, K) of the next value; advances `cache`.
 
         Arguments:
             cache: from `new_cache`, owned by the caller.
             previous: the value before, (B,) int64; ignored at the first value.
-
-        Returns:
-            (B, K).
         """
         num_channels = self.domain.channels
         channel = cache.index % num_channels
@@ -130,15 +124,11 @@ class Prior(nn.Module):
         cache.index += 1
 
     def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
-        """Log-probability in nats of each value given all values before it.
+        """Log-probability in nats of each value given all before it, with the shape of `values`.
 
         Arguments:
             values: codes (B, H, W) or pixels (B, H, W, channels), int64.
-            labels: (B,) int64.
-            coarser: codes (B, H, W) int64 of each coarser level, coarsest first.
-
-        Returns:
-            The shape of `values`.
+            labels, coarser: as in `embed_context`.
         """
         context = self.embed_context(labels, coarser)
         return self.head.log_prob(self(values, context), values)

@@ -123,14 +123,10 @@ class RowLSTMLayer(Layer[LayerCache]):
 
 
 def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM.
+    """The next hidden state and cell, (B, S, ...) each, of an LSTM.
 
     Arguments:
         gates: (B, 4S, ...), output, forget and input gate and the new content, in this order.
-        cell: (B, S, ...).
-
-    Returns:
-        hidden: (B, S, ...).
         cell: (B, S, ...).
     """
     o, f, i, g = gates.chunk(4, dim=1)

@@ -119,12 +119,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(Network[TransformerCache]):
-    """The network that a `TransformerConfig` describes, for maps of one grid.
-
-    Arguments:
-        config: the architecture.
-        grid: (H, W).
-    """
+    """The network of a `TransformerConfig`, for maps of grid (H, W)."""
 
     rotations: Tensor
 
