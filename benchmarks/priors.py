@@ -28,7 +28,6 @@ from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.data.pixels import PixelCodes
 from vqvae2.metrics.likelihood import nats_per_code
-from vqvae2.pipeline import load_autoencoder
 from vqvae2.priors import (
     DiagonalBiLSTMConfig,
     Domain,
@@ -46,7 +45,7 @@ from vqvae2.runs.folder import RunFolder
 from vqvae2.sampling import SamplingConfig, sample_codes
 from vqvae2.training.loop import new_state, train
 from vqvae2.training.stages import seed_weights
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint, load_autoencoder
 
 FAMILY: dict[str, PriorConfig] = {
     "pixelcnn": PixelCNNConfig(num_layers=12),
@@ -208,7 +207,7 @@ def compare(
 
 
 def on_codes(folder: RunFolder, options: Options) -> None:
-    run, known = folder.read(), fingerprint(load_autoencoder(folder.model / "autoencoder"))
+    run, known = folder.read(), code_fingerprint(load_autoencoder(folder.model / "autoencoder"))
     levels = options.level + 1
     train_codes = read_codes(folder.codes, "train", known, levels)
     validation = read_codes(folder.codes, "validation", known, levels)

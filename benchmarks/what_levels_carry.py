@@ -57,7 +57,7 @@ def quantiles(values: torch.Tensor, parts: int = 5) -> torch.Tensor:
 
 
 def main() -> None:
-    model = Pipeline.load(tyro.cli(Options).run).autoencoder
+    model = Pipeline.open(tyro.cli(Options).run).autoencoder
     train, truth = codes_of(model, torch.arange(FIRST, FIRST + TRAIN))
     test, test_truth = codes_of(model, torch.arange(FIRST + TRAIN, FIRST + TRAIN + TEST))
     rows = []

@@ -42,7 +42,7 @@ class Options:
 
 def rows_of(run: Path, options: Options) -> list[Tensor]:
     """A row of images (columns, C, S, S) for each validation image of a run."""
-    pipeline, validation = Pipeline.load(run), open_validation(RunFolder(run).read().data)
+    pipeline, validation = Pipeline.open(run), open_validation(RunFolder(run).read().data)
     indices = evenly_spaced(len(validation), options.images)
     images, count = to_float(validation.batch(indices)), options.versions
     labels = validation.labels[indices].repeat_interleave(count)

@@ -1,14 +1,16 @@
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from builders import small_autoencoder, synthetic_images
 
-from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
+from vqvae2.autoencoder import Pixels, PixelsConfig
 from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
-from vqvae2.sampling import SamplingConfig, paint_over
-from vqvae2.weights import fingerprint
+from vqvae2.sampling import UNKNOWN, SamplingConfig, paint_over
+from vqvae2.weights import fingerprint, save_autoencoder
 
 CONFIG = GatedPixelCNNConfig(channels=8, residual_channels=8, num_layers=2, kernel=3)
 
@@ -27,25 +29,79 @@ def pipeline(factors):
     return Pipeline(autoencoder, config, priors)
 
 
-def test_saved_and_loaded_it_is_the_same(pipeline, tmp_path):
+def test_a_saved_pipeline_is_the_same_after_loading(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
-    again = Pipeline.from_pretrained(tmp_path)
-    assert again.config == pipeline.config
-    assert fingerprint(again.autoencoder) == fingerprint(pipeline.autoencoder)
-    assert not any(module.training for module in (again.autoencoder, *again.priors))
-    a, b = (p.sample(["dog", 0], seeds=[4, 5]) for p in (pipeline, again))
+    loaded = Pipeline.from_pretrained(tmp_path)
+    assert loaded.config == pipeline.config
+    assert fingerprint(loaded.autoencoder) == fingerprint(pipeline.autoencoder)
+    assert not any(module.training for module in (loaded.autoencoder, *loaded.priors))
+    a, b = (p.sample(["dog", 0], seeds=[4, 5]) for p in (pipeline, loaded))
     assert torch.equal(a.images, b.images)
 
 
-def test_it_lies_on_disk_in_the_layout_of_the_hub(pipeline, tmp_path):
+def test_a_saved_pipeline_has_the_layout_of_the_hub(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     folders = ["autoencoder", *(f"priors/{level}" for level in range(len(pipeline.priors)))]
     for folder in folders:
         assert (tmp_path / folder / "model.safetensors").is_file()
-        assert json.loads((tmp_path / folder / "config.json").read_text())["version"] == 2
+        assert json.loads((tmp_path / folder / "config.json").read_text())["version"] == 3
+    assert json.loads((tmp_path / "config.json").read_text())["version"] == 2
 
 
-def test_redrawing_keeps_the_codes_outside_the_box_and_of_the_kept_levels(pipeline):
+def test_a_new_decoder_keeps_codes_and_priors_valid(pipeline, tmp_path):
+    images = synthetic_images(2)
+    codes, old = pipeline.encode(images), pipeline.reconstruct(images)
+    pipeline.save_pretrained(tmp_path)
+    torch.nn.init.normal_(pipeline.autoencoder.decoder[0].weight)
+    save_autoencoder(tmp_path / "autoencoder", pipeline.autoencoder)
+    loaded = Pipeline.from_pretrained(tmp_path)
+    assert len(loaded.priors) == len(pipeline.priors)
+    assert not torch.allclose(loaded.reconstruct(images), old)
+    for a, b in zip(codes, loaded.encode(images), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_changed_encoder_codebook_or_pixel_mean_is_refused(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    model = pipeline.autoencoder
+    for tensor in (model.projections[0].weight, model.codebooks[0].vectors):
+        before = tensor.detach().clone()
+        tensor.data += 1
+        save_autoencoder(tmp_path / "autoencoder", model)
+        with pytest.raises(ValueError, match=r"trained on the codes of .*; train the prior again"):
+            Pipeline.from_pretrained(tmp_path)
+        tensor.data.copy_(before)
+    model.config = replace(model.config, pixel_mean=0.4)
+    save_autoencoder(tmp_path / "autoencoder", model)
+    with pytest.raises(ValueError, match="train the prior again"):
+        Pipeline.from_pretrained(tmp_path)
+
+
+def test_open_takes_a_run_folder_a_saved_pipeline_or_a_name_of_the_hub(
+    pipeline, tmp_path, monkeypatch
+):
+    import huggingface_hub
+
+    names = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, **_: names.append(name) or str(tmp_path / "run" / "model"),
+    )
+    pipeline.save_pretrained(tmp_path / "run" / "model")
+    for name in (tmp_path / "run", tmp_path / "run" / "model", "someone/cats"):
+        assert Pipeline.open(name).config == pipeline.config
+    assert names == ["someone/cats"]
+
+
+def test_open_says_what_it_expects(tmp_path):
+    with pytest.raises(ValueError, match=r"expected model/autoencoder in a run folder .*train`"):
+        Pipeline.open(tmp_path)
+    with pytest.raises(ValueError, match="is not a folder, and the hub did not provide a model"):
+        Pipeline.open("someone/no-such-model-at-all")
+
+
+def test_inpainting_keeps_the_codes_outside_of_the_box_and_of_the_kept_levels(pipeline):
     images, labels = torch.rand(2, 3, 16, 16), ["cat", "dog"]
     before = pipeline.encode(images)
     painted = pipeline.encode(paint_over(images, (0, 0.5, 1, 1)))
@@ -62,24 +118,12 @@ def test_redrawing_keeps_the_codes_outside_the_box_and_of_the_kept_levels(pipeli
         pipeline.inpaint(images, labels, keep_levels=len(before))
 
 
-def test_what_is_redrawn_knows_nothing_of_what_was_there(pipeline):
-    """Codes see their surroundings, so the part is painted over before the rest is encoded."""
+def test_inpainting_does_not_depend_on_what_was_in_the_box(pipeline):
     images = torch.rand(1, 3, 16, 16)
     other = images.clone()
     other[:, :, 8:] = torch.rand(1, 3, 8, 16)
-    a, b = (pipeline.inpaint(dataset, ["cat"], seeds=[1]) for dataset in (images, other))
+    a, b = (pipeline.inpaint(images, ["cat"], seeds=[1]) for images in (images, other))
     assert torch.equal(a.images, b.images)
-
-
-def test_a_box_is_painted_with_what_lies_beside_it():
-    images = torch.arange(16.0).view(1, 1, 4, 4)
-    below = paint_over(images, (0, 0.5, 1, 1))[0, 0]
-    assert torch.equal(below, images[0, 0, [0, 1, 1, 1]])
-    right = paint_over(images, (0.5, 0, 1, 1))[0, 0]
-    assert torch.equal(right, images[0, 0][:, [0, 1, 1, 1]])
-    assert torch.equal(paint_over(images, (0, 0, 1, 0.5))[0, 0], images[0, 0, [2, 2, 2, 3]])
-    assert torch.equal(paint_over(images, (0, 0, 0.5, 1))[0, 0], images[0, 0][:, [2, 2, 2, 3]])
-    assert (paint_over(images, (0, 0, 1, 1)) == 0.5).all()
 
 
 def test_given_maps_that_do_not_fit_the_request_are_one_clear_line(pipeline):
@@ -90,30 +134,13 @@ def test_given_maps_that_do_not_fit_the_request_are_one_clear_line(pipeline):
         pipeline.sample([0] * 2, given=[*codes, None])
 
 
-def test_without_priors_there_is_nothing_to_redraw():
+def test_without_priors_images_cannot_be_inpainted():
     pixels = Pipeline(Pixels(PixelsConfig()), PipelineConfig(image_size=8))
     assert pixels.device.type == "cpu"
     images = torch.rand(1, 3, 8, 8)
     assert (pixels.reconstruct(images) - images).abs().max() <= 0.5 / 255 + 1e-6
     with pytest.raises(ValueError, match="Needs the priors of all 1 levels, 0 are trained"):
         pixels.inpaint(images, [0])
-
-
-def test_a_name_on_the_hub_is_downloaded(pipeline, tmp_path, monkeypatch):
-    import huggingface_hub
-
-    pipeline.save_pretrained(tmp_path)
-    asked = []
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(tmp_path)
-    )
-    assert Pipeline.from_pretrained("someone/cats").config == pipeline.config
-    assert asked == ["someone/cats"]
-
-
-def test_a_name_that_is_nowhere_is_one_clear_line():
-    with pytest.raises(ValueError, match="neither a folder nor a model that the hub gave us"):
-        Pipeline.from_pretrained("someone/no-such-model-at-all")
 
 
 def test_samples_are_images_with_their_codes_labels_and_seeds(pipeline):
@@ -125,11 +152,36 @@ def test_samples_are_images_with_their_codes_labels_and_seeds(pipeline):
     torch.testing.assert_close(pipeline.decode(samples.codes), samples.images)
 
 
+@pytest.mark.parametrize(
+    "convert",
+    [np.array, lambda x: list(np.array(x, dtype=np.uint8)), torch.tensor,
+     lambda x: list(torch.tensor(x)), lambda x: torch.tensor(x, dtype=torch.int16), tuple],
+    ids=["array", "NumPy integers", "tensor", "scalar tensors", "int16", "tuple"],
+)  # fmt: skip
+def test_seeds_and_labels_of_any_integer_type_give_the_same_images(pipeline, convert):
+    expected = pipeline.sample([0, 1, 1], seeds=[3, 1, 2])
+    samples = pipeline.sample(convert([0, 1, 1]), seeds=convert([3, 1, 2]))
+    assert torch.equal(samples.images, expected.images)
+    assert samples.seeds == [3, 1, 2]
+    assert all(type(seed) is int for seed in samples.seeds)
+    assert samples.labels.dtype == torch.int64
+
+
+def test_without_class_names_all_labels_of_the_priors_are_accepted(pipeline):
+    named = pipeline.sample([1, 0])
+    pipeline.config = replace(pipeline.config, class_names=())
+    assert torch.equal(pipeline.sample([1, 0]).images, named.images)
+    with pytest.raises(ValueError, match=r"Labels must be in \[0, 2\), got 2"):
+        pipeline.sample([2])
+    with pytest.raises(ValueError, match=r"no class names; give integers in \[0, 2\)"):
+        pipeline.sample(["cat"])
+
+
 def test_memory_of_sampling_is_bounded_by_the_batch_and_images_are_the_same(pipeline):
-    whole = pipeline.sample([0, 1, 0, 1, 0], batch=5)
+    together = pipeline.sample([0, 1, 0, 1, 0], batch=5)
     parts = list(pipeline.sample_batches([0, 1, 0, 1, 0], batch=2))
     assert [len(part.images) for part in parts] == [2, 2, 1]
-    for level, codes in enumerate(whole.codes):
+    for level, codes in enumerate(together.codes):
         assert torch.equal(torch.cat([part.codes[level] for part in parts]), codes)
 
 
@@ -137,14 +189,14 @@ def test_a_real_image_is_completed_from_its_upper_half(pipeline):
     codes = pipeline.encode(synthetic_images(2))
     given = [code.clone() for code in codes]
     for code in given:
-        code[:, code.shape[1] // 2 :] = -1
+        code[:, code.shape[1] // 2 :] = UNKNOWN
     completed = pipeline.sample([0, 1], seeds=[1, 2], given=given)
-    for mine, theirs in zip(completed.codes, codes, strict=True):
-        half = mine.shape[1] // 2
-        assert torch.equal(mine[:, :half], theirs[:, :half])
+    for new, old in zip(completed.codes, codes, strict=True):
+        half = new.shape[1] // 2
+        assert torch.equal(new[:, :half], old[:, :half])
 
 
-def test_log_prob_has_a_value_a_code(pipeline):
+def test_log_prob_has_one_value_per_code(pipeline):
     nats = pipeline.log_prob(synthetic_images(3), ["cat", "dog", "cat"])
     assert [n.shape for n in nats] == [code.shape for code in pipeline.encode(synthetic_images(3))]
     assert all((n < 0).all() for n in nats)
@@ -154,8 +206,13 @@ def test_log_prob_has_a_value_a_code(pipeline):
     ("labels", "options", "message"),
     [
         (["cta"], {}, "Unknown class 'cta'; did you mean cat"),
+        ("cat", {}, "Expected a list with one label per image, got 'cat' alone"),
         ([2], {}, r"must be in \[0, 2\), got 2"),
+        ([-1], {}, r"must be in \[0, 2\), got -1"),
         (["5"], {}, r"must be in \[0, 2\), got 5"),
+        ([0.5], {}, r"Labels .* must be a sequence of integers, got \[0.5\]"),
+        ([0], {"seeds": [1.5]}, r"Seeds must be a sequence of integers, got \[1.5\]"),
+        ([0], {"seeds": torch.tensor([1.5])}, "Seeds must be a sequence of integers"),
         ([0, 1], {"seeds": [1]}, "got 1 seeds for 2 images"),
         ([], {}, "at least one image"),
     ],

@@ -2,7 +2,7 @@
 
     from vqvae2 import Pipeline
 
-    pipeline = Pipeline.load("runs/cifar10")
+    pipeline = Pipeline.open("runs/cifar10")
     codes = pipeline.encode(images)               # a list, coarsest first
     images = pipeline.sample(["cat"] * 8).images
 

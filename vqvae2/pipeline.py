@@ -1,79 +1,69 @@
-"""One object that a user holds: images to codes and back, labels to images, likelihoods.
+"""The object that a user holds: images to codes and back, labels to images, likelihoods.
 
-On disk it is the hub's layout, every file a name and a version, nothing pickled:
+On disk it is the hub's layout; every file has a format and a version, none is pickled:
 
-    config.json              class names, image size, how to draw
+    config.json              class names, image size, sampling
     autoencoder/             config.json, model.safetensors
-    priors/0/ priors/1/ ...  coarsest first, the same two files each
+    priors/0/ priors/1/ ...  the same two files each, coarsest first
 
-Legend: `B` batch, `C` image channels, `S` side of a image, `H W` code grid.
+Legend: `B` batch, `C` image channels, `S` image side, `H W` code grid.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, SupportsIndex
 
 import torch
 from torch import Tensor
 
-from vqvae2.autoencoder import Autoencoder, AutoencoderConfig
+from vqvae2.autoencoder import Autoencoder
 from vqvae2.configuration import from_dict, to_dict
 from vqvae2.files import read_json, write_json
 from vqvae2.messages import did_you_mean
-from vqvae2.priors import Domain, Prior, PriorConfig
+from vqvae2.priors import Prior
+from vqvae2.randomness import integers
 from vqvae2.sampling import Box, SamplingConfig, erase, paint_over, sample_hierarchy
-from vqvae2.weights import fingerprint, load_module, read_config, save_module
+from vqvae2.weights import (
+    code_fingerprint,
+    load_autoencoder,
+    load_prior,
+    save_autoencoder,
+    save_prior,
+)
 
-FORMAT = "vqvae2-pipeline"
+FORMAT, VERSION = "vqvae2-pipeline", 2
+LOWER_HALF: Box = (0, 0.5, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """What a pipeline knows beside its models.
+    """The properties of a pipeline that are not those of one of its models.
 
     Arguments:
         image_size: S, the side of the images that the priors were trained on.
-        class_names: in the order of the labels; () for a model without classes.
-        draws: how each level is drawn unless the caller says otherwise, coarsest first.
+        class_names: in the order of the labels; () for a model without class names.
+        sampling: the default per level, coarsest first.
     """
 
     image_size: int
     class_names: tuple[str, ...] = ()
     sampling: tuple[SamplingConfig, ...] = ()
 
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderCard:
-    """What an autoencoder's config.json holds."""
-
-    config: AutoencoderConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriorCard:
-    """What a prior's config.json holds.
-
-    Arguments:
-        config: its architecture.
-        domain: what it is a distribution over.
-        autoencoder: fingerprint of the autoencoder whose codes it knows.
-    """
-
-    config: PriorConfig
-    domain: Domain
-    autoencoder: str
+    def save(self, folder: Path) -> None:
+        """Writes the config.json of a pipeline."""
+        write_json(folder / "config.json", FORMAT, VERSION, to_dict(self))
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images drawn by `Pipeline.sample`.
+    """Images from `Pipeline.sample`.
 
     Arguments:
         images: (B, C, S, S) in [0, 1].
-        codes: (B, H, W) int64 a level, coarsest first.
+        codes: (B, H, W) int64 per level, coarsest first.
         labels: (B,) int64.
-        seeds: one a image.
+        seeds: one per image.
     """
 
     images: Tensor
@@ -92,33 +82,29 @@ class Pipeline:
 
     @classmethod
     def open(cls, name: str | Path) -> Self:
-        """The models of a run folder, of a saved pipeline, or of the hub."""
-        if Path(name).is_dir() and not (Path(name) / "autoencoder").is_dir():
-            return cls.load(name)
+        """The models of a run folder, of a folder of `save_pretrained`, or of the hub."""
+        folder = Path(name)
+        if (folder / "model" / "autoencoder" / "config.json").is_file():
+            return cls.from_pretrained(folder / "model")
+        if folder.is_dir() and not (folder / "autoencoder" / "config.json").is_file():
+            raise ValueError(
+                f"{name} does not contain a trained model: expected model/autoencoder in a run "
+                "folder (repeat `vqvae2 train` until the autoencoder is trained), or autoencoder "
+                "in a folder of `save_pretrained`."
+            )
         return cls.from_pretrained(name)
 
     @classmethod
-    def load(cls, run: str | Path) -> Self:
-        """The models of a run folder."""
-        folder = Path(run) / "model"
-        if not (folder / "autoencoder" / "config.json").is_file():
-            raise ValueError(
-                f"{run} holds no trained model (no {folder.name}/autoencoder in it); give a run "
-                "folder of `vqvae2 train` whose first stage is done."
-            )
-        return cls.from_pretrained(folder)
-
-    @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
-        """A folder written by `save_pretrained`, or a model on the hub by its name."""
+        """A folder written by `save_pretrained`, or a model of the hub."""
         folder = Path(name)
         if not folder.is_dir():
             folder = download(str(name))
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{name} holds no pipeline: config.json is missing.")
-        config = from_dict(PipelineConfig, read_json(folder / "config.json", FORMAT, 1))
+            raise ValueError(f"{name} does not contain a pipeline: config.json is missing.")
+        config = from_dict(PipelineConfig, read_json(folder / "config.json", FORMAT, VERSION))
         autoencoder = load_autoencoder(folder / "autoencoder")
-        expected = fingerprint(autoencoder)
+        expected = code_fingerprint(autoencoder)
         priors: list[Prior] = []
         # Coarsest first, up to the first that is missing: a prior needs all coarser ones.
         while (path := folder / "priors" / str(len(priors)) / "config.json").is_file():
@@ -130,11 +116,11 @@ class Pipeline:
         folder = Path(folder)
         save_autoencoder(folder / "autoencoder", self.autoencoder)
         for level, prior in enumerate(self.priors):
-            save_prior(folder / "priors" / str(level), prior, fingerprint(self.autoencoder))
+            save_prior(folder / "priors" / str(level), prior, code_fingerprint(self.autoencoder))
         for level in range(len(self.priors), self.autoencoder.config.num_levels):
-            # Of a pipeline that lay here before: it would not fit this autoencoder.
+            # Left by an earlier pipeline in this folder; it would not fit this autoencoder.
             (folder / "priors" / str(level) / "config.json").unlink(missing_ok=True)
-        write_json(folder / "config.json", FORMAT, 1, to_dict(self.config))
+        self.config.save(folder)
 
     def to(self, device: str | torch.device) -> Self:
         """Moves all models."""
@@ -144,15 +130,22 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the models are."""
+        """The device of the models."""
         models = (self.autoencoder, *self.priors)
         weights = (weight for model in models for weight in model.parameters())
         first = next(weights, None)
         return torch.device("cpu") if first is None else first.device
 
+    @property
+    def num_classes(self) -> int:
+        """Labels are in [0, num_classes); 1 for a model without classes."""
+        if self.config.class_names:
+            return len(self.config.class_names)
+        return self.priors[0].domain.num_classes if self.priors else 1
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Codes (B, H, W) int64 a level, coarsest first, of images (B, C, ., .) in [0, 1]."""
+        """Codes (B, H, W) int64 per level, coarsest first, of images (B, C, ., .) in [0, 1]."""
         return self.autoencoder.encode(images.to(self.device))
 
     @torch.no_grad()
@@ -162,27 +155,27 @@ class Pipeline:
         return self.autoencoder.decode(codes, levels).clamp(0, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images through the codes and back."""
+        """Images that were encoded and decoded."""
         return self.decode(self.encode(images))
 
     def sample(
         self,
-        labels: Sequence[int | str] | Tensor,
-        seeds: Sequence[int] | None = None,
+        labels: Iterable[SupportsIndex | str],
+        seeds: Iterable[SupportsIndex] | None = None,
         *,
         sampling: Sequence[SamplingConfig] | None = None,
         given: Sequence[Tensor | None] | None = None,
         batch: int = 64,
     ) -> Samples:
-        """Draws images of the given classes.
+        """Samples images of the given classes.
 
         Arguments:
-            labels: one a image, numbers or class names.
-            seeds: one a image; 0, 1, 2, ... by default. The same seed and label give the same
-                image in any batch.
-            draws: how to draw each level, coarsest first; the model's own by default.
-            given: codes to keep, a map a level or None; see `sampling.draw_level`.
-            batch: images at a time, which bounds the memory and nothing else.
+            labels: one per image: integers of any type, or class names.
+            seeds: one per image, integers of any type; 0, 1, 2, ... by default. The same seed and
+                label give the same image in any batch.
+            sampling: one per level, coarsest first; the model's own by default.
+            given: one map of codes to keep per level, or None; see `sampling.sample_level`.
+            batch: images at a time; bounds the memory and does not change any image.
         """
         parts = list(
             self.sample_batches(labels, seeds, sampling=sampling, given=given, batch=batch)
@@ -196,8 +189,8 @@ class Pipeline:
 
     def sample_batches(
         self,
-        labels: Sequence[int | str] | Tensor,
-        seeds: Sequence[int] | None = None,
+        labels: Iterable[SupportsIndex | str],
+        seeds: Iterable[SupportsIndex] | None = None,
         *,
         sampling: Sequence[SamplingConfig] | None = None,
         given: Sequence[Tensor | None] | None = None,
@@ -205,56 +198,57 @@ class Pipeline:
     ) -> Iterator[Samples]:
         """`sample` in parts of at most `batch` images, in bounded memory."""
         self._require_priors()
-        numbers = self.labels(labels)
-        seeds = list(range(len(numbers))) if seeds is None else list(seeds)
+        ids = self.labels(labels)
+        seeds = list(range(len(ids))) if seeds is None else integers(seeds, "Seeds")
         sampling = self.config.sampling if sampling is None else sampling
-        if len(seeds) != len(numbers):
+        if len(seeds) != len(ids):
             raise ValueError(
-                f"Expected one seed per image, got {len(seeds)} seeds for {len(numbers)} images."
+                f"Expected one seed per image, got {len(seeds)} seeds for {len(ids)} images."
             )
         for level, maps in enumerate(given or ()):
-            if maps is not None and len(maps) != len(numbers):
+            if maps is not None and len(maps) != len(ids):
                 raise ValueError(
-                    f"Expected a given map of level {level} for each of {len(numbers)} images, "
-                    f"got {len(maps)}."
+                    f"Expected a given map of level {level} for each of {len(ids)} images, got "
+                    f"{len(maps)}."
                 )
         if not seeds:
-            raise ValueError("Expected at least one image to draw, got none.")
-        for first in range(0, len(numbers), batch):
+            raise ValueError("Expected at least one image to sample, got none.")
+        for first in range(0, len(ids), batch):
             part = slice(first, first + batch)
-            known = None if given is None else [g if g is None else g[part] for g in given]
-            codes = sample_hierarchy(self.priors, numbers[part], seeds[part], sampling, known)
-            yield Samples(self.decode(codes), codes, numbers[part], seeds[part])
+            maps_part = None if given is None else [g if g is None else g[part] for g in given]
+            codes = sample_hierarchy(self.priors, ids[part], seeds[part], sampling, maps_part)
+            yield Samples(self.decode(codes), codes, ids[part], seeds[part])
 
     def inpaint(
         self,
         images: Tensor,
-        labels: Sequence[int | str] | Tensor,
-        seeds: Sequence[int] | None = None,
+        labels: Iterable[SupportsIndex | str],
+        seeds: Iterable[SupportsIndex] | None = None,
         *,
-        box: Box = (0, 0.5, 1, 1),
+        box: Box = LOWER_HALF,
         keep_levels: int = 0,
         sampling: Sequence[SamplingConfig] | None = None,
         batch: int = 64,
     ) -> Samples:
-        """Draws a part of images anew and keeps the codes of the rest.
+        """Samples a part of images anew and keeps the codes of the rest.
 
-        What is drawn sees the kept codes before it in raster order, and all of the kept levels;
-        so a lower half continues its upper half, and a box in the middle fits what is above it.
-        Codes see their surroundings: where no level is kept whole, the part is painted over
-        before the rest is encoded, so that nothing of it shows in what is drawn.
+        New codes depend on the kept codes before them in raster order, and on all of the kept
+        levels; so a lower half continues its upper half, and a box in the middle fits the codes
+        above it. The encoder reads a neighbourhood of each code: where no level is kept
+        completely, the part is painted over before the rest is encoded, so that the rest contains
+        no information about it.
 
         Arguments:
             images: (B, C, S, S) in [0, 1].
-            labels, seeds, draws, batch: as of `sample`.
+            labels, seeds, sampling, batch: as of `sample`.
             box: the part; the lower half by default.
-            keep_levels: so many of the coarsest levels are kept everywhere. 1 with the box
-                (0, 0, 1, 1) gives variations: the same layout in other detail.
+            keep_levels: number of coarsest levels that are kept everywhere. 1 with the box
+                (0, 0, 1, 1) gives variations: the same layout with other details.
         """
         levels = self.autoencoder.config.num_levels
         if not 0 <= keep_levels < levels:
             raise ValueError(
-                f"keep_levels must be in [0, {levels}), or nothing is left to draw; got "
+                f"keep_levels must be in [0, {levels}), or nothing is left to sample; got "
                 f"{keep_levels}."
             )
         self._require_priors()
@@ -263,44 +257,51 @@ class Pipeline:
         return self.sample(labels, seeds, sampling=sampling, given=given, batch=batch)
 
     @torch.no_grad()
-    def log_prob(self, images: Tensor, labels: Sequence[int | str] | Tensor) -> list[Tensor]:
-        """Log-probability in nats of each code of images, (B, H, W) a level.
+    def log_prob(self, images: Tensor, labels: Iterable[SupportsIndex | str]) -> list[Tensor]:
+        """Log-probability in nats of each code of images, (B, H, W) per level.
 
-        Their sum is log p(codes), not log p(image): see `docs/glossary.md`. Of a prior on pixels
-        it is each colour's, (B, H, W, 3), and the sum is log p(image).
+        Their sum is log p(codes), not log p(image): see `docs/glossary.md`. For a prior over
+        pixels there is one per channel, (B, H, W, 3), and the sum is log p(image).
         """
         self._require_priors()
-        codes, numbers = self.encode(images), self.labels(labels).to(self.device)
-        grid, expected = tuple(codes[-1].shape[1:3]), self.priors[-1].domain.grid.shape
-        if grid != expected:
+        codes, ids = self.encode(images), self.labels(labels).to(self.device)
+        shape, expected = tuple(codes[-1].shape[1:3]), self.priors[-1].domain.grid.shape
+        if shape != expected:
             size = self.config.image_size
             raise ValueError(
-                f"The priors know images of {size}x{size} (codes {expected}), got codes {grid}."
+                f"The priors model images of {size}x{size} (codes {expected}), got codes {shape}."
             )
         return [
-            prior.log_prob(codes[level], numbers, codes[:level])
+            prior.log_prob(codes[level], ids, codes[:level])
             for level, prior in enumerate(self.priors)
         ]
 
-    def labels(self, names: Sequence[int | str] | Tensor) -> Tensor:
-        """Labels (B,) int64 from numbers or class names; near names are suggested."""
+    def labels(self, names: Iterable[SupportsIndex | str]) -> Tensor:
+        """Labels (B,) int64 from integers of any type, or class names."""
+        if isinstance(names, str):
+            raise ValueError(f"Expected a list with one label per image, got {names!r} alone.")
         if isinstance(names, Tensor):
             names = names.tolist()
-        return torch.tensor([self._label(name) for name in names], dtype=torch.int64)
+        numbers = [self._label(name) if isinstance(name, str) else name for name in names]
+        ids = integers(numbers, "Labels (integers or class names)")
+        invalid = next((label for label in ids if not 0 <= label < self.num_classes), None)
+        if invalid is not None:
+            raise ValueError(f"Labels must be in [0, {self.num_classes}), got {invalid}.")
+        return torch.tensor(ids, dtype=torch.int64)
 
-    def _label(self, name: int | str) -> int:
+    def _label(self, name: str) -> int:
+        """The label of a class name, or of an integer in decimal."""
         classes = self.config.class_names
-        if isinstance(name, str) and name in classes:
+        if name in classes:
             return classes.index(name)
-        limit = max(1, len(classes))
-        if isinstance(name, int) or name.isdecimal():
-            if 0 <= int(name) < limit:
-                return int(name)
-            raise ValueError(f"A class number must be in [0, {limit}), got {name}.")
-        hint = "this model has no classes; leave the class out."
+        if name.isdecimal():
+            return int(name)
         if classes:
-            hint = did_you_mean(name, classes)
-        raise ValueError(f"Unknown class {name!r}; {hint}")
+            raise ValueError(f"Unknown class {name!r}; {did_you_mean(name, classes)}")
+        raise ValueError(
+            f"Unknown class {name!r}: this model has no class names; give integers in "
+            f"[0, {self.num_classes})."
+        )
 
     def _require_priors(self) -> None:
         levels = self.autoencoder.config.num_levels
@@ -312,7 +313,7 @@ class Pipeline:
 
 
 def download(name: str) -> Path:
-    """A model's folder from the hub, cached; one line when there is none."""
+    """The folder of a model from the hub, cached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -321,35 +322,7 @@ def download(name: str) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"{name} is neither a folder nor a model that the hub gave us ({reason})"
+            f"{name} is not a folder, and the hub did not provide a model of this name "
+            f"({reason}); expected a run folder of `vqvae2 train`, a folder of `save_pretrained`, "
+            "or a name such as owner/model."
         ) from None
-
-
-def save_autoencoder(folder: Path, autoencoder: Autoencoder) -> None:
-    """Writes one autoencoder."""
-    card = AutoencoderCard(config=autoencoder.config)
-    save_module(folder, "vqvae2-autoencoder", to_dict(card), autoencoder)
-
-
-def load_autoencoder(folder: Path) -> Autoencoder:
-    """What `save_autoencoder` wrote, in eval mode."""
-    card = from_dict(AutoencoderCard, read_config(folder, "vqvae2-autoencoder"), str(folder))
-    build: Callable[[], Autoencoder] = card.config.build
-    return load_module(folder, build, card.config)
-
-
-def save_prior(folder: Path, prior: Prior, autoencoder: str) -> None:
-    """Writes one prior with the fingerprint of the autoencoder whose codes it knows."""
-    card = PriorCard(config=prior.config, domain=prior.domain, autoencoder=autoencoder)
-    save_module(folder, "vqvae2-prior", to_dict(card), prior)
-
-
-def load_prior(folder: Path, autoencoder: str) -> Prior:
-    """What `save_prior` wrote, in eval mode, unless it knows codes of another autoencoder."""
-    card = from_dict(PriorCard, read_config(folder, "vqvae2-prior"), str(folder))
-    if card.autoencoder != autoencoder:
-        raise ValueError(
-            f"The prior in {folder} was trained on codes of autoencoder {card.autoencoder}, "
-            f"this one is {autoencoder}; train the prior again."
-        )
-    return load_module(folder, lambda: Prior(card.config, card.domain), card)

@@ -1,28 +1,112 @@
-"""Weights on disk, in the hub's layout: a folder with `config.json` and `model.safetensors`."""
+"""Models on disk, in the hub's layout: a folder with `config.json` and `model.safetensors`.
+
+Codes and priors are valid for one autoencoder only. They carry its code fingerprint, a digest of
+everything that decides codes; the decoder is not part of it and may change.
+"""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from vqvae2.configuration import to_dict
+from vqvae2.autoencoder import Autoencoder, AutoencoderConfig
+from vqvae2.configuration import Json, JsonObject, from_dict, to_dict
 from vqvae2.files import read_json, write_bytes, write_json
+from vqvae2.messages import one_line
+from vqvae2.priors import Domain, Prior, PriorConfig
 
-VERSION = 2
-"""Of the models' files: the names of weights, and what configs say."""
+AUTOENCODER, PRIOR = "vqvae2-autoencoder", "vqvae2-prior"
+VERSION = 3
+"""Of the format of both models: the names of weights and the fields of configurations."""
 
-MOST_LAYERS = 1000
+MAX_LAYERS = 1000
+MAX_NUMBER = 2**31
 
 M = TypeVar("M", bound=nn.Module)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SavedAutoencoder:
+    """The config.json of an autoencoder."""
+
+    config: AutoencoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedPrior:
+    """The config.json of a prior.
+
+    Arguments:
+        config: the architecture.
+        domain: shape and range of its values.
+        code_fingerprint: of the autoencoder whose codes it models.
+    """
+
+    config: PriorConfig
+    domain: Domain
+    code_fingerprint: str
+
+
+def save_autoencoder(folder: Path, autoencoder: Autoencoder) -> None:
+    """Writes an autoencoder into `folder`."""
+    saved = SavedAutoencoder(config=autoencoder.config)
+    save_module(folder, AUTOENCODER, to_dict(saved), autoencoder)
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The autoencoder that `save_autoencoder` wrote, in eval mode."""
+    saved = from_dict(SavedAutoencoder, read_config(folder, AUTOENCODER), str(folder))
+    build: Callable[[], Autoencoder] = saved.config.build
+    return load_module(folder, build, saved)
+
+
+def save_prior(folder: Path, prior: Prior, code_fingerprint: str) -> None:
+    """Writes a prior into `folder`, with the code fingerprint of its autoencoder."""
+    saved = SavedPrior(config=prior.config, domain=prior.domain, code_fingerprint=code_fingerprint)
+    save_module(folder, PRIOR, to_dict(saved), prior)
+
+
+def load_prior(folder: Path, code_fingerprint: str) -> Prior:
+    """The prior that `save_prior` wrote, in eval mode.
+
+    Raises:
+        ValueError: it models the codes of another autoencoder, or the files are invalid.
+    """
+    saved = from_dict(SavedPrior, read_config(folder, PRIOR), str(folder))
+    if saved.code_fingerprint != code_fingerprint:
+        raise ValueError(
+            f"The prior in {folder} was trained on the codes of an autoencoder with code "
+            f"fingerprint {saved.code_fingerprint}, but this one has {code_fingerprint}; train "
+            "the prior again."
+        )
+    return load_module(folder, partial(Prior, saved.config, saved.domain), saved)
+
+
+def code_fingerprint(autoencoder: Autoencoder) -> str:
+    """A short hex digest of everything that decides codes; equal digests, equal codes.
+
+    Covers encoders, projections, conditioners, the upsamplers before the last quantisation, the
+    codebooks' vectors and the pixel scale, but not the decoder.
+    """
+    settings = json.dumps(autoencoder.config.code_settings()).encode()
+    return tensor_digest(autoencoder.code_state(), settings)
+
+
 def fingerprint(module: nn.Module) -> str:
-    """A short hex digest of all weights and buffers: equal weights, equal digest."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(module.state_dict().items()):
+    """A short hex digest of all weights and buffers; equal weights, equal digest."""
+    return tensor_digest(module.state_dict())
+
+
+def tensor_digest(tensors: Mapping[str, Tensor], prefix: bytes = b"") -> str:
+    """A short hex digest of names, types, shapes and values, in the order of the names."""
+    digest = hashlib.blake2b(prefix, digest_size=8)
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
@@ -34,7 +118,7 @@ def tensor_bytes(tensor: Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes()
 
 
-def save_module(folder: Path, name: str, config: Mapping[str, Any], module: nn.Module) -> None:
+def save_module(folder: Path, name: str, config: Mapping[str, Json], module: nn.Module) -> None:
     """Writes weights, then the config that makes them valid, into `folder`."""
     from safetensors.torch import save
 
@@ -43,58 +127,68 @@ def save_module(folder: Path, name: str, config: Mapping[str, Any], module: nn.M
     write_json(folder / "config.json", name, VERSION, config)
 
 
-def read_config(folder: Path, name: str) -> dict[str, Any]:
+def read_config(folder: Path, name: str) -> JsonObject:
     """The config that `save_module` wrote."""
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no {name}: {path.name} is missing.")
+        raise ValueError(f"{folder} does not contain a {name}: {path.name} is missing.")
     return read_json(path, name, VERSION)
 
 
-def load_module(folder: Path, build: Callable[[], M], config: Any) -> M:
-    """The model that `build` makes of `config`, with the folder's weights, in eval mode.
+def load_module(folder: Path, build: Callable[[], M], config: object) -> M:
+    """The model that `build` makes from `config`, with the folder's weights, in eval mode.
 
-    Nothing of the model's size is made before its weights are known to fit.
+    Memory of the model's size is allocated only once the weights are known to fit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    sketch, path = sketch_of(build, config, str(folder)), folder / "model.safetensors"
+    outline, path = build_outline(build, config, str(folder)), folder / "model.safetensors"
     try:
         tensors = load_file(path)
-        sketch.load_state_dict(tensors, assign=True)
+        outline.load_state_dict(tensors, assign=True)
         module = build()
         module.load_state_dict(tensors)
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path} does not hold this model's weights: {reason}") from None
-    # The hub's own loaders have returned models in train mode; ours never does.
+        reason = one_line(error)[:300]
+        raise ValueError(f"{path} does not contain this model's weights: {reason}") from None
+    # Train mode, which the hub's own loaders have returned before, would apply dropout.
     return module.eval()
 
 
-def sketch_of(build: Callable[[], M], config: Any, where: str) -> M:
-    """The model that `build` makes of `config`, without memory behind its tensors.
+def build_outline(build: Callable[[], M], config: object, where: str) -> M:
+    """The model that `build` makes from `config`, without memory for its tensors.
 
-    Raises ValueError where the config describes no model; files of strangers have configs too.
+    Arguments:
+        build: makes the model.
+        config: a dataclass, possibly from an untrusted file; its numbers are checked first.
+        where: the name of the configuration in messages.
+
+    Raises:
+        ValueError: the configuration does not describe a model.
     """
-    require_numbers(to_dict(config), where)
+    require_bounded(to_dict(config), where)
     try:
         with torch.device("meta"):
             return build()
     except ValueError:
         raise
-    except Exception as error:  # whatever a layer says to numbers that it cannot have
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{where} describes no model: {reason}.") from None
+    except Exception as error:  # layers raise errors of many types for invalid numbers
+        reason = one_line(error)[:200]
+        raise ValueError(f"{where} does not describe a model: {reason}.") from None
 
 
-def require_numbers(config: Any, where: str) -> None:
-    """Raises ValueError for more layers than a model has, or numbers beyond 31 bits."""
-    named = config.items() if isinstance(config, dict) else enumerate(config)
-    for name, value in named:
-        if isinstance(value, dict | list):
-            require_numbers(value, f"{where}.{name}")
-        counts = str(name).endswith(("layers", "blocks", "scales"))
-        most = MOST_LAYERS if counts else 2**31
-        if isinstance(value, int) and abs(value) > most:
-            raise ValueError(f"{where}.{name} must be at most {most}, got {str(value)[:20]}.")
+def require_bounded(config: Json, where: str) -> None:
+    """Raises ValueError for numbers beyond 31 bits or more than `MAX_LAYERS` layers or blocks."""
+    if isinstance(config, Mapping):
+        fields = list(config.items())
+    elif isinstance(config, list):
+        fields = [(str(index), value) for index, value in enumerate(config)]
+    else:
+        return
+    for name, value in fields:
+        require_bounded(value, f"{where}.{name}")
+        is_depth = name.endswith(("layers", "blocks", "scales"))
+        limit = MAX_LAYERS if is_depth else MAX_NUMBER
+        if isinstance(value, int) and abs(value) > limit:
+            raise ValueError(f"{where}.{name} must be at most {limit}, got {str(value)[:20]}.")

@@ -187,7 +187,7 @@ def test_without_restarts_an_unused_code_neither_moves_nor_explodes():
 
 
 def test_only_a_training_step_moves_the_codebook(factors, tmp_path):
-    from vqvae2.pipeline import load_autoencoder, save_autoencoder
+    from vqvae2.weights import load_autoencoder, save_autoencoder
 
     model = small_autoencoder(factors, dtype=torch.float32)
     save_autoencoder(tmp_path, model)

@@ -286,7 +286,7 @@ def test_bad_options_are_one_clear_line(trained, tmp_path, capsys):
         capsys, "sample", str(trained), "--top-k", "1", "2", "3"
     )
     assert "not a run folder" in complaint(capsys, "evaluate", str(tmp_path))
-    assert "no trained model" in complaint(capsys, "sample", str(tmp_path))
+    assert "does not contain a trained model" in complaint(capsys, "sample", str(tmp_path))
     assert "another config" in complaint(
         capsys, "train", "--run", str(trained), "--autoencoder.model.channels", "24"
     )
@@ -353,7 +353,7 @@ def test_a_damaged_model_is_one_clear_line(trained, tmp_path, capsys):
     shutil.copytree(trained, copy)
     weights = copy / "model" / "priors" / "0" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    assert "does not hold this model's weights" in complaint(capsys, "sample", str(copy))
+    assert "does not contain this model's weights" in complaint(capsys, "sample", str(copy))
     weights.unlink()
     assert "model.safetensors" in complaint(capsys, "sample", str(copy))
 

@@ -12,7 +12,7 @@ from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.pipeline import Pipeline
 from vqvae2.training.session import Stopped
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint
 
 CONFIG = AugmentationConfig(mirror=True, crops=2)
 
@@ -61,8 +61,8 @@ def test_a_crop_of_the_full_side_is_the_image(split):
 def test_priors_are_trained_on_the_codes_of_all_augmented_images(tmp_path):
     run = replace(small_run(), augmentation=CONFIG)
     folder = train(tmp_path / "uninterrupted", run)
-    pipeline = Pipeline.load(folder.path)
-    known = fingerprint(pipeline.autoencoder)
+    pipeline = Pipeline.open(folder.path)
+    known = code_fingerprint(pipeline.autoencoder)
     codes = read_codes(folder.codes, "train", known)
     data = open_images(run.data)
     assert len(codes) == 6 * len(data.train)

@@ -25,7 +25,7 @@ from vqvae2.data.extraction import describe_codes, extract_shard, num_shards, sh
 from vqvae2.data.images import open_images
 from vqvae2.pipeline import Pipeline
 from vqvae2.training.fit import Stopped
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint
 
 
 def code_info(*num_codes: int, num_images: int = 2) -> CodesInfo:
@@ -86,7 +86,7 @@ def test_incomplete_codes_are_refused(tmp_path):
 
 def test_codes_of_another_autoencoder_are_refused(tmp_path):
     folder = train(tmp_path, small_run())
-    known = fingerprint(Pipeline.load(tmp_path).autoencoder)
+    known = code_fingerprint(Pipeline.open(tmp_path).autoencoder)
     codes = read_codes(folder.codes, "train", known)
     assert len(codes) == len(open_images(small_run().data).train)
     assert codes.levels[0].dtype == np.uint16
@@ -132,7 +132,7 @@ def test_a_shard_is_the_same_whoever_makes_it(tmp_path, monkeypatch):
 def test_sharded_codes_equal_those_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "IMAGES_PER_SHARD", 8)
     folder = train(tmp_path / "run", small_run())
-    known = fingerprint(Pipeline.load(folder.path).autoencoder)
+    known = code_fingerprint(Pipeline.open(folder.path).autoencoder)
     in_memory = open_codes(folder.codes, "train", known, 2)
     # Two shards of 8 images with 4 + 16 codes are shuffled together, and four are in memory.
     monkeypatch.setattr(codes_module, "HELD_BYTES", 4 * 8 * 2 * 20)
@@ -162,7 +162,7 @@ def test_codes_are_readable_by_the_datasets_library(tmp_path, monkeypatch):
     folder = train(tmp_path / "run", small_run())
     files = [str(path) for path in sorted(folder.codes.glob("train-*.parquet"))]
     rows = datasets.load_dataset("parquet", data_files=files, split="train")
-    known = fingerprint(Pipeline.load(tmp_path / "run").autoencoder)
+    known = code_fingerprint(Pipeline.open(tmp_path / "run").autoencoder)
     codes = read_codes(folder.codes, "train", known)
     assert rows[3]["level_0"] == codes.levels[0][3].reshape(-1).tolist()
     assert rows["label"][:] == codes.labels.tolist()

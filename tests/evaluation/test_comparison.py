@@ -79,7 +79,7 @@ def test_every_set_is_as_large_as_the_smallest(extractor, tmp_path):
 
 
 def test_a_run_stands_for_its_samples_or_its_images(folder, extractor):
-    run, pipeline = folder.read(), Pipeline.load(folder.path)
+    run, pipeline = folder.read(), Pipeline.open(folder.path)
     where = str(folder.path)
     samples = torch.cat(list(open_set(where, count=6).batches(6)))
     known = open_images(run.data).train.labels
@@ -180,7 +180,7 @@ def test_pairs_have_the_same_names(extractor, tmp_path):
 
 
 def test_without_a_label_every_class_counts_as_much(folder):
-    pipeline = Pipeline.load(folder.path)
+    pipeline = Pipeline.open(folder.path)
     images = synthetic_images(3, size=folder.read().data.size)
     found = unlabelled_log_prob(pipeline, images)
     classes = len(pipeline.config.class_names)
@@ -204,7 +204,7 @@ def test_images_unlike_the_run_are_told_apart(folder, tmp_path):
     assert figures.scores["reconstruction"].auroc > 0.9
     assert folder.read_metrics().out_of_distribution[where] == figures
     others = load_folder(where, 16)
-    found = likenesses(Pipeline.load(folder.path), others, 20, "")
+    found = likenesses(Pipeline.open(folder.path), others, 20, "")
     mean = figures.scores["all codes"].outside
     assert float(found["all codes"].mean()) == pytest.approx(mean)
     assert figures.provenance.validation_images == 20

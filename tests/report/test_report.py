@@ -185,7 +185,7 @@ def test_what_was_measured_of_samples_is_shown(done: RunFolder) -> None:
     }  # fmt: skip
     origin = done.read_metrics().provenance
     assert origin is not None
-    assert origin.models == tuple(fingerprints(Pipeline.load(done.path)))
+    assert origin.models == tuple(fingerprints(Pipeline.open(done.path)))
 
     def measured(**changed: float) -> Measurement:
         return Measurement(100, {**values, **changed})

@@ -42,13 +42,18 @@ from vqvae2.data.config import DataConfig
 from vqvae2.data.decode import decode_image
 from vqvae2.data.images import open_images
 from vqvae2.data.synthetic import render
-from vqvae2.pipeline import load_autoencoder, load_prior, save_autoencoder, save_prior
 from vqvae2.priors import Prior
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
 from vqvae2.training import checkpoint
-from vqvae2.weights import fingerprint
+from vqvae2.weights import (
+    code_fingerprint,
+    load_autoencoder,
+    load_prior,
+    save_autoencoder,
+    save_prior,
+)
 
 SECONDS = 20
 """Until a reader that does not answer counts as hanging."""
@@ -134,7 +139,7 @@ def write_models(folder: Path) -> None:
     from vqvae2.autoencoder.vqvae import VQVAE
 
     autoencoder = VQVAE(run.autoencoder.model)
-    known = fingerprint(autoencoder)
+    known = code_fingerprint(autoencoder)
     save_autoencoder(folder / "autoencoder", autoencoder)
     for level, config in enumerate(run.levels):
         prior = Prior(config.prior, run.domain(level))
@@ -259,7 +264,7 @@ def readers(kind: str, folder: Path) -> list[tuple[bytes, Callable[[bytes], obje
     if kind == "shards":
         return [reader(path, partial(stream, path)) for path in write_shards(folder)]
     write_models(folder)
-    known = fingerprint(load_autoencoder(folder / "autoencoder"))
+    known = code_fingerprint(load_autoencoder(folder / "autoencoder"))
     prior, codes = folder / "priors" / "1", folder / "train-00000.parquet"
     grids = read_info(codes).grids
 

@@ -145,7 +145,7 @@ def test_two_ranks_train_what_one_rank_trains(tmp_path):
         assert path.read_bytes() == same.read_bytes(), path
     for rank in range(2):
         assert torch.load(tmp_path / "two" / f"seen-{rank}.pt")["prior1"] == 10
-    one, two = (Pipeline.load(tmp_path / name) for name in ("one", "two"))
+    one, two = (Pipeline.open(tmp_path / name) for name in ("one", "two"))
     # Adam makes much of gradients that are nothing but rounding, so not weight by weight; and
     # priors learn codes of which rounding has flipped a few.
     for a, b in zip((one.autoencoder, *one.priors), (two.autoencoder, *two.priors), strict=True):

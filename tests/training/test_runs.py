@@ -211,13 +211,13 @@ def test_a_run_says_that_it_goes_on_from_an_older_checkpoint(tmp_path):
 
 def test_a_prior_refuses_another_autoencoder(tmp_path):
     folder = train(tmp_path, small_run())
-    pipeline = Pipeline.load(tmp_path)
+    pipeline = Pipeline.open(tmp_path)
     pipeline.autoencoder.codebooks[0].vectors += 1
-    from vqvae2.pipeline import save_autoencoder
+    from vqvae2.weights import save_autoencoder
 
     save_autoencoder(folder.model / "autoencoder", pipeline.autoencoder)
-    with pytest.raises(ValueError, match="was trained on codes of autoencoder"):
-        Pipeline.load(tmp_path)
+    with pytest.raises(ValueError, match="was trained on the codes of"):
+        Pipeline.open(tmp_path)
 
 
 def test_a_changed_config_is_refused_with_the_difference(tmp_path):
@@ -269,7 +269,7 @@ def test_a_damaged_best_file_is_replaced_by_the_last_state(tmp_path):
     texts = [event.text for event in events if event.text]
     assert len(texts) == 1
     assert "using the weights of step 10 instead" in texts[0]
-    assert len(Pipeline.load(tmp_path).priors) == 2
+    assert len(Pipeline.open(tmp_path).priors) == 2
 
 
 def test_a_state_of_another_version_is_refused_and_kept(tmp_path, monkeypatch):
@@ -319,7 +319,7 @@ def test_accumulated_parts_learn_what_the_whole_batch_learns(tmp_path):
         only = lambda stage: stage.group == "autoencoder"  # noqa: E731
         for _ in train_stages(session(tmp_path / name, each), only):
             pass
-    a, b = (Pipeline.load(tmp_path / name).autoencoder.state_dict() for name in ("whole", "parts"))
+    a, b = (Pipeline.open(tmp_path / name).autoencoder.state_dict() for name in ("whole", "parts"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], atol=2e-3, rtol=2e-2)
 
@@ -375,7 +375,7 @@ def test_a_few_steps_that_are_no_number_can_be_left_out(tmp_path, monkeypatch):
     ]
     assert all(
         torch.isfinite(weight).all()
-        for weight in Pipeline.load(tmp_path).autoencoder.state_dict().values()
+        for weight in Pipeline.open(tmp_path).autoencoder.state_dict().values()
     )
     with pytest.raises(FloatingPointError, match="at step 3"):
         train(tmp_path / "once", run)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.code_grid import CodeGrid
+from vqvae2.configuration import JsonObject
 
 NUM_INTENSITIES = 256
 
@@ -47,6 +48,10 @@ class PixelsConfig:
     def grids(self, height: int, width: int) -> list[CodeGrid]:
         """One grid, with the image's sides."""
         return [CodeGrid(NUM_INTENSITIES, height, width)]
+
+    def code_settings(self) -> JsonObject:
+        """The fields that decide codes."""
+        return {"kind": self.kind}
 
     def build(self) -> "Pixels":
         """The module that converts."""

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
 from vqvae2.code_grid import CodeGrid
+from vqvae2.configuration import JsonObject
+from vqvae2.nn.modules import Modules
 from vqvae2.nn.residual import Decoder, Encoder, Upsample, log2_exact
 
 
@@ -105,6 +107,16 @@ class VQVAEConfig:
             for codebook, stride in zip(self.codebooks, self.strides, strict=True)
         ]
 
+    def code_settings(self) -> JsonObject:
+        """The fields that decide codes beyond the names and shapes of weights."""
+        factors = list(self.factors)
+        return {
+            "kind": self.kind,
+            "factors": factors,
+            "pixel_mean": self.pixel_mean,
+            "pixel_std": self.pixel_std,
+        }
+
     def build(self) -> "VQVAE":
         """A new model with random weights."""
         return VQVAE(self)
@@ -144,21 +156,21 @@ class VQVAE(nn.Module):
         width, sizes = config.channels, [codebook.code_size for codebook in config.codebooks]
         residual = (config.residual_channels, config.num_residual_blocks)
         inputs = [width] * (config.num_levels - 1) + [config.image_channels]
-        self.encoders = nn.ModuleList(
+        self.encoders = Modules(
             Encoder(inputs[level], width, *residual, config.factors[level])
             for level in range(config.num_levels)
         )
-        self.codebooks = nn.ModuleList(Codebook(codebook) for codebook in config.codebooks)
-        self.projections = nn.ModuleList()
-        self.conditioners = nn.ModuleList()
-        self.upsamplers = nn.ModuleList()
+        self.codebooks = Modules(Codebook(codebook) for codebook in config.codebooks)
+        projections, conditioners, upsamplers = [], [], []
         merged = sizes[0]  # channels of `_merge` over the levels so far
         for level, factor in enumerate((1, *config.factors[:-1])):
-            self.projections.append(nn.Conv2d(width * (1 + (level > 0)), sizes[level], 1))
+            projections.append(nn.Conv2d(width * (1 + (level > 0)), sizes[level], 1))
             if level:
-                self.conditioners.append(Decoder(merged, width, width, *residual, factor))
-                self.upsamplers.append(Upsample(merged, sizes[level - 1], factor))
+                conditioners.append(Decoder(merged, width, width, *residual, factor))
+                upsamplers.append(Upsample(merged, sizes[level - 1], factor))
                 merged = sizes[level - 1] + sizes[level]
+        self.projections, self.conditioners = Modules(projections), Modules(conditioners)
+        self.upsamplers = Modules(upsamplers)
         self.decoder = Decoder(merged, width, config.image_channels, *residual, config.factors[-1])
 
     def forward(
@@ -208,7 +220,7 @@ class VQVAE(nn.Module):
         visible_levels = range(len(codes)) if levels is None else levels
         vectors = [
             codebook.embed(code) * (level in visible_levels)
-            for level, (codebook, code) in enumerate(zip(self._codebooks(), codes, strict=True))
+            for level, (codebook, code) in enumerate(zip(self.codebooks, codes, strict=True))
         ]
         return self._denormalize(self.decoder(self._merge(vectors)))
 
@@ -224,7 +236,7 @@ class VQVAE(nn.Module):
 
     def update_codebooks(self, levels: Sequence[Quantized], generator: torch.Generator) -> None:
         """Updates every codebook from the results of `forward`; part of a training step."""
-        for codebook, level in zip(self._codebooks(), levels, strict=True):
+        for codebook, level in zip(self.codebooks, levels, strict=True):
             codebook.update(level, generator)
 
     def code_state(self) -> dict[str, Tensor]:
@@ -239,9 +251,6 @@ class VQVAE(nn.Module):
             for name, tensor in self.state_dict().items()
             if not name.startswith(("decoder.", last)) and not name.endswith((".counts", ".sums"))
         }
-
-    def _codebooks(self) -> list[Codebook]:
-        return cast(list[Codebook], list(self.codebooks))
 
     def _encode(
         self,
@@ -258,7 +267,7 @@ class VQVAE(nn.Module):
         features = self._features(images)
         levels: list[Quantized] = []
         vectors: list[Tensor] = []
-        for level, codebook in enumerate(self._codebooks()):
+        for level, codebook in enumerate(self.codebooks):
             hidden = features[level]
             if level:
                 coarser = self.conditioners[level - 1](self._merge(vectors))

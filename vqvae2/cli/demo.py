@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     folder, run = resolve(training, [])
     train(folder, run, training)
     data = open_images(folder.read().data)
-    agreement = class_agreement(Pipeline.load(options.run), data)
+    agreement = class_agreement(Pipeline.open(options.run), data)
     rows = [
         ["validation images", f"{100 * agreement.on_images:.1f} %"],
         ["their reconstructions", f"{100 * agreement.on_reconstructions:.1f} %"],

@@ -123,7 +123,7 @@ def finish(folder: RunFolder, has_trained: bool, device: str) -> None:
     grid = folder.path / "samples" / "grid.png"
     if has_trained or not folder.read_metrics():
         show_figures(evaluate(folder, 2000, device))
-        pipeline = Pipeline.load(folder.path).to(device)
+        pipeline = Pipeline.open(folder.path).to(device)
         with monitor() as view:
             for progress in export_class_grid(pipeline, grid, SAMPLES_PER_CLASS):
                 view.track("samples", progress.done, progress.total)

@@ -14,7 +14,7 @@ from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.codes import CodesInfo, read_info, read_shard, write_shard
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import inference_batch_size
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint
 
 IMAGES_PER_SHARD = 8192
 
@@ -23,7 +23,7 @@ def describe_codes(autoencoder: VQVAE, dataset: ImageDataset | AugmentedImages) 
     """The info of the shards that hold the codes of a data set."""
     size = dataset.size
     return CodesInfo(
-        autoencoder=fingerprint(autoencoder),
+        autoencoder=code_fingerprint(autoencoder),
         dataset=dataset.fingerprint(),
         grids=tuple(autoencoder.config.grids(size, size)),
         num_images=len(dataset),

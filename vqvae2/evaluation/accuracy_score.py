@@ -45,7 +45,7 @@ def evaluate_classification(
     Arguments:
         ranks: who shares the work, a classifier each; the first writes.
     """
-    pipeline, run = Pipeline.load(folder.path).to(device), folder.read()
+    pipeline, run = Pipeline.open(folder.path).to(device), folder.read()
     data = open_images(run.data, progress=progress)
     score = classification_scores(pipeline, data, count, training, progress, world)
     origin = provenance(run, pipeline, data.validation, len(data.validation))

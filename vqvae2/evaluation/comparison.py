@@ -40,7 +40,7 @@ from vqvae2.metrics.features import Features, distances_between, look, look_once
 from vqvae2.metrics.results import Comparison, Measurement, RunMetrics
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint
 
 KINDS = ("samples", "reconstructions", "validation", "train")
 """What can be asked of a run."""
@@ -120,7 +120,7 @@ def set_of_run(
         return split_set(where, open_images(run.data, progress=progress).train, progress)
     if kind == "validation":
         return split_set(where, open_validation(run.data, progress=progress), progress)
-    pipeline = Pipeline.load(folder.path).to(device)
+    pipeline = Pipeline.open(folder.path).to(device)
     if kind == "samples":
         known = training_labels(folder, pipeline)
 
@@ -143,7 +143,7 @@ def training_labels(folder: RunFolder, pipeline: Pipeline) -> Tensor:
     """The labels (N,) that a run's priors learnt from."""
     if isinstance(pipeline.autoencoder, Pixels):
         return open_images(folder.read().data).train.labels
-    return read_codes(folder.codes, "train", fingerprint(pipeline.autoencoder), 1).labels
+    return read_codes(folder.codes, "train", code_fingerprint(pipeline.autoencoder), 1).labels
 
 
 def split_set(where: str, dataset: ImageDataset, progress: Progress) -> ImageSet:

@@ -23,7 +23,7 @@ from vqvae2.metrics.results import Measurement, Provenance, RunMetrics
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint, fingerprint
 
 TRAIN_IMAGES = 5000
 """Training images over which the train-validation gap is taken, at most."""
@@ -39,7 +39,7 @@ def evaluate(
     Arguments:
         ranks: who shares the work; the first writes.
     """
-    run, pipeline = folder.read(), Pipeline.load(folder.path).to(device)
+    run, pipeline = folder.read(), Pipeline.open(folder.path).to(device)
     validation = open_validation(run.data)
     chosen = evenly_spaced(len(validation), limit)
     reconstruction = priors = None
@@ -116,7 +116,7 @@ def splits(
     if run.on_pixels:
         data = open_images(run.data)
         return PixelCodes(data.train), PixelCodes(data.validation)
-    known = fingerprint(pipeline.autoencoder)
+    known = code_fingerprint(pipeline.autoencoder)
     train = open_codes(folder.codes, "train", known)
     return train, open_codes(folder.codes, "validation", known)
 

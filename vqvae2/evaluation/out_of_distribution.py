@@ -43,7 +43,7 @@ def evaluate_outside(
         count: images of each, at most; evenly spread.
         ranks: who shares the work; the first writes.
     """
-    pipeline, run = Pipeline.load(folder.path).to(device), folder.read()
+    pipeline, run = Pipeline.open(folder.path).to(device), folder.read()
     validation = open_validation(run.data, progress=progress)
     others = load_folder(outside, run.data.size, progress=progress)
     inside = likenesses(pipeline, validation, count, "validation images", progress, world)

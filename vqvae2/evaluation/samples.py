@@ -116,7 +116,7 @@ def evaluate_samples(
         ranks: who shares the work; the first writes, and returns all figures.
     """
     run = folder.read()
-    pipeline = Pipeline.load(folder.path).to(device)
+    pipeline = Pipeline.open(folder.path).to(device)
     known = folder.read_metrics().samples.get(extractor.name)
     if known is not None and known.digest != extractor.digest:
         raise ValueError(

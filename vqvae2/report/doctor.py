@@ -13,13 +13,13 @@ from vqvae2.data.codes import complete_shards, read_codes, read_info, read_shard
 from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
-from vqvae2.pipeline import Pipeline, load_autoencoder, load_prior
+from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training import checkpoint
 from vqvae2.training.stage import is_saved
 from vqvae2.training.stages import stages
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior
 
 COLLAPSED = 0.4  # a level whose codes carry less than this part of log K is collapsed
 UNUSED = 0.10  # a larger share of codes that never occur is worth a word
@@ -51,7 +51,7 @@ def diagnose(folder: RunFolder) -> list[Finding]:
     findings = [*look_at_checkpoints(folder, run), *look_at_levels(folder)]
     try:
         if is_saved(folder.autoencoder):
-            known = fingerprint(load_autoencoder(folder.model / "autoencoder"))
+            known = code_fingerprint(load_autoencoder(folder.model / "autoencoder"))
             findings += look_at_codes(folder, run, known)
     except ValueError as error:
         advice = "Remove what is damaged and repeat `vqvae2 train`: it is made again."
@@ -59,7 +59,7 @@ def diagnose(folder: RunFolder) -> list[Finding]:
     findings += look_at_priors(folder, run, known)
     if is_saved(folder.autoencoder):
         try:
-            models = fingerprints(Pipeline.load(folder.path))
+            models = fingerprints(Pipeline.open(folder.path))
         except ValueError as error:
             if all(str(error) != finding.what for finding in findings):
                 advice = f"Remove {folder.model} and train again."

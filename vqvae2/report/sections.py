@@ -43,7 +43,7 @@ from vqvae2.report.formatting import (
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import DataSummary, RunFolder
 from vqvae2.training.stage import is_saved
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint
 
 RECONSTRUCTED = 16  # validation images beside their reconstructions
 PER_LEVEL = 8  # validation images shown level by level
@@ -79,7 +79,7 @@ class Page:
         """The models that are trained."""
         if not is_saved(self.folder.autoencoder):
             raise NotYet(f"The autoencoder is not trained yet: {self.command('train --run')}.")
-        return Pipeline.load(self.folder.path).to(self.device)
+        return Pipeline.open(self.folder.path).to(self.device)
 
     @cached_property
     def validation(self) -> ImageDataset:
@@ -90,7 +90,7 @@ class Page:
     def usage(self) -> list[CodeUsage]:
         """How often each code of each level occurs among the validation codes."""
         self.require_codes()
-        known = fingerprint(self.pipeline.autoencoder)
+        known = code_fingerprint(self.pipeline.autoencoder)
         if not any(self.folder.codes.glob("validation-*.parquet")):
             raise NotYet(f"The codes are not extracted yet: {self.command('train --run')}.")
         codes = read_codes(self.folder.codes, "validation", known)

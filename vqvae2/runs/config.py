@@ -11,7 +11,7 @@ from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.config import DataConfig
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import SamplingConfig
-from vqvae2.weights import sketch_of
+from vqvae2.weights import build_outline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +176,10 @@ class RunConfig:
         for level, config in enumerate(self.levels):
             config.check(f"levels.{level}")
         self.grids()
-        sketch_of(model.build, model, "autoencoder.model")
+        build_outline(model.build, model, "autoencoder.model")
         for level, config in enumerate(self.levels):
             build = partial(Prior, config.prior, self.domain(level))
-            sketch_of(build, config.prior, f"levels.{level}.prior")
+            build_outline(build, config.prior, f"levels.{level}.prior")
 
     @property
     def on_pixels(self) -> bool:

@@ -22,7 +22,6 @@ from pathlib import Path
 from vqvae2.configuration import from_dict, to_dict
 from vqvae2.files import PART_SUFFIX, UnknownVersion, read_json, write_json
 from vqvae2.metrics.results import RunMetrics
-from vqvae2.pipeline import FORMAT as PIPELINE_FORMAT
 from vqvae2.pipeline import PipelineConfig
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.log import Log
@@ -121,7 +120,7 @@ class RunFolder:
         pipeline = PipelineConfig(
             image_size=config.data.size, class_names=class_names, sampling=config.sampling
         )
-        write_json(self.model / "config.json", PIPELINE_FORMAT, 1, to_dict(pipeline))
+        pipeline.save(self.model)
 
     def read_data(self) -> DataSummary | None:
         """The content of data.json, None before the first training."""

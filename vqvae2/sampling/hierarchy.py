@@ -3,12 +3,14 @@
 Legend: `B` batch, `H W` grid.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
 from vqvae2.priors import Prior
+from vqvae2.randomness import integers
 from vqvae2.sampling.config import SamplingConfig
 from vqvae2.sampling.inpaint import UNKNOWN
 from vqvae2.sampling.level import check_given, sample_level, uniforms
@@ -16,8 +18,8 @@ from vqvae2.sampling.level import check_given, sample_level, uniforms
 
 def iterate_hierarchy(
     priors: Sequence[Prior],
-    labels: Tensor,
-    seeds: Sequence[int],
+    labels: Iterable[SupportsIndex],
+    seeds: Iterable[SupportsIndex],
     sampling: Sequence[SamplingConfig],
     given: Sequence[Tensor | None] | None = None,
 ) -> Iterator[list[Tensor]]:
@@ -27,24 +29,26 @@ def iterate_hierarchy(
 
     Arguments:
         priors: one per level, coarsest first, in eval mode.
-        labels: (B,) int64.
+        labels: B integers.
         seeds: B integers; the same seed and label give the same codes in any batch.
         sampling: one per level.
         given: one map per level (see `sample_level`) or None. A level whose map is complete is not
             sampled: give the coarsest level to get variations of an image.
     """
-    check_request(priors, labels, seeds, sampling, given)
+    ids = torch.tensor(integers(labels, "Labels"), dtype=torch.int64)
+    seeds = integers(seeds, "Seeds")
+    check_request(priors, ids, seeds, sampling, given)
     maps: list[Tensor] = []
     for level, (prior, config) in enumerate(zip(priors, sampling, strict=True)):
         given_map = None if given is None else given[level]
-        labels = labels.to(prior.device)
+        ids = ids.to(prior.device)
         if given_map is not None and not (given_map == UNKNOWN).any():
-            maps.append(check_given(given_map, len(seeds), prior.domain).to(labels))
+            maps.append(check_given(given_map, len(seeds), prior.domain).to(ids))
             yield maps
             continue
-        prior.domain.check(labels, maps)
+        prior.domain.check(ids, maps)
         with torch.no_grad():
-            context = prior.embed_context(labels, maps)
+            context = prior.embed_context(ids, maps)
         noise = uniforms(seeds, prior.domain.num_values, level)
         maps.append(torch.empty(0))
         for codes in sample_level(prior, context, noise, config, given_map):
@@ -54,8 +58,8 @@ def iterate_hierarchy(
 
 def sample_hierarchy(
     priors: Sequence[Prior],
-    labels: Tensor,
-    seeds: Sequence[int],
+    labels: Iterable[SupportsIndex],
+    seeds: Iterable[SupportsIndex],
     sampling: Sequence[SamplingConfig],
     given: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:

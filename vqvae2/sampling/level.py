@@ -9,7 +9,8 @@ Legend: `B` batch, `K` codes, `H W` grid, `N` values per map: H W for codes, who
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from vqvae2.sampling.cuda_graphs import RecordedStep
 from vqvae2.sampling.inpaint import UNKNOWN
 
 
-def uniforms(seeds: Sequence[int], num_values: int, level: int) -> Tensor:
+def uniforms(seeds: Iterable[SupportsIndex], num_values: int, level: int) -> Tensor:
     """Uniform numbers (B, N), float64 in [0, 1): row i depends on (seeds[i], level) alone."""
     rows = [
         torch.rand(num_values, generator=generator("codes", seed, level), dtype=torch.float64)

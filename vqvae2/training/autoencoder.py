@@ -19,7 +19,6 @@ from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.convert import to_float
 from vqvae2.imaging.previews import PREVIEWED, preview_levels
 from vqvae2.metrics.distortion import measure_distortion
-from vqvae2.pipeline import save_autoencoder
 from vqvae2.randomness import generator, seeded_weights
 from vqvae2.runs.config import AutoencoderStageConfig, RunConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
@@ -27,6 +26,7 @@ from vqvae2.training.fit import TrainingJob, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, require_batch
 from vqvae2.training.stage import EVERYTHING, Stage, is_saved
+from vqvae2.weights import save_autoencoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,11 +15,11 @@ from vqvae2.data.extraction import (
     shard_range,
 )
 from vqvae2.data.images import ImageDataset
-from vqvae2.pipeline import load_autoencoder
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.prior import require_autoencoder
 from vqvae2.training.session import Event, Stopped, TrainingSession
 from vqvae2.training.stage import Stage
+from vqvae2.weights import load_autoencoder
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from vqvae2.data.pixels import PixelCodes
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.previews import PREVIEWED, preview_samples
 from vqvae2.metrics.likelihood import nats_per_code
-from vqvae2.pipeline import load_autoencoder, load_prior, save_prior
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator, seeded_weights
 from vqvae2.runs.config import LevelConfig, TrainingConfig
@@ -25,7 +24,7 @@ from vqvae2.training.fit import TrainingJob, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, examples_per_part, require_batch
 from vqvae2.training.stage import EVERYTHING, Stage, is_saved
-from vqvae2.weights import fingerprint
+from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior, save_prior
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -176,7 +175,7 @@ class PriorStage(Stage):
         folder, config = session.folder, session.config
         require_autoencoder(folder)
         autoencoder = load_autoencoder(folder.autoencoder).to(session.device)
-        digest = fingerprint(autoencoder)
+        digest = code_fingerprint(autoencoder)
         if self.done(folder):
             load_prior(folder.prior(self.level), digest)
             return

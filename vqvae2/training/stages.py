@@ -11,7 +11,6 @@ from contextlib import nullcontext
 
 from vqvae2.autoencoder.pixels import Pixels, PixelsConfig
 from vqvae2.configuration import differences, to_dict
-from vqvae2.pipeline import save_autoencoder
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import DataSummary, RunFolder
 from vqvae2.training.autoencoder import AutoencoderStage
@@ -20,6 +19,7 @@ from vqvae2.training.fit import require_same_progress
 from vqvae2.training.prior import PriorStage
 from vqvae2.training.session import Event, TrainingSession, report_skipped, require_batch
 from vqvae2.training.stage import Stage, begun
+from vqvae2.weights import save_autoencoder
 
 FREE_FIELDS = ("data.source", "data.memory_gib")
 FREE_ENDINGS = (".max_skipped_steps", ".recompute", ".shard_optimizer")
