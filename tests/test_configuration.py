@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from vqvae2.autoencoder.codebook import CodebookConfig, nearest_rows
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.configuration import differences, from_dict, to_dict
-from vqvae2.data.order import Shuffle, batch_indices, evenly_spaced
-from vqvae2.distributed import World
 from vqvae2.randomness import generator
 from vqvae2.runs.log import Log
 from vqvae2.sampling import SamplingConfig, sample_codes
@@ -29,28 +27,6 @@ def test_the_nearest_code_is_nobodys_second_best(seed, n, k, d):
     chosen = (x - vectors[nearest_rows(x, vectors)]).square().sum(dim=1)
     best = (x[:, None] - vectors).square().sum(dim=2).min(dim=1).values
     torch.testing.assert_close(chosen, best)
-
-
-@given(
-    examples=st.integers(1, 50), share=st.integers(1, 7), world=st.integers(1, 4), seed=seeds,
-    step=st.integers(0, 1000),
-)  # fmt: skip
-@settings(max_examples=50, deadline=None)
-def test_ranks_together_take_the_joint_batch(examples, share, world, seed, step):
-    batch = share * world
-    order = Shuffle(examples)
-    joint = batch_indices(order, batch, seed, step)
-    parts = [batch_indices(order, batch, seed, step, World(rank, world)) for rank in range(world)]
-    assert torch.equal(joint, torch.cat(parts))
-    assert 0 <= int(joint.min()) <= int(joint.max()) < examples
-
-
-@given(total=st.integers(1, 10_000), limit=st.integers(1, 500))
-@settings(max_examples=50, deadline=None)
-def test_spread_indices_are_distinct_and_reach_across(total, limit):
-    indices = evenly_spaced(total, limit)
-    assert len(indices) == min(total, limit) == len(indices.unique())
-    assert int(indices[-1]) >= total - 1 - total // len(indices)
 
 
 @given(seed=seeds, k=st.integers(1, 30), top_k=st.integers(1, 40), top_p=st.floats(0.01, 1.0))

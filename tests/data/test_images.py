@@ -1,17 +1,19 @@
-"""Two splits of images: what is held out, kept in memory, skipped and told."""
+"""The two splits of a source: which images they have, in memory or not, and which are skipped."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from noise_images import class_folder, config, everything, noise, save
+from noise_images import class_folder, config, everything, noise_tensor, save
 
 from vqvae2.data import images
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import image_files, load_folder, open_images, open_validation
 
+# Splits
 
-def test_the_split_of_a_image_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
+
+def test_the_split_of_an_image_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
     class_folder(tmp_path, 40)
     few = open_images(config(tmp_path, validation_fraction=0.3))
     class_folder(tmp_path, 80)
@@ -30,6 +32,12 @@ def test_neither_split_is_ever_empty(tmp_path: Path, fraction: float) -> None:
     assert (len(data.train), len(data.validation)) == (1, 1)
 
 
+def test_one_image_is_not_enough(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"At least 2 images are needed.* got 1 \(a.png\)"):
+        open_images(config(tmp_path))
+
+
 def test_labels_that_training_lacks_are_dropped(tmp_path: Path) -> None:
     save(tmp_path / "train" / "a.png")
     class_folder(tmp_path / "val", 2)
@@ -38,7 +46,7 @@ def test_labels_that_training_lacks_are_dropped(tmp_path: Path) -> None:
     assert data.validation.labels.tolist() == [0] * 4
 
 
-def test_validation_images_must_have_the_classes_of_the_training_ones(tmp_path: Path) -> None:
+def test_validation_images_must_have_the_classes_of_the_training_images(tmp_path: Path) -> None:
     class_folder(tmp_path / "train", 2)
     save(tmp_path / "test" / "a.png")
     with pytest.raises(ValueError, match="the validation images have none; sort those"):
@@ -53,7 +61,7 @@ def test_validation_images_are_the_same_opened_alone(tmp_path: Path) -> None:
     together, alone = open_images(config(tmp_path)).validation, open_validation(config(tmp_path))
     assert alone.names == together.names
     assert alone.fingerprint() == together.fingerprint()
-    assert torch.equal(alone.batch(range(len(alone))), together.batch(range(len(alone))))
+    assert torch.equal(everything(alone), everything(together))
 
 
 def test_the_built_in_set_is_split_and_labelled() -> None:
@@ -64,12 +72,25 @@ def test_the_built_in_set_is_split_and_labelled() -> None:
     assert set(data.train.labels.tolist()) == set(range(12))
 
 
+def test_a_folder_is_loaded_as_one_split(tmp_path: Path) -> None:
+    class_folder(tmp_path, 2)
+    dataset = load_folder(tmp_path, 8)
+    assert dataset.names == ["cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png"]
+    assert everything(dataset).shape == (4, 3, 8, 8)
+    assert dataset.class_names == ()
+    assert [str(p.relative_to(tmp_path)) for p in image_files(tmp_path)] == dataset.names
+
+
+# Decoding
+
+
 def test_images_decoded_on_access_equal_those_in_memory(tmp_path: Path) -> None:
     class_folder(tmp_path)
     for source in (tmp_path, "synthetic"):
-        kept = open_images(config(source, synthetic_images=40))
-        read = open_images(config(source, synthetic_images=40, memory_gib=0.0))
-        for first, second in ((kept.train, read.train), (kept.validation, read.validation)):
+        in_memory = open_images(config(source, synthetic_images=40))
+        on_access = open_images(config(source, synthetic_images=40, memory_gib=0.0))
+        for split in ("train", "validation"):
+            first, second = getattr(in_memory, split), getattr(on_access, split)
             assert torch.equal(everything(first), everything(second))
             assert torch.equal(first.labels, second.labels)
             assert first.fingerprint() == second.fingerprint()
@@ -77,38 +98,26 @@ def test_images_decoded_on_access_equal_those_in_memory(tmp_path: Path) -> None:
             assert torch.equal(first.batch(index), second.batch(index))
 
 
-def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
-    class_folder(tmp_path / "train", 3)
-    class_folder(tmp_path / "val", 1)
-    (tmp_path / "train" / "cat" / "001.png").write_bytes(b"no image")
-    save(tmp_path / "train" / "dog" / "000.png", side=7)
-    train = open_images(config(tmp_path)).train
-    assert train.skipped == ["train/cat/001.png", "train/dog/000.png"]
-    assert "below half of 16" in train.reasons["train/dog/000.png"]
-    assert train.labels.tolist() == [0, 0, 1, 1]
-    assert [name[-7:] for name in train.names] == ["000.png", "002.png", "001.png", "002.png"]
-    assert torch.equal(everything(train)[1], torch.from_numpy(noise(16, 2)).permute(2, 0, 1))
+def test_batches_are_all_images_as_floats() -> None:
+    dataset = open_images(DataConfig(size=64, synthetic_images=150)).train
+    batches = list(dataset.batches(torch.arange(len(dataset))))
+    assert [len(batch) for batch in batches[:-1]] == [128] * (len(batches) - 1)
+    assert torch.equal(torch.cat(batches), everything(dataset).float() / 255)
 
 
-def test_an_unreadable_image_is_replaced_by_the_next_of_its_class(tmp_path: Path) -> None:
-    class_folder(tmp_path / "train", 3)
-    class_folder(tmp_path / "val", 1)
-    (tmp_path / "train" / "cat" / "002.png").write_bytes(b"no image")
-    train = open_images(config(tmp_path, memory_gib=0.0)).train
-    assert len(train) == 6
-    dataset = everything(train)
-    assert torch.equal(dataset[2], dataset[0]), "the next cat, not the next image"
-    assert torch.equal(train.batch([2])[0], dataset[0])
-    assert train.skipped == ["train/cat/002.png"]
+def test_no_indices_give_no_batch(tmp_path: Path) -> None:
+    class_folder(tmp_path)
+    data = open_images(config(tmp_path))
+    assert list(data.train.batches(torch.arange(0))) == []
 
 
-def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "DECODE_BATCH", 4)
     class_folder(tmp_path / "train", 5)
     class_folder(tmp_path / "val", 1)
-    told: list[tuple[str, int, int]] = []
-    open_images(config(tmp_path), progress=lambda *step: told.append(step))
-    assert told == [
+    reports: list[tuple[str, int, int]] = []
+    open_images(config(tmp_path), progress=lambda *report: reports.append(report))
+    assert reports == [
         ("reading training images", 4, 10),
         ("reading training images", 8, 10),
         ("reading training images", 10, 10),
@@ -116,7 +125,7 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
-def test_the_fingerprint_tells_splits_apart(tmp_path: Path) -> None:
+def test_the_fingerprint_identifies_a_split(tmp_path: Path) -> None:
     class_folder(tmp_path / "a")
     class_folder(tmp_path / "b")
     data = open_images(config(tmp_path / "a"))
@@ -129,24 +138,45 @@ def test_the_fingerprint_tells_splits_apart(tmp_path: Path) -> None:
     assert open_images(config(tmp_path / "a")).train.fingerprint() != fingerprint
 
 
-def test_one_folder_is_loaded_whole(tmp_path: Path) -> None:
-    class_folder(tmp_path, 2)
-    dataset = load_folder(tmp_path, 8)
-    assert dataset.names == ["cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png"]
-    assert everything(dataset).shape == (4, 3, 8, 8)
-    assert dataset.class_names == ()
-    assert [str(p.relative_to(tmp_path)) for p in image_files(tmp_path)] == dataset.names
+# Unusable images
+
+
+def test_unusable_images_are_removed_and_named(tmp_path: Path) -> None:
+    class_folder(tmp_path / "train", 3)
+    class_folder(tmp_path / "val", 1)
+    (tmp_path / "train" / "cat" / "001.png").write_bytes(b"no image")
+    save(tmp_path / "train" / "dog" / "000.png", side=7)
+    train = open_images(config(tmp_path)).train
+    assert train.skipped == ["train/cat/001.png", "train/dog/000.png"]
+    assert "below half of 16" in train.reasons["train/dog/000.png"]
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    assert [name[-7:] for name in train.names] == ["000.png", "002.png", "001.png", "002.png"]
+    assert torch.equal(everything(train)[1:2], noise_tensor([2]))
+
+
+def test_an_unusable_image_is_replaced_by_the_next_of_its_class(tmp_path: Path) -> None:
+    class_folder(tmp_path / "train", 3)
+    class_folder(tmp_path / "val", 1)
+    (tmp_path / "train" / "cat" / "002.png").write_bytes(b"no image")
+    train = open_images(config(tmp_path, memory_gib=0.0)).train
+    assert len(train) == 6
+    content = everything(train)
+    assert torch.equal(content[2], content[0]), "the next cat, not the next image"
+    assert torch.equal(train.batch([2])[0], content[0])
+    assert train.skipped == ["train/cat/002.png"]
 
 
 @pytest.mark.parametrize("memory_gib", [4.0, 0.0])
-def test_a_source_without_readable_images_is_told(tmp_path: Path, memory_gib: float) -> None:
+def test_a_source_without_usable_images_is_refused(tmp_path: Path, memory_gib: float) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"None of the 2 training .*: cannot identify .*complete"):
         open_images(config(tmp_path, memory_gib=memory_gib))
 
 
-def test_a_large_source_without_readable_images_is_told_after_some(tmp_path, monkeypatch):
+def test_a_large_source_without_usable_images_is_refused_after_a_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(images, "NUM_PROBED", 3)
     for number in range(40):
         (tmp_path / f"{number}.jpg").write_bytes(b"no image")
@@ -154,34 +184,10 @@ def test_a_large_source_without_readable_images_is_told_after_some(tmp_path, mon
         open_images(config(tmp_path, memory_gib=0.0))
 
 
-def test_of_no_images_there_is_no_batch(tmp_path):
-    class_folder(tmp_path)
-    data = open_images(config(tmp_path))
-    assert list(data.train.batches(torch.arange(0))) == []
-
-
 @pytest.mark.parametrize("memory_gib", [4.0, 0.0])
-def test_images_that_are_all_too_small_are_told(tmp_path: Path, memory_gib: float) -> None:
+def test_a_source_whose_images_are_all_too_small_is_refused(
+    tmp_path: Path, memory_gib: float
+) -> None:
     class_folder(tmp_path, 2)
     with pytest.raises(ValueError, match=r"least 32 pixels, the largest has 16; .* 32 or less"):
         open_images(config(tmp_path, size=64, memory_gib=memory_gib))
-
-
-def test_one_image_is_not_enough(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"At least 2 images are needed.* got 1 \(a.png\)"):
-        open_images(config(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"size": 0}, "size must be at least 1 pixel, got 0"),
-        ({"validation_fraction": 1.0}, "between 0 and 1, got 1.0"),
-        ({"source": ""}, "source is empty"),
-        ({"synthetic_images": 1}, "at least 2, got 1"),
-    ],
-)
-def test_impossible_configs_are_told(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        open_images(config(**{"source": "synthetic", **change}))

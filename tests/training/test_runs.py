@@ -17,8 +17,7 @@ from vqvae2.autoencoder.codebook import CodebookConfig
 from vqvae2.configuration import differences, from_dict, to_dict
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
-from vqvae2.data.order import Shuffle, batch_indices, evenly_spaced
-from vqvae2.distributed import World
+from vqvae2.data.order import Shuffle, batch_indices
 from vqvae2.files import read_json, write_bytes
 from vqvae2.pipeline import Pipeline
 from vqvae2.priors import PixelCNNPPConfig
@@ -94,17 +93,6 @@ def test_order_and_noise_are_functions_of_seed_and_step():
     assert not torch.equal(a, c)
 
 
-def test_ranks_share_the_joint_batch_and_every_epoch_sees_every_example_once():
-    whole = torch.cat([batch_indices(Shuffle(30), 8, 3, step) for step in range(15)])
-    parts = [
-        torch.cat([batch_indices(Shuffle(30), 8, 3, step, World(rank, 2)) for rank in range(2)])
-        for step in range(15)
-    ]
-    assert torch.equal(whole, torch.cat(parts))
-    for epoch in whole.view(4, 30):
-        assert epoch.sort().values.tolist() == list(range(30))
-
-
 def test_level_dropout_blanks_an_exact_share_and_never_the_coarsest():
     run = small_run((2, 2, 2))
     from vqvae2.autoencoder.vqvae import VQVAE
@@ -119,11 +107,6 @@ def test_level_dropout_blanks_an_exact_share_and_never_the_coarsest():
         assert (keep[:, 1] | ~keep[:, 2]).all(), "coarse levels stay before finer ones"
         counts += keep.sum(dim=0)
     assert abs(counts[1] / 1600 - 0.875) < 0.03
-
-
-def test_spread_takes_every_class_of_sorted_examples():
-    assert evenly_spaced(100, 10).tolist() == list(range(0, 100, 10))
-    assert evenly_spaced(5, 10).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_every_write_is_atomic(tmp_path, monkeypatch):
