@@ -1,4 +1,4 @@
-"""The decoder: one way from any image file to square uint8 RGB."""
+"""Decoding: every image file becomes a square of uint8 RGB."""
 
 import threading
 import warnings
@@ -13,7 +13,7 @@ from PIL import Image
 from vqvae2.data.decode import UnusableImage, decode_full, decode_image
 
 
-def test_a_image_of_the_right_size_is_decoded_exactly(tmp_path: Path) -> None:
+def test_an_image_of_the_right_size_is_decoded_exactly(tmp_path: Path) -> None:
     values = noise(16)
     decoded = decode_image(save(tmp_path / "a.png"), 16)
     assert decoded.dtype == torch.uint8
@@ -21,7 +21,7 @@ def test_a_image_of_the_right_size_is_decoded_exactly(tmp_path: Path) -> None:
     assert torch.equal(decode_image((tmp_path / "a.png").read_bytes(), 16), decoded)
 
 
-def test_a_wide_image_loses_its_sides_alone() -> None:
+def test_a_wide_image_loses_only_its_sides() -> None:
     values = np.concatenate([noise(16, 1), noise(16, 2), noise(16, 3)], axis=1)
     decoded = decode_image(encoded(Image.fromarray(values)), 16)
     assert torch.equal(decoded, torch.from_numpy(noise(16, 2)).permute(2, 0, 1))
@@ -67,7 +67,7 @@ def test_a_transparent_palette_colour_becomes_white() -> None:
     image.putpalette([0, 0, 0, 200, 10, 10])
     assert decode_image(encoded(image), 8)[:, 0, 0].tolist() == [200, 10, 10]
     assert (decode_image(encoded(image, transparency=1), 8) == 255).all()
-    # Some files give every colour of the palette its own opacity, of which Pillow warns.
+    # Some files store one opacity per colour of the palette, about which Pillow warns.
     assert (decode_image(encoded(image, transparency=b"\xff\x00"), 8) == 255).all()
     assert (decode_image(encoded(image, "GIF", transparency=1), 8) == 255).all()
 
@@ -100,23 +100,23 @@ def test_a_large_jpeg_shrinks_like_its_average() -> None:
     assert (decoded[0] - expected)[1:-1, 1:-1].abs().max() < 3
 
 
-def test_a_image_grows_at_most_twofold() -> None:
+def test_an_image_grows_at_most_twofold() -> None:
     assert decode_image(encoded(Image.new("RGB", (8, 9))), 16).shape == (3, 16, 16)
     with pytest.raises(UnusableImage, match="short side of 7 pixels is below half of 16"):
         decode_image(encoded(Image.new("RGB", (7, 90))), 16)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_truncated_image_is_unreadable(kind: str) -> None:
+def test_a_truncated_image_is_unusable(kind: str) -> None:
     data = encoded(Image.fromarray(noise(64)), kind)
     for length in (0, 3, 20, len(data) // 2):
         with pytest.raises(UnusableImage, match=r"."):
             decode_image(data[:length], 16)
 
 
-def test_a_decompression_bomb_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(Image.new("L", (64, 64)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # a warning alone: still readable
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # only a warning: still readable
     assert decode_full(data).size == (64, 64)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnusableImage, match="decompression bomb"):

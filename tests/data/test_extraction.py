@@ -1,4 +1,4 @@
-"""Extraction of codes: complete shards are kept, and anyone may make them."""
+"""Extraction of codes: complete shards remain, and any process may make them."""
 
 import torch
 from builders import small_autoencoder

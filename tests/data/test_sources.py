@@ -1,4 +1,4 @@
-"""Sources that do not exist are refused with one line that says what to check."""
+"""Sources that do not exist are refused with one line and a remedy."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_a_single_image_is_no_source(tmp_path: Path) -> None:
     file = save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"Expected a folder of images.* gives \.png files"):
         open_images(config(file))
-    with pytest.raises(ValueError, match="is a file; give the folder it lies in"):
+    with pytest.raises(ValueError, match="is a file; give its folder"):
         load_folder(file, 8)
 
 

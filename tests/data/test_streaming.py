@@ -158,7 +158,7 @@ def test_images_that_turn_out_unusable_are_reported_after_the_stage(tmp_path):
     run = replace(run, data=source, num_classes=1)
     session = TrainingSession(run_folder, run, data, Accelerator(cpu=True))
     (text,) = [event.text for event in train_stages(session) if event.text]
-    assert re.match(r"4 of the images could not be read: train.parquet#4, .*#6, \.\.\.;", text)
+    assert re.match(r"4 of the images cannot be used: train.parquet#4, .*#6, \.\.\.;", text)
     names = tuple(f"train.parquet#{n}" for n in range(4, 8))
     assert run_folder.read_data().skipped == names
     again = run_folder.require_same_images(replace(run_folder.read_data(), skipped=()))

@@ -6,7 +6,7 @@ import torch
 from vqvae2.data.synthetic import CLASS_NAMES, SHAPES, TEXTURES, SyntheticBatch, labels_of, render
 
 
-def test_a_image_depends_on_seed_and_index_alone() -> None:
+def test_an_image_depends_on_seed_and_index_alone() -> None:
     batch = render(range(600), 24, seed=3)
     for chosen in ([5], [599, 0, 5], torch.tensor([77, 77, 12, 310])):
         again = render(chosen, 24, seed=3)
@@ -27,7 +27,7 @@ def test_images_of_one_seed_differ() -> None:
     assert len(torch.unique(images, dim=0)) == 200
 
 
-def test_every_twelve_images_hold_each_class_once() -> None:
+def test_every_twelve_images_have_each_class_once() -> None:
     labels = render(range(12 * 50), 4, seed=7).labels.reshape(50, 12)
     assert (labels.sort(1).values == torch.arange(12)).all()
     assert len(torch.unique(labels, dim=0)) > 5, "the order of classes varies"
@@ -43,7 +43,7 @@ def test_labels_name_the_factors() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 32, 65])
-def test_any_size_is_drawn(size: int) -> None:
+def test_any_size_is_rendered(size: int) -> None:
     images = render(range(3), size, seed=0).images
     assert images.shape == (3, 3, size, size)
     assert images.dtype == torch.uint8
@@ -53,11 +53,11 @@ def test_a_smaller_image_is_the_larger_one_averaged() -> None:
     small = render(range(36), 32, seed=0).images.float()
     large = render(range(36), 128, seed=0).images.float()
     averaged = torch.nn.functional.avg_pool2d(large, 4)
-    assert (small - averaged).abs().mean() < 3, "edges are blended, not stepped"
+    assert (small - averaged).abs().mean() < 3, "edges are blended"
 
 
-def test_the_image_shows_the_factors() -> None:
-    """The centre of a plain disc has the hue that was drawn, and the corners the background's."""
+def test_the_image_has_its_factors() -> None:
+    """The centre of a plain disc has the hue of the object."""
     batch = render(range(240), 32, seed=1)
     factors = batch.factors
     plain_discs = (batch.labels == CLASS_NAMES.index("plain-disc")).nonzero().flatten()
@@ -76,10 +76,10 @@ def hue(pixel: torch.Tensor) -> float:
 
 
 def test_textures_have_strong_contrast_at_32_pixels() -> None:
-    """Brightness along the object's inner square varies on textured objects alone."""
+    """Brightness varies inside textured objects and not inside plain ones."""
     batch = render(range(120), 32, seed=0)
-    evenly_spaced = torch.tensor([float(inner_square(batch, i).std()) for i in range(120)])
-    plain, striped, checked = (evenly_spaced[batch.factors.texture_id == t] for t in range(3))
+    contrasts = torch.tensor([float(inner_square(batch, i).std()) for i in range(120)])
+    plain, striped, checked = (contrasts[batch.factors.texture_id == t] for t in range(3))
     assert plain.max() < 30
     assert min(striped.min(), checked.min()) > 35
 
@@ -96,7 +96,7 @@ def test_the_object_covers_much_of_the_image() -> None:
     assert scale.max() <= 0.75
 
 
-def test_the_whole_object_lies_inside_the_image() -> None:
+def test_the_object_is_inside_the_image() -> None:
     images = render(range(1200), 64, seed=0).images.float()
     border = torch.cat([images[..., 0], images[..., -1], images[..., 0, :], images[..., -1, :]], 2)
     high, low = border.max(1).values, border.min(1).values
@@ -108,7 +108,7 @@ def test_no_images_are_an_empty_batch() -> None:
     assert render([], 8, seed=0).images.shape == (0, 3, 8, 8)
 
 
-def test_impossible_requests_are_told() -> None:
+def test_invalid_requests_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 pixel, got 0"):
         render([0], 0, seed=0)
     with pytest.raises(ValueError, match="0 or more, got -1"):

@@ -285,6 +285,6 @@ def show_detection(outside: str, result: OutOfDistribution) -> None:
 
 
 def show_skipped(reasons: Mapping[str, str]) -> None:
-    """Prints the images that could not be read, with the reason of each."""
+    """Prints the images that cannot be used, with the reason of each."""
     for name, reason in reasons.items():
         console.print(f"skipped {name}: {reason}", style="yellow")

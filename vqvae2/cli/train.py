@@ -138,7 +138,7 @@ def finish(folder: RunFolder, has_trained: bool, device: str) -> None:
 
 
 def tell(folder: RunFolder, run: RunConfig, data: ImageSplits) -> None:
-    """What is about to be trained on, and what could not be read."""
+    """What is about to be trained on, and which images cannot be used."""
     console.print(
         f"{folder.path}: preset {run.preset}, {counted(len(data.train), 'image')} to train on, "
         f"{len(data.validation):,} held out, {counted(len(data.class_names), 'class', 'classes')}"
@@ -148,9 +148,10 @@ def tell(folder: RunFolder, run: RunConfig, data: ImageSplits) -> None:
             "No labels: samples will not be of a chosen class. A sub-folder a class gives labels.",
             style="yellow",
         )
-    skipped = [*data.train.skipped, *data.validation.skipped]
+    splits = (data.train, data.validation)
+    skipped = [f"{name} ({why})" for split in splits for name, why in split.reasons.items()]
     if skipped:
-        text = f"{counted(len(skipped), 'image')} could not be read: {shortened(skipped)}"
+        text = f"{counted(len(skipped), 'image')} cannot be used: {shortened(skipped)}"
         console.print(text, style="yellow")
 
 

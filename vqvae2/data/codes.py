@@ -1,9 +1,9 @@
 """Code data sets: the codes and the label of every image, in memory or in Parquet shards.
 
-Any Parquet reader can read a shard. Its columns are `level_0`, `level_1`, ... (coarsest first) and
-`label` (int64). Each row of a level holds one image's codes in raster order, as uint16 where the
-level has at most 65,536 codes and as uint32 where it has more. The metadata key `vqvae2` holds the
-format, its version and a `CodesInfo`, as JSON.
+Shards are ordinary Parquet files. Their columns are `level_0`, `level_1`, ... (coarsest first) and
+`label` (int64). Each row of a level holds one image's codes in raster order: uint16 if the level
+has at most 65,536 codes, else uint32. The metadata key `vqvae2` holds the format, its version and
+a `CodesInfo`, as JSON.
 
 Legend: `B` batch, `N` images, `H W` grid, `K` codes.
 """
@@ -239,7 +239,7 @@ def read_shard(path: Path, grids: Sequence[CodeGrid]) -> CodesInMemory:
         )
         levels = [_level(table, name, grid) for name, grid in zip(names, grids, strict=True)]
         return CodesInMemory(info, levels, torch.from_numpy(table["label"].to_numpy().copy()))
-    # Columns of another type raise errors of other kinds than Arrow's own.
+    # Columns of another type do not raise Arrow's errors.
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
         reason = one_line(error)[:100]
         message = f"{path} is damaged ({reason}); repeat `vqvae2 train` to extract it again."

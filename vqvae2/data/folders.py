@@ -55,8 +55,8 @@ def open_folder(folder: Path, files: list[str], size: int) -> ListedSplits:
 def list_images(folder: Path) -> list[str]:
     """The names of the images in and below a folder, sorted folder by folder."""
     if not folder.is_dir():
-        wanted = f"Expected a folder of images, {folder} is a file; give the folder it lies in."
-        raise ValueError(wanted if folder.exists() else missing_path(folder))
+        message = f"Expected a folder of images, {folder} is a file; give its folder."
+        raise ValueError(message if folder.exists() else missing_path(folder))
     return _only_images(list_files(str(folder)), folder)
 
 

@@ -2,7 +2,7 @@
 
 Examples come in shuffled epochs that follow one another without a gap. Step s takes the positions
 [s B, (s + 1) B) of that sequence, where B is the batch of all processes together; process r takes
-the r-th part. Any number of processes sees the same joint batches.
+the r-th part. The joint batches do not depend on the number of processes.
 
 An epoch is one permutation of all examples (`Shuffle`). Where examples are stored in blocks that
 are slow to open, blocks come in random order and examples are shuffled within windows of blocks

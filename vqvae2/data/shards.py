@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 SAMPLES_PER_BLOCK = 256
-"""Of a tar; a Parquet file has row groups of its own."""
+"""Samples of a tar that are read at once; a Parquet file is read by row groups."""
 
 NUM_TRIES = 5
 """How often a remote block is requested."""
@@ -98,7 +98,7 @@ def storage_access() -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # each file system has its own kinds
+    except Exception as error:  # the kind depends on the file system
         raise UnreachableError(one_line(error)) from error
 
 
@@ -142,7 +142,7 @@ def read_block(block: Block) -> list[Encoded]:
             return read_rows(block) if block.column else read_samples(block)
         except MemoryError:
             raise
-        except Exception as error:  # the reader of the format has its own kinds
+        except Exception as error:  # the kind depends on the format
             reason = error
             if is_local(block.url):
                 break
@@ -192,7 +192,7 @@ def read_shard(url: str) -> Shard:
     """Lists a shard; ValueError if it cannot be read."""
     try:
         return list_parquet(url) if suffix(url) == ".parquet" else list_tar(url)
-    except Exception as error:  # storage and the readers of formats have their own kinds
+    except Exception as error:  # the kind depends on file system and format
         raise ValueError(f"{url} cannot be read as a shard: {one_line(error)}.") from error
 
 
@@ -339,7 +339,7 @@ def shard_urls(source: str) -> list[str]:
             urls = [source]
         else:
             urls = [system.unstrip_protocol(file) for file in sorted(system.find(path))]
-    except Exception as error:  # each file system has its own kinds
+    except Exception as error:  # the kind depends on the file system
         raise ValueError(f"{source} cannot be reached: {one_line(error)}.") from error
     shards = [url for url in urls if suffix(url) in SHARD_KINDS]
     if not urls and is_local(source):

@@ -82,7 +82,7 @@ def render(indices: Sequence[int] | Tensor, size: int, seed: int) -> SyntheticBa
     """Renders the images of the given indices; each depends on (seed, index) alone.
 
     Arguments:
-        indices: Any non-negative integers.
+        indices: Non-negative integers.
         size: S, pixels.
         seed: Selects the data set.
     """

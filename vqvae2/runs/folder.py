@@ -1,7 +1,7 @@
 """The run folder: where everything of a run lies.
 
     config.json                    the resolved `RunConfig`
-    data.json                      class names, counts, images that could not be read
+    data.json                      class names, counts, images that cannot be used
     log/STAGE.jsonl                metrics by step; the same after any number of interruptions
     log/STAGE.timing.jsonl         examples per second, by step
     checkpoints/STAGE/             training states, the last two, and the best weights
@@ -41,7 +41,7 @@ class DataSummary:
         num_validation: validation images.
         train_fingerprint: of the training images.
         validation_fingerprint: of the validation images.
-        skipped: names of the images that could not be read.
+        skipped: names of the images that cannot be used.
     """
 
     class_names: tuple[str, ...]
@@ -134,7 +134,7 @@ class RunFolder:
         write_json(self.path / "data.json", DATA, DATA_VERSION, to_dict(summary))
 
     def add_skipped(self, names: Sequence[str]) -> None:
-        """Adds images that could not be read to data.json."""
+        """Adds images that cannot be used to data.json."""
         if (summary := self.read_data()) is not None:
             skipped = tuple(dict.fromkeys([*summary.skipped, *names]))
             self.write_data(replace(summary, skipped=skipped))

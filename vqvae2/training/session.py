@@ -86,12 +86,12 @@ class TrainingSession:
 
     @property
     def skipped(self) -> list[str]:
-        """The names of the images that this process could not read so far."""
+        """The names of the unusable images that this process has met."""
         return [*self.splits.train.skipped, *self.splits.validation.skipped]
 
 
 def report_skipped(session: TrainingSession, stage: str, known: set[str]) -> Iterator[Event]:
-    """A sentence if a stage met unreadable images, which were replaced by others.
+    """A sentence if a stage met unusable images, which were replaced by others.
 
     Arguments:
         known: names that were reported before; the new ones are added.
@@ -104,7 +104,7 @@ def report_skipped(session: TrainingSession, stage: str, known: set[str]) -> Ite
         session.folder.add_skipped(new)
     yield Event(
         stage,
-        text=f"{len(new):,} of the images could not be read: {shortened(new)}; they were replaced "
+        text=f"{len(new):,} of the images cannot be used: {shortened(new)}; they were replaced "
         f"by other images. All are listed in {session.folder.path / 'data.json'}.",
     )
 
