@@ -55,7 +55,7 @@ class AugmentedImages:
     Arguments:
         dataset: The images.
         config: Which augmented images.
-        seed: Of the crops.
+        seed: Seed of the crops.
     """
 
     def __init__(self, dataset: ImageDataset, config: AugmentationConfig, seed: int) -> None:

@@ -76,7 +76,7 @@ class CodesInMemory:
     """The codes of a split, or of one shard, in memory.
 
     Arguments:
-        info: Of the split.
+        info: The info of the split.
         levels: Codes (N, H, W) per level, coarsest first.
         labels: (N,) int64.
     """
@@ -105,7 +105,7 @@ class ShardedCodes:
     """The codes of a split, of which a limited number of shards is in memory.
 
     Arguments:
-        info: Of the split.
+        info: The info of the split.
         paths: The shards, in the order of their images.
         grids: The levels to read, coarsest first.
 
@@ -209,7 +209,14 @@ def bytes_per_image(grids: Sequence[CodeGrid]) -> int:
 def write_shard(
     path: Path, info: CodesInfo, levels: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]
 ) -> None:
-    """Writes the codes (N, H, W) per level and the labels (N,) of one shard atomically."""
+    """Writes one shard atomically.
+
+    Arguments:
+        path: The file to write.
+        info: The info of the split.
+        levels: Codes (N, H, W) per level, coarsest first.
+        labels: (N,).
+    """
     import pyarrow
     import pyarrow.parquet as parquet
 

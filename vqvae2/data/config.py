@@ -16,7 +16,7 @@ class DataConfig:
         validation_fraction: Fraction of the images used for validation, if the source has no
             validation or test split.
         synthetic_images: Number of images of the built-in set, both splits together.
-        seed: Of the choice of validation images and of the built-in set.
+        seed: Seed of the choice of validation images, and of the built-in set.
         memory_gib: Memory for decoded images, GiB. Images are decoded once if they all fit,
             otherwise every time they are used.
         stream: Read shards a part at a time instead of converting all of them first; for data

@@ -17,6 +17,7 @@ from vqvae2.data.order import inference_batch_size
 from vqvae2.weights import code_fingerprint
 
 IMAGES_PER_SHARD = 8192
+"""The last shard of a split has fewer."""
 
 
 def describe_codes(autoencoder: VQVAE, dataset: ImageDataset | AugmentedImages) -> CodesInfo:
@@ -37,10 +38,17 @@ def extract_shard(
     path: Path,
     number: int,
 ) -> Iterator[int]:
-    """Encodes the images of shard `number` into `path`, unless it is there and complete.
+    """Writes one shard, unless it is there and complete.
+
+    Arguments:
+        autoencoder: Encodes the images.
+        dataset: The images of the split.
+        info: What `describe_codes` returns for both.
+        path: The file of the shard.
+        number: Index of the shard in the split.
 
     Yields:
-        Number of its images that are encoded, the last time all of them.
+        Number of the shard's images that are encoded so far; finally all of them.
     """
     indices = torch.tensor(shard_range(number, len(dataset)))
     if not is_complete(path, info):

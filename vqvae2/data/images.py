@@ -27,7 +27,7 @@ from vqvae2.data.streaming import StreamingConfig, open_streamed
 from vqvae2.imaging.convert import to_float
 
 Progress = Callable[[str, int, int], None]
-"""Receives what is being done, how many items are done, and of how many."""
+"""Called with the name of an activity, the number of items done and the total number."""
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -41,6 +41,7 @@ DECODE_BATCH = 512
 """Images that are decoded between two reports of progress."""
 
 MAX_PREFETCH_STEPS = 32
+"""Training steps ahead of its use at which a streamed batch is prefetched, at most."""
 
 TITLES = ("training images", "validation images")
 

@@ -117,7 +117,7 @@ def batch_indices(
     Arguments:
         order: The order of an epoch.
         batch_size: Examples per step of all processes together, a multiple of their number.
-        seed: Of the order.
+        seed: Seed of the order.
         step: Index of the training step.
         world: The processes that share the batch.
     """

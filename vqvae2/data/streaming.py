@@ -38,7 +38,7 @@ class StreamingConfig:
         size: Side of the square images, pixels.
         window: Number of images that are shuffled together; about twice as many are in memory.
         validation_fraction: Fraction of the blocks used for validation, if no shard is named so.
-        seed: Of the choice of validation blocks.
+        seed: Seed of the choice of validation blocks.
     """
 
     size: int

@@ -24,7 +24,7 @@ from vqvae2.evaluation.image_sets import drawn, restored, seeds_within, shown
 from vqvae2.imaging.convert import to_float
 from vqvae2.imaging.grid import image_grid
 from vqvae2.imaging.png import save_png
-from vqvae2.imaging.previews import PREVIEWED
+from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES
 from vqvae2.metrics.accuracy_score import ClassifierTraining, require_classes
 from vqvae2.metrics.classifier import as_extractor, train_classifier
 from vqvae2.metrics.extractors import Extractor, open_extractor
@@ -381,7 +381,7 @@ def save_neighbours(
     firsts = [int((samples.labels == label).nonzero()[0]) for label in samples.labels.unique()]
     if len(firsts) == 1:
         firsts = list(range(len(samples.labels)))
-    chosen = torch.tensor(firsts[:PREVIEWED])
+    chosen = torch.tensor(firsts[:NUM_PREVIEW_IMAGES])
     labels = samples.labels[chosen]
     again = pipeline.sample(labels, samples.seeds[chosen].tolist()).images.cpu()
     places, _ = nearest(samples.seen.features[chosen], seen.features, NEIGHBOURS)

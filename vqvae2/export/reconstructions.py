@@ -10,7 +10,7 @@ from vqvae2.data.images import ImageDataset
 from vqvae2.export.progress import grid_path
 from vqvae2.imaging.convert import to_float, to_pil
 from vqvae2.imaging.png import save_png
-from vqvae2.imaging.previews import PREVIEWED, preview_levels
+from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_levels
 from vqvae2.metrics.distortion import mean_error
 from vqvae2.pipeline import Pipeline
 
@@ -62,6 +62,6 @@ def export_reconstructions(
             save_png(paths[-1], to_pil(image), {"run": source, "source": name})
         if done == 0:
             paths.append(grid_path(folder))
-            save_png(paths[-1], preview_levels(pipeline.autoencoder, images[:PREVIEWED]))
+            save_png(paths[-1], preview_levels(pipeline.autoencoder, images[:NUM_PREVIEW_IMAGES]))
         done += len(images)
         yield ReconstructionProgress(done, len(dataset), tuple(paths), error / done)

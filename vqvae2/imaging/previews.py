@@ -1,4 +1,4 @@
-"""Images that show the progress of a training stage, made at every validation."""
+"""Previews: images that show the progress of training, made at every validation."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vqvae2.autoencoder.pixels import Pixels
-from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.autoencoder import Autoencoder
 from vqvae2.imaging.grid import image_grid
 from vqvae2.priors import Prior
 from vqvae2.sampling import SamplingConfig, sample_level, uniforms
@@ -15,12 +14,12 @@ from vqvae2.sampling import SamplingConfig, sample_level, uniforms
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PREVIEWED = 10
-"""Validation images, or samples, in a preview."""
+NUM_PREVIEW_IMAGES = 10
+"""Number of validation images, or of samples, in a preview."""
 
 
 @torch.no_grad()
-def preview_levels(autoencoder: VQVAE | Pixels, images: Tensor) -> "Image":
+def preview_levels(autoencoder: Autoencoder, images: Tensor) -> "Image":
     """Images (B, C, H, W), their reconstructions, and the decoding of each level alone."""
     codes = autoencoder.encode(images)
     levels = range(len(codes))
@@ -32,9 +31,11 @@ def preview_levels(autoencoder: VQVAE | Pixels, images: Tensor) -> "Image":
 
 @torch.no_grad()
 def preview_samples(
-    prior: Prior, level: int, autoencoder: VQVAE | Pixels, maps: Sequence[Tensor], labels: Tensor
+    prior: Prior, level: int, autoencoder: Autoencoder, maps: Sequence[Tensor], labels: Tensor
 ) -> "Image":
-    """Samples of one level given validation codes of the coarser ones, decoded without finer ones.
+    """Samples of one level, conditioned on validation codes of the coarser levels.
+
+    The images are decoded without the finer levels, below those of the validation codes.
 
     Arguments:
         prior: The prior of `level`.

@@ -17,7 +17,7 @@ from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import batch_indices, evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.convert import to_float
-from vqvae2.imaging.previews import PREVIEWED, preview_levels
+from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_levels
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.randomness import generator, seeded_weights
 from vqvae2.runs.config import AutoencoderStageConfig, RunConfig, TrainingConfig
@@ -192,7 +192,7 @@ class AutoencoderStage(Stage):
 
         def preview(module: nn.Module) -> "Image":
             assert isinstance(module, VQVAE)
-            indices = evenly_spaced(len(validation), PREVIEWED)
+            indices = evenly_spaced(len(validation), NUM_PREVIEW_IMAGES)
             images = torch.cat(list(validation.batches(indices, session.device)))
             return preview_levels(module, images)
 

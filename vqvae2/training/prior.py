@@ -14,7 +14,7 @@ from vqvae2.data.codes import CodeDataset, open_codes
 from vqvae2.data.order import batch_indices, evenly_spaced
 from vqvae2.data.pixels import PixelCodes
 from vqvae2.distributed import SINGLE_PROCESS, World
-from vqvae2.imaging.previews import PREVIEWED, preview_samples
+from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_samples
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator, seeded_weights
@@ -194,7 +194,7 @@ class PriorStage(Stage):
             return {"nats_per_code": nats}
 
         def preview(module: nn.Module) -> "Image":
-            maps, labels = validation.batch(evenly_spaced(len(validation), PREVIEWED))
+            maps, labels = validation.batch(evenly_spaced(len(validation), NUM_PREVIEW_IMAGES))
             return preview_samples(prior_of(module), self.level, autoencoder, maps, labels)
 
         job: TrainingJob[Part, None]
