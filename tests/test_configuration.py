@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,3 +84,13 @@ def test_a_log_cut_at_any_byte_gives_its_whole_lines(tmp_path_factory, cut):
     log.truncate(99)
     log.write(6, "train", {"mse": 1.0})
     assert log.read("train") == [*lines, {"step": 6, "mse": 1.0}]
+
+
+def test_unknown_fields_and_wrong_types_are_named():
+    with pytest.raises(ValueError, match="does not have: colour"):
+        from_dict(CodebookConfig, {"colour": 1})
+    with pytest.raises(ValueError, match=r"config.num_codes must be int, got 'many'"):
+        from_dict(CodebookConfig, {"num_codes": "many"})
+    with pytest.raises(ValueError, match=r"config.learn_by must be"):
+        from_dict(CodebookConfig, {"learn_by": "magic"})
+    assert differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == ["a.1.b: 2 before, 3 now"]

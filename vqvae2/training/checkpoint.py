@@ -185,6 +185,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         groups.append({**group, "params": numbers})
         first += len(numbers)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    # A ZeroRedundancyOptimizer leaves the step counts on the CPU, where fused Adam refuses them.
+    for parameter, values in getattr(optimizer, "optim", optimizer).state.items():
+        if isinstance(values.get("step"), Tensor):
+            values["step"] = values["step"].to(parameter.device)
 
 
 def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:

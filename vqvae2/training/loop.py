@@ -198,6 +198,7 @@ def train(
         outputs: list[Output] = []
         for phase, module in shared:
             optimizer = state.phases[phase.name].optimizer
+            optimizer.zero_grad()  # of gradients that other phases' losses left here
             losses = backward(phase, module, parts, state.step, accelerator)
             norm = nn.utils.clip_grad_norm_(phase.module.parameters(), phase.training.clip_norm)
             if may_skip(state, phase.training, norm):

@@ -1,0 +1,31 @@
+"""Atomic files, without pickle."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vqvae2.files import write_bytes
+
+
+def test_every_write_is_atomic(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_read_through_pickle():
+    package = Path(__file__).parent.parent.parent / "vqvae2"
+    for path in package.rglob("*.py"):
+        text = path.read_text()
+        assert "import pickle" not in text
+        assert "torch.load(" not in text
+        assert "allow_pickle" not in text

@@ -1,0 +1,57 @@
+"""The order of images, level dropout and accumulation in stage 1."""
+
+from dataclasses import replace
+
+import torch
+from small_runs import session, small_run, with_training
+
+from vqvae2.data.images import open_images
+from vqvae2.pipeline import Pipeline
+from vqvae2.training.autoencoder import AutoencoderTask
+from vqvae2.training.stages import train as train_stages
+
+
+def test_order_and_noise_are_functions_of_seed_and_step():
+    run = small_run()
+    dataset = open_images(run.data).train
+    from vqvae2.autoencoder.vqvae import VQVAE
+
+    tasks = [
+        AutoencoderTask(VQVAE(run.autoencoder.model), dataset, run.autoencoder, seed)
+        for seed in (0, 0, 1)
+    ]
+    for _ in range(3):
+        tasks[0].batch(2)
+    (a, keep_a), (b, keep_b), (c, _) = (task.batch(7)[0] for task in tasks)
+    assert torch.equal(a, b)
+    assert torch.equal(keep_a, keep_b)
+    assert not torch.equal(a, c)
+
+
+def test_level_dropout_hides_an_exact_fraction_and_never_the_coarsest_level():
+    run = small_run((2, 2, 2))
+    from vqvae2.autoencoder.vqvae import VQVAE
+
+    stage = replace(run.autoencoder, level_dropout=0.25)
+    task = AutoencoderTask(VQVAE(stage.model), open_images(run.data).train, stage, 0)
+    counts = torch.zeros(3)
+    for step in range(200):
+        keep = task.visible_levels(step)
+        assert int((~keep.all(dim=1)).sum()) == 2
+        assert keep[:, 0].all()
+        assert (keep[:, 1] | ~keep[:, 2]).all(), "coarse levels stay before finer ones"
+        counts += keep.sum(dim=0)
+    assert abs(counts[1] / 1600 - 0.875) < 0.03
+
+
+def test_accumulated_parts_train_like_the_complete_batch(tmp_path):
+    run = small_run()
+    run = replace(run, autoencoder=replace(run.autoencoder, level_dropout=0.0))
+    parts = with_training(run, None, accumulate=4)
+    for name, each in [("whole", run), ("parts", parts)]:
+        only = lambda stage: stage.group == "autoencoder"  # noqa: E731
+        for _ in train_stages(session(tmp_path / name, each), only):
+            pass
+    a, b = (Pipeline.open(tmp_path / name).autoencoder.state_dict() for name in ("whole", "parts"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=2e-3, rtol=2e-2)

@@ -1,0 +1,129 @@
+"""Tasks with several phases: one optimizer each, all of it in checkpoints."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from small_runs import TRAIN
+from torch import Tensor, nn
+
+from vqvae2.training import checkpoint
+from vqvae2.training.loop import Loss, Phase, new_state, train
+
+STEPS = 10
+
+
+class AdversarialTask:
+    """A generator against a discriminator, on numbers that are functions of the step."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.training = TRAIN
+        self.generator, self.discriminator = nn.Linear(3, 4), nn.Linear(4, 1)
+        self.calls: list[tuple[str, int]] = []
+        self.phases = [
+            Phase("generator", self.generator, self.generator_loss, TRAIN),
+            Phase("discriminator", self.discriminator, self.discriminator_loss, TRAIN, False),
+        ]
+
+    def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
+        noise = torch.Generator().manual_seed(step)
+        return [(torch.randn(8, 3, generator=noise), torch.randn(8, 4, generator=noise))]
+
+    def before_step(self, step: int) -> None:
+        self.calls.append(("before", step))
+
+    def generator_loss(self, module: nn.Module, part: Sequence[Tensor], step: int) -> Loss[str]:
+        value = nn.functional.softplus(-self.discriminator(module(part[0]))).mean()
+        return Loss(value, {"generator": (value.detach(), torch.ones(()))}, f"output {step}")
+
+    def discriminator_loss(
+        self, module: nn.Module, part: Sequence[Tensor], step: int
+    ) -> Loss[str]:
+        real = nn.functional.softplus(-module(part[1])).mean()
+        fake = nn.functional.softplus(module(self.generator(part[0]).detach())).mean()
+        value = real + fake
+        return Loss(value, {"discriminator": (value.detach(), torch.ones(()))}, "unused")
+
+    def after_step(self, outputs: list[str], step: int) -> None:
+        self.calls.append((outputs[0], step))
+
+    def example_names(self, step: int) -> list[str]:
+        return []
+
+
+def steps(task: AdversarialTask, count: int, state=None):
+    state = state or new_state(task)
+    for progress in train(task, state, Accelerator(cpu=True)):
+        if progress.step == count:
+            break
+    return state
+
+
+def test_every_phase_learns_with_an_optimizer_of_its_own():
+    task = AdversarialTask()
+    before = [p.clone() for phase in task.phases for p in phase.module.parameters()]
+    state = new_state(task)
+    *_, last = train(task, state, Accelerator(cpu=True))
+    after = [p for phase in task.phases for p in phase.module.parameters()]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    names = ["generator", "gradient_norm.generator", "discriminator"]
+    assert list(last.metrics) == [*names, "gradient_norm.discriminator"]
+    assert task.calls[-2:] == [("before", STEPS - 1), (f"output {STEPS - 1}", STEPS - 1)]
+
+
+def test_only_averaged_phases_keep_an_average():
+    state = new_state(AdversarialTask())
+    assert list(state.averages()) == ["generator"]
+    assert state.average is state.phases["generator"].average
+    names = checkpoint.state_tensors(state)
+    assert not any(name.startswith("average.discriminator") for name in names)
+
+
+def test_ten_steps_of_two_phases_equal_five_a_checkpoint_and_five_more(tmp_path):
+    complete = steps(AdversarialTask(), STEPS)
+    first = steps(AdversarialTask(), 5)
+    checkpoint.save(tmp_path, first.step, checkpoint.state_tensors(first), first.notes)
+    saved, _ = checkpoint.latest(tmp_path)
+    resumed = new_state(again := AdversarialTask())
+    checkpoint.load_state(resumed, saved)
+    assert resumed.step == 5
+    steps(again, STEPS, resumed)
+    expected, tensors = (checkpoint.state_tensors(state) for state in (complete, resumed))
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_gradients_that_one_phase_leaves_in_another_module_are_not_used(monkeypatch):
+    """The generator's loss passes through the discriminator."""
+    task, checked = AdversarialTask(), []
+    honest = task.discriminator_loss
+
+    def loss(module: nn.Module, part: Sequence[Tensor], step: int) -> Loss[str]:
+        checked.append(all(p.grad is None for p in module.parameters()))
+        return honest(module, part, step)
+
+    task.phases = [task.phases[0], replace(task.phases[1], loss=loss)]
+    steps(task, 3)
+    assert checked == [True] * 3
+
+
+@pytest.mark.parametrize("broken", ["generator", "discriminator"])
+def test_a_step_is_skipped_when_any_phase_has_a_nan_gradient(broken):
+    task = AdversarialTask()
+    phase = next(phase for phase in task.phases if phase.name == broken)
+
+    def loss(module: nn.Module, part: Sequence[Tensor], step: int) -> Loss[str]:
+        found = phase.loss(module, part, step)
+        return Loss(found.value * (float("nan") if step == 2 else 1), found.metrics, found.output)
+
+    patient = replace(TRAIN, max_skipped_steps=1)
+    task.phases = [
+        replace(p, training=patient, loss=loss if p is phase else p.loss) for p in task.phases
+    ]
+    skipped = [p.step for p in train(task, new_state(task), Accelerator(cpu=True)) if p.skipped]
+    assert skipped == [3]
+    assert all(torch.isfinite(p).all() for p in task.generator.parameters())
+    assert all(torch.isfinite(p).all() for p in task.discriminator.parameters())

@@ -1,0 +1,111 @@
+"""A run that is stopped, killed or damaged ends as if nothing had happened."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from builders import FACTORS
+from small_runs import outcome, session, small_run, train
+
+from vqvae2.pipeline import Pipeline
+from vqvae2.runs.folder import RunFolder
+from vqvae2.training import checkpoint
+from vqvae2.training.session import Stopped
+from vqvae2.training.stages import train as train_stages
+
+
+@pytest.mark.parametrize("factors", FACTORS, ids=["1-level", "2-levels", "3-levels"])
+def test_ten_steps_equal_five_steps_a_stop_and_five_more_bit_for_bit(factors, tmp_path):
+    run = small_run(factors)
+    whole = outcome(train(tmp_path / "whole", run))
+    for stop_after in (5, 8, 17):
+        with pytest.raises(Stopped):
+            train(tmp_path / f"{stop_after}", run, stop_after)
+        parts = outcome(train(tmp_path / f"{stop_after}", run))
+        same = {name for name in whole if parts.get(name) == whole[name]}
+        # A stop between two saves leaves one more state; the last one is what counts.
+        last = {name for name in whole if "step-" not in name or "step-00000010" in name}
+        assert last - same == set()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from small_runs import TRAIN, outcome, session, small_run, train, with_training
+train(Path({path!r}), small_run())
+"""
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior0", "prior1"])
+def test_kill_9_in_the_middle_of_each_stage_then_resuming_ends_bit_equal(stage, tmp_path):
+    code = KILLED.format(tests=str(Path(__file__).parent.parent), path=str(tmp_path / "killed"))
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+    log = tmp_path / "killed" / "log" / f"{stage}.jsonl"
+    give_up = time.monotonic() + 120
+    while not (log.exists() and len(log.read_bytes().splitlines()) >= 6):
+        assert process.poll() is None, "must be killed before it is done"
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = outcome(train(tmp_path / "killed", small_run()))
+    assert killed == outcome(train(tmp_path / "whole", small_run()))
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    whole = outcome(train(tmp_path / "whole", small_run()))
+    jumps = itertools.cycle([1e9, -5.0, 4e9, 0.0])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    assert outcome(train(tmp_path / "jumping", small_run())) == whole
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    run = small_run()
+    real, writes = os.fsync, [0]
+
+    def fills_up(file):
+        writes[0] += 1
+        if writes[0] > 9:
+            raise OSError(28, "No space left on device")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path / "full", run)
+    monkeypatch.setattr(os, "fsync", real)
+    assert outcome(train(tmp_path / "full", run)) == outcome(train(tmp_path / "whole", run))
+
+
+def test_a_run_reports_that_it_resumes_from_an_older_checkpoint(tmp_path):
+    run = small_run()
+    whole = outcome(train(tmp_path / "whole", run))
+    with pytest.raises(Stopped):
+        train(tmp_path / "hurt", run, stop_after=8)
+    newest = checkpoint.saved_steps(tmp_path / "hurt" / "checkpoints" / "autoencoder")[-1]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    folder = RunFolder(tmp_path / "hurt")
+    events = train_stages(session(folder.path, run))
+    texts = [event.text for event in events if event.text]
+    assert len(texts) == 1
+    assert "resuming from step 5" in texts[0]
+    (kept,) = (folder.checkpoints("autoencoder")).glob("*.damaged")
+    kept.unlink()
+    assert outcome(folder) == whole
+
+
+def test_a_damaged_best_file_is_replaced_by_the_last_checkpoint(tmp_path):
+    run = small_run()
+    folder = train(tmp_path, run)
+    for path in ("model/priors/1/config.json", "checkpoints/prior1/best.safetensors"):
+        (tmp_path / path).unlink()
+    events = train_stages(session(folder.path, run))
+    texts = [event.text for event in events if event.text]
+    assert len(texts) == 1
+    assert "using the weights of step 10 instead" in texts[0]
+    assert len(Pipeline.open(tmp_path).priors) == 2
