@@ -204,7 +204,7 @@ def interrupted(
                 end = compared(folder, whole)
                 break
             # Killed, or stopped as asked; anything else it has brought upon itself.
-            if code == -what or (code == 130 and not one_line(child, "To go on")):
+            if code == -what or (code == 130 and not one_line(child, "To continue")):
                 done += 1
                 count.stages[stage_of(folder)] += 1
             else:

@@ -20,35 +20,38 @@ from vqvae2.evaluation.comparison import (
 )
 from vqvae2.evaluation.samples import extractor_of
 from vqvae2.files import write_json
-from vqvae2.metrics.describe import METRICS
+from vqvae2.metrics.describe import METRICS, format_metric
 from vqvae2.metrics.results import Measurement
-from vqvae2.report.formatting import distance_table, figure
+from vqvae2.report.formatting import distance_table, format_number
 from vqvae2.runs.folder import RunFolder
+
+PAIR_METRICS = ("mse", "psnr_db", "ssim", "ms_ssim")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Put runs or folders of images side by side.
+    """Compare runs, or folders of images.
 
-    Alone, runs are compared by what `evaluate` wrote of them. With --against, the images of each
-    set are compared with those of another: FID, KID, inception score, precision and recall. A set
-    is a FOLDER of images (another model's samples, say), RUN:samples (or just RUN),
-    RUN:reconstructions, RUN:validation or RUN:train of a run, or DATA:train or DATA:validation
-    of any data set.
+    Without --against, prints what `vqvae2 evaluate` has measured of each run, one column per run.
+
+    With --against, compares the images of each set with those of another: FID, KID, inception
+    score, precision and recall. A set is a FOLDER of images (for instance the samples of another
+    model); RUN:samples (or just RUN), RUN:reconstructions, RUN:validation or RUN:train; or
+    DATA:train or DATA:validation of any data set.
 
     Arguments:
         sets: Runs, or sets of images.
-        against: The set that they are compared with, usually real images.
-        extractor: The network that compares: path or URL of a TorchScript file, hub:NAME, or own
-            for a classifier trained on the run after --against; the Inception network of the
-            published figures by default, which is fetched once.
-        extractor_name: What figures call it; the file's name by default.
-        count: Images of each set, at most as many as the smallest has.
-        size: Side in pixels that folders are cropped and resized to; by default that of a run
-            among the sets, or the images as they are.
-        paired: Also PSNR, SSIM and MS-SSIM, image by image of the same name.
-        out: Also write the figures into this JSON file.
-        device: cpu, cuda, cuda:1, mps; the best there is by default.
+        against: The set to compare with, usually real images.
+        extractor: The network that compares images: path or URL of a TorchScript file, hub:NAME,
+            or own to train a classifier on the run after --against. The default is the Inception
+            network of published results, which is downloaded once.
+        extractor_name: Name of the network in the results; its file name by default.
+        count: Number of images of each set, at most as many as the smallest set has.
+        size: Side in pixels that images in folders are cropped and resized to; by default the
+            size of a run among the sets, or the images as they are.
+        paired: Also compare images of the same name: PSNR, SSIM and MS-SSIM.
+        out: Also write the results into this JSON file.
+        device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
     sets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SET")]
@@ -63,60 +66,64 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, compares, prints."""
+    """Compares and prints."""
     options = parse(Options, "compare", arguments)
     require_positive("count", options.count)
     if options.size < 0:
         raise ValueError(f"--size is a side in pixels, got {options.size}.")
     if not options.sets:
         raise ValueError("Expected at least one run or folder to compare, got none.")
-    found = compare_with(options) if options.against else side_by_side(options)
+    results = compare_images(options) if options.against else compare_runs(options)
     if options.out:
-        write_json(Path(options.out), "vqvae2-comparison", 1, found)
-        console.print(f"all figures in {options.out}")
+        write_json(Path(options.out), "vqvae2-comparison", 1, results)
+        console.print(f"results in {options.out}")
 
 
-def side_by_side(options: Options) -> JsonObject:
-    """Prints what was measured of runs, a column a run."""
-    for where in options.sets:
-        if not is_run(Path(where)):
+def compare_runs(options: Options) -> JsonObject:
+    """Prints what was measured of runs, one column per run."""
+    for name in options.sets:
+        if not is_run(Path(name)):
             raise ValueError(
-                f"{where} is not a run folder; to compare images give --against SET, to compare "
-                "runs give run folders."
+                f"{name} is not a run folder; to compare images add --against SET, to compare "
+                "runs name run folders."
             )
-    columns = metrics_of_runs([RunFolder(Path(where)) for where in options.sets])
-    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
+    columns = metrics_of_runs([RunFolder(Path(name)) for name in options.sets])
+    names = dict.fromkeys(name for metrics in columns.values() for name in metrics)
     rows = [
-        [name, *(figure(found[name]) if name in found else "" for found in columns.values())]
+        [name, *(format_number(one[name]) if name in one else "" for one in columns.values())]
         for name in names
     ]
-    table("what `vqvae2 evaluate` wrote", ["figure", *columns], rows)
+    table("Metrics that `vqvae2 evaluate` has measured", ["metric", *columns], rows)
     return {"runs": columns}
 
 
-def compare_with(options: Options) -> JsonObject:
-    """Prints the distances of sets of images to another."""
+def compare_images(options: Options) -> JsonObject:
+    """Prints the distances of sets of images to another set."""
     device, against = resolve(options.device), options.against
     names = [against, *options.sets]
-    # "own" is a classifier of the images of the run that is compared with.
+    # "own" is a classifier of the images of the run after --against.
     folder = RunFolder(parse_set(against)[0])
     extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
     size = options.size or common_side(names)
     with monitor() as view:
         reference, *others = (
-            open_set(where, size, options.count, device, view.track) for where in names
+            open_set(name, size, options.count, device, view.track) for name in names
         )
-        found = compare_sets(reference, others, extractor, options.count, options.paired)
-    head, *rows = distance_table(extractor.name, found.sets)
-    side = found.side
-    table(f"against {against}, {found.num_images:,} images each, {side}x{side}", head, rows)
+        result = compare_sets(reference, others, extractor, options.count, options.paired)
+    title = (
+        f"Sets of {result.num_images:,} images of {result.side}x{result.side} pixels against "
+        f"{against}"
+    )
+    table(title, *distance_table(extractor.name, result.sets))
     if options.paired:
-        show_pairs(found.pairs)
-    return to_dict(found)
+        show_pairs(result.pairs)
+    return to_dict(result)
 
 
 def show_pairs(pairs: dict[str, Measurement]) -> None:
-    """Prints distortion, one row per set."""
-    keys = ("mse", "psnr_db", "ssim", "ms_ssim")
-    rows = [[name, *(figure(one.get(key)) for key in keys)] for name, one in pairs.items()]
-    table("image by image", ["set", *(METRICS[key].title() for key in keys)], rows)
+    """Prints the errors of paired images, one row per set."""
+    rows = [
+        [name, *(format_metric(metric, one.get(metric)) for metric in PAIR_METRICS)]
+        for name, one in pairs.items()
+    ]
+    table("Images of the same name", ["set", *(METRICS[m].title() for m in PAIR_METRICS)], rows)

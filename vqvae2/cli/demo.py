@@ -9,12 +9,13 @@ from vqvae2.cli.train import resolve, train
 from vqvae2.data.images import open_images
 from vqvae2.metrics.agreement import class_agreement
 from vqvae2.pipeline import Pipeline
+from vqvae2.report.formatting import percent
 from vqvae2.report.report import write_report
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train on the built-in images, draw samples, let a classifier judge them, write a report.
+    """Train on the built-in images, draw samples, test them with a classifier, write a report.
 
     Arguments:
         run: The run folder.
@@ -24,17 +25,17 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses and does the whole job."""
+    """Trains, measures and reports."""
     options = parse(Options, "demo", arguments)
     training = TrainOptions(preset="demo", run=options.run)
-    folder, run = resolve(training, [])
-    train(folder, run, training)
-    data = open_images(folder.read().data)
-    agreement = class_agreement(Pipeline.open(options.run), data)
+    folder, config = resolve(training, [])
+    train(folder, config, training)
+    agreement = class_agreement(Pipeline.open(options.run), open_images(config.data))
     rows = [
-        ["validation images", f"{100 * agreement.on_images:.1f} %"],
-        ["their reconstructions", f"{100 * agreement.on_reconstructions:.1f} %"],
-        [f"{agreement.num_samples} samples", f"{100 * agreement.on_samples:.1f} %"],
+        ["validation images", percent(agreement.on_images)],
+        ["their reconstructions", percent(agreement.on_reconstructions)],
+        [f"{agreement.num_samples} samples", percent(agreement.on_samples)],
     ]
-    table("classes recognised by a classifier trained on the images", ["of", "right"], rows)
+    title = "Classes recognised by a classifier that is trained on the training images"
+    table(title, ["set", "correct"], rows)
     console.print(f"report    {write_report(folder)}")

@@ -1,4 +1,4 @@
-"""Which device a command uses: the one named, or the best that is there; and which processes."""
+"""The device and the processes that a command uses."""
 
 import torch
 
@@ -8,10 +8,10 @@ AUTO = "auto"
 
 
 def resolve(name: str) -> str:
-    """`name` itself, or for "auto" the first of cuda, mps and cpu that is there.
+    """The named device; for "auto" the first of cuda, mps and cpu that is available.
 
     Raises:
-        ValueError: `name` is no device, or not one of this machine.
+        ValueError: This machine has no such device.
     """
     if name == AUTO:
         if torch.cuda.is_available():
@@ -22,7 +22,7 @@ def resolve(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
-            f"Cannot use --device {name} ({reason}); leave it out or use cpu."
+            f"Cannot use --device {name} ({reason}); omit the option, or use cpu."
         ) from None
     return name
 

@@ -1,9 +1,10 @@
-"""How long work looks in a terminal, and how it stops."""
+"""What commands print: results as tables, progress as bars; and how Ctrl-C stops training."""
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +22,7 @@ from vqvae2.metrics.results import (
     RunMetrics,
     SampleMetrics,
 )
-from vqvae2.report.formatting import about_quality, distance_table, percent, quality_sets
+from vqvae2.report.formatting import distance_table, measured_sets, percent, sample_notes
 from vqvae2.training.session import Stopped
 
 if TYPE_CHECKING:
@@ -29,143 +30,162 @@ if TYPE_CHECKING:
 
 
 class PlainConsole(Console):
-    """Shows names of files and classes as they are, but for characters that steer a terminal."""
+    """Prints names of files and classes as they are, without characters that steer a terminal."""
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Prints; texts are made visible first."""
+    def print(self, *objects: object, **options: Any) -> None:
+        """Prints texts and tables."""
         super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
 
 
-# Lines are not cut when piped.
+# Lines are not cut when the output is piped.
 console = PlainConsole(highlight=False, markup=False, soft_wrap=True)
 errors = PlainConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-SHOWN = ("mse", "nats_per_code", "share_used.0", "share_used.1", "share_used.2")
-"""Validation figures worth a line while training."""
+LOGGED_METRICS = {"mse": "MSE", "nats_per_code": "nats per code"}
+"""Validation metrics that are printed during training."""
 
-QUIET_SECONDS = 30.0
-"""Between two lines of progress where there is no terminal to draw a bar in."""
+SECONDS_BETWEEN_LINES = 30.0
+"""Between two lines of progress where no bar can be drawn."""
 
 
 class Stopper:
-    """Turns Ctrl-C and SIGTERM into a question that training asks after every step.
+    """Turns Ctrl-C and SIGTERM into a request to stop, which training checks after every step.
 
-    The first asks to save and stop; a second Ctrl-C stops at once.
+    The first signal requests to save and stop; a second Ctrl-C stops at once.
 
     Arguments:
-        again: the command that goes on.
+        command: The command that continues the training.
     """
 
-    def __init__(self, again: str) -> None:
-        self.asked, self.again = False, again
-        self._before: dict[int, Any] = {}
+    def __init__(self, command: str) -> None:
+        self.command, self.is_requested = command, False
+        self._handlers = ExitStack()
 
     def __call__(self) -> bool:
-        """Whether someone asked."""
-        return self.asked
+        """Whether a stop is requested."""
+        return self.is_requested
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
+            previous = signal.signal(number, self._request)
+            self._handlers.callback(signal.signal, number, previous)
         return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        value: BaseException | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if isinstance(value, Stopped):
-            raise Stopped(f"Stopped and saved. To go on: {self.again}") from None
+        self._handlers.close()
+        if isinstance(error, Stopped):
+            raise Stopped(f"Stopped and saved. To continue: {self.command}") from None
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.is_requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
-        errors.print("Stopping after this step and saving; once more stops at once.")
+        self.is_requested = True
+        errors.print("Stopping after this step and saving. Press Ctrl-C again to stop at once.")
+
+
+@dataclass
+class Activity:
+    """The progress of one activity.
+
+    Arguments:
+        bar: Its bar; None where no bars are drawn.
+        begin: When it began, in seconds of the monotonic clock.
+        first: How much was done then.
+        done: How much is done now.
+    """
+
+    bar: TaskID | None
+    begin: float
+    first: int
+    done: int
+
+    def seconds_left(self, now: float, total: int) -> float | None:
+        """Estimate of the remaining time; None before there is any progress."""
+        if self.done == self.first:
+            return None
+        return (now - self.begin) * (total - self.done) / (self.done - self.first)
 
 
 class Monitor:
-    """A bar a stage with speed and time left; validation figures as lines above it.
+    """Shows progress: one bar per activity, and validation metrics as lines above the bars.
 
-    Where there is no terminal, a line now and then instead of the bars.
+    Where the output is no terminal, prints a line from time to time instead of bars.
+
+    Arguments:
+        progress: The bars.
+        is_visible: Whether anything is printed.
     """
 
-    def __init__(self, progress: Progress, shown: bool) -> None:
-        self.progress, self.shown = progress, shown
-        self.bars: dict[str, TaskID] = {}
-        self.begun: dict[str, float] = {}
+    def __init__(self, progress: Progress, is_visible: bool) -> None:
+        self.progress, self.is_visible = progress, is_visible
         self.seconds: dict[str, float] = {}
-        self.learnt: set[str] = set()
-        self.since: dict[str, tuple[float, int]] = {}
-        self.done: dict[str, int] = {}
-        self._said = self._last = time.monotonic()
+        self.has_trained = False
+        self._begin: dict[str, float] = {}
+        self._activities: dict[str, Activity] = {}
+        self._last_line = self._last_event = time.monotonic()
 
     def show(self, event: "Event") -> None:
-        """Shows one event of a job."""
+        """Shows an event of training."""
         now = time.monotonic()
-        # Its first step, which may have been compiled before, is a stage's too.
-        self.begun.setdefault(event.stage, self._last)
-        self._last = now
-        self.seconds[event.stage] = now - self.begun[event.stage]
-        if event.stage != "codes":
-            self.learnt.add(event.stage)
+        # The first step, which may include compilation, belongs to the stage, too.
+        self._begin.setdefault(event.stage, self._last_event)
+        self._last_event = now
+        self.seconds[event.stage] = now - self._begin[event.stage]
+        self.has_trained |= bool(event.metrics)
         if event.text:
             self._print(event.text, style="yellow")
         if event.split == "validation" and event.metrics:
-            self._print(self._line(event))
-        name = f"codes {event.split}" if event.stage == "codes" else event.stage
-        if event.total:
-            self.step(
-                name, event.done, event.total, event.examples_per_second, event.peak_fraction
-            )
-
-    def track(self, text: str, done: int, total: int) -> None:
-        """Progress of reading or drawing images, as `open_images` tells it."""
-        self._last = time.monotonic()
-        self.step(text, done, total, 0.0)
-
-    def step(self, name: str, done: int, total: int, rate: float, share: float = 0.0) -> None:
-        """Moves the bar `name`."""
-        speed, now = f"{rate:,.0f} images/s" if rate else "", time.monotonic()
-        speed += f", {share:.0%} of the peak" * (share > 0)
-        if name not in self.done or done < self.done[name]:
-            # The first time, or the same work on something else.
-            self.since[name] = (now, done)
-            if name in self.bars:
-                self.progress.reset(self.bars[name])
-        self.done[name] = done
-        if not self.progress.disable:
-            if name not in self.bars:
-                self.bars[name] = self.progress.add_task(name, total=total, speed="")
-            self.progress.update(self.bars[name], completed=done, total=total)
-            if speed:
-                self.progress.update(self.bars[name], speed=speed)
-        elif time.monotonic() - self._said >= QUIET_SECONDS:
-            self._said = now
-            begun, first = self.since[name]
-            left = ""
-            if done > first:
-                left = f"{duration((now - begun) * (total - done) / (done - first))} left"
             self._print(
-                "  ".join(part for part in (name, f"{done:,}/{total:,}", speed, left) if part)
+                f"{event.stage}  step {event.done}/{event.total}  "
+                f"{duration(self.seconds[event.stage])}  {validation_text(event.metrics)}"
             )
+        if event.total:
+            self.step(event.stage, event.done, event.total, speed_text(event))
 
-    def _line(self, event: "Event") -> str:
-        spent = duration(self.seconds[event.stage])
-        figures = "  ".join(f"{k} {event.metrics[k]:.4g}" for k in SHOWN if k in event.metrics)
-        return f"{event.stage}  step {event.done}/{event.total}  {spent}  {figures}"
+    def track(self, name: str, done: int, total: int) -> None:
+        """Shows the progress of work on images; `data.images.Progress`."""
+        self._last_event = time.monotonic()
+        self.step(name, done, total)
+
+    def step(self, name: str, done: int, total: int, speed: str = "") -> None:
+        """Moves the bar of an activity."""
+        now = time.monotonic()
+        activity = self._activities.get(name)
+        if activity is None or done < activity.done:  # the same activity on other images
+            bar = self._new_bar(name, total, activity)
+            activity = self._activities[name] = Activity(bar, now, done, done)
+        activity.done = done
+        if activity.bar is not None:
+            self.progress.update(activity.bar, completed=done, total=total)
+            if speed:
+                self.progress.update(activity.bar, speed=speed)
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            seconds = activity.seconds_left(now, total)
+            left = "" if seconds is None else f"{duration(seconds)} left"
+            self._print("  ".join(filter(None, (name, f"{done:,}/{total:,}", speed, left))))
+
+    def _new_bar(self, name: str, total: int, previous: Activity | None) -> TaskID | None:
+        if self.progress.disable:
+            return None
+        if previous is not None and previous.bar is not None:
+            self.progress.reset(previous.bar)
+            return previous.bar
+        return self.progress.add_task(name, total=total, speed="")
 
     def _print(self, text: str, style: str = "") -> None:
-        if self.shown:
+        if self.is_visible:
             self.progress.console.print(text, style=style)
 
 
 @contextmanager
-def monitor(shown: bool = True) -> Iterator[Monitor]:
-    """Bars while something long runs; `shown` is False on all but one process."""
+def monitor(is_visible: bool = True) -> Iterator[Monitor]:
+    """Shows progress while the block runs; `is_visible` is False on all processes but one."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -173,12 +193,30 @@ def monitor(shown: bool = True) -> Iterator[Monitor]:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    bars = shown and console.is_terminal
-    with Progress(*columns, console=console, disable=not bars) as progress:
-        yield Monitor(progress, shown)
+    has_bars = is_visible and console.is_terminal
+    with Progress(*columns, console=console, disable=not has_bars) as progress:
+        yield Monitor(progress, is_visible)
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def speed_text(event: "Event") -> str:
+    """The speed of a stage; "" if it is unknown."""
+    speed = f"{event.examples_per_second:,.0f} images/s" if event.examples_per_second else ""
+    return f"{speed}, {event.peak_fraction:.0%} of peak FLOP/s" if event.peak_fraction else speed
+
+
+def validation_text(metrics: Mapping[str, float]) -> str:
+    """The most important of the validation metrics."""
+    parts = [f"{title} {metrics[name]:.4g}" for name, title in LOGGED_METRICS.items()
+             if name in metrics]  # fmt: skip
+    shares = [
+        format_metric("share_used", value)
+        for name, value in metrics.items()
+        if name.startswith("share_used.")
+    ]
+    return "  ".join([*parts, f"codes used {', '.join(shares)}"] if shares else parts)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table."""
     view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(map(printable, columns)):
@@ -189,102 +227,75 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(view)
 
 
-def show_figures(metrics: RunMetrics) -> None:
-    """The validation metrics of a run as a table, one row per level."""
-    measured, priors = metrics.reconstruction, metrics.priors or Measurement(0)
-    if measured is None:
-        show_pixel_figures(metrics)
-        return
-    rows = [
-        [
-            str(level),
-            f"{level_cell(measured, 'codes_used', level)} "
-            f"({level_cell(measured, 'share_used', level)})",
-            *(level_cell(measured, name, level) for name in ("perplexity", "mse_level_alone")),
-            *(
-                level_cell(priors, name, level)
-                for name in ("validation_nats_per_code", "gap_nats_per_code")
-            ),
-        ]
-        for level in range(len(measured.levels("codes_used")))
-    ]
-    title = f"held out, {counted(measured.num_images, 'image')}"
-    title += f": MSE {format_metric('mse', measured.get('mse'))}"
-    title += f", PSNR {format_metric('psnr_db', measured.get('psnr_db'))} dB"
-    for name in ("ssim", "ms_ssim"):
-        value = measured.get(name)
-        title += "" if value is None else f", {METRICS[name].name} {format_metric(name, value)}"
-    if (bits := priors.get("validation_bits_per_dim")) is not None:
-        shown = format_metric("validation_bits_per_dim", bits)
-        title += f", codes {shown} bits per dimension"
-    columns = ["level", "codes used", "perplexity", "MSE alone", "nats per code", "gap"]
-    table(title, columns, rows)
+def show_metrics(metrics: RunMetrics) -> None:
+    """The metrics of reconstructions and priors: one row per metric, one column per level."""
+    measurements = [m for m in (metrics.reconstruction, metrics.priors) if m]
+    num_levels = max((num_columns(m) for m in measurements), default=0)
+    rows = [row for m in measurements for row in metric_rows(m, num_levels)]
+    num_images = metrics.provenance.validation_images if metrics.provenance else 0
+    columns = ["metric", "all", *(f"level {level}" for level in range(num_levels))]
+    table(f"Metrics of {counted(num_images, 'validation image')}", columns, rows)
 
 
-def level_cell(measurement: Measurement, name: str, level: int) -> str:
-    """A metric of one level, "" where it was not measured."""
-    values = measurement.levels(name)
-    return format_metric(name, values[level]) if level < len(values) else ""
+def num_columns(measurement: Measurement) -> int:
+    """Number of levels with a value."""
+    return max(map(len, measurement.per_level.values()), default=0)
 
 
-def show_pixel_figures(metrics: RunMetrics) -> None:
-    """The validation metrics of a prior on pixels."""
-    number = metrics.provenance.validation_images if metrics.provenance else 0
-    title = f"held out, {counted(number, 'image')}"
-    if metrics.priors is None:
-        console.print(f"{title}: the prior is not trained yet")
-        return
-    name = "validation_bits_per_dim"
-    row = [format_metric(name, metrics.priors.get(name))]
-    for split in ("validation", "train", "gap"):
-        row.append(level_cell(metrics.priors, f"{split}_nats_per_code", 0))
-    table(title, ["bits per dimension", "nats per value", "in training", "gap"], [row])
+def metric_rows(measurement: Measurement, num_levels: int) -> list[list[str]]:
+    """One row per metric: its name, its value over all levels, its value per level."""
+    rows = []
+    for name in dict.fromkeys([*measurement.values, *measurement.per_level]):
+        value = measurement.get(name)
+        levels = [format_metric(name, one) for one in measurement.levels(name)]
+        if value is not None or levels:
+            total = "" if value is None else format_metric(name, value)
+            padding = [""] * (num_levels - len(levels))
+            rows.append([METRICS[name].title(), total, *levels, *padding])
+    return rows
 
 
-def show_quality(name: str, metrics: SampleMetrics) -> None:
-    """The metrics of samples and what they are compared with, by one extractor."""
-    head, *rows = distance_table(name, quality_sets(metrics))
+def show_samples(extractor: str, metrics: SampleMetrics) -> None:
+    """The quality of samples, reconstructions and validation images by one extractor."""
     number = metrics.validation.num_images
-    table(f"against {number:,} training images, as many each", head, rows)
-    console.print(about_quality(name, metrics))
+    title = f"Sets of {number:,} images against {number:,} training images"
+    table(title, *distance_table(extractor, measured_sets(metrics)))
+    console.print(sample_notes(extractor, metrics))
 
 
-def show_classification(score: AccuracyScore) -> None:
-    """The classification accuracy score: by set trained on, by set tested on, by class."""
+def show_accuracy_score(score: AccuracyScore) -> None:
+    """The classification accuracy score, over all classes and per class."""
     trained, training = score.trained_on, score.training
     tested = list(next(iter(trained.values())))
     rows = [
-        [name, *(percent(accuracies[title].top1) for title in tested)]
+        [name, *(percent(accuracies[test].top1) for test in tested)]
         for name, accuracies in trained.items()
     ]
     title = (
-        f"ResNet-{training.depth}, {training.steps:,} steps of {training.batch}, trained "
-        f"on {score.num_images:,} images each; Top-1 of validation images"
+        f"Accuracy of a ResNet-{training.depth} on validation images, after {training.steps:,} "
+        f"steps of {training.batch} from {score.num_images:,} images"
     )
-    table(title, ["trained on", *(f"asked about {name}" for name in tested)], rows)
+    table(title, ["trained on", *(f"tested on {name}" for name in tested)], rows)
     by_class = [
         [name, *(percent(accuracies["real"].by_class[n]) for accuracies in trained.values())]
         for n, name in enumerate(score.class_names)
     ]
-    table("by class, asked about real images", ["class", *trained], by_class)
+    columns = ["class", *(f"trained on {name}" for name in trained)]
+    table("Accuracy per class, tested on real images", columns, by_class)
 
 
-def show_detection(outside: str, result: OutOfDistribution) -> None:
-    """How well each score tells validation images from others."""
+def show_out_of_distribution(folder: str, result: OutOfDistribution) -> None:
+    """How well each score separates validation images from those of a folder."""
     rows = [
-        [
-            name,
-            format_metric("auroc", score.auroc),
-            f"{score.validation:.5g}",
-            f"{score.outside:.5g}",
-        ]
-        for name, score in result.scores.items()
+        [name, format_metric("auroc", one.auroc), f"{one.validation:.5g}", f"{one.outside:.5g}"]
+        for name, one in result.scores.items()
     ]
     title = f"{result.num_validation:,} validation images against {result.num_outside:,}"
-    table(f"{title} of {outside}", ["score", "AUROC", "mean held out", "mean outside"], rows)
+    columns = ["score", METRICS["auroc"].name, "mean of validation", f"mean of {folder}"]
+    table(f"{title} of {folder}", columns, rows)
 
 
 def show_skipped(reasons: Mapping[str, str]) -> None:
-    """Prints the images that cannot be used, with the reason of each."""
+    """The images that cannot be used, with the reason of each."""
     for name, reason in reasons.items():
         console.print(f"skipped {name}: {reason}", style="yellow")

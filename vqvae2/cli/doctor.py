@@ -1,4 +1,4 @@
-"""`vqvae2 doctor`: whether a run is healthy, in words."""
+"""`vqvae2 doctor`: checks whether a run is healthy."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,13 @@ from vqvae2.cli.options import parse
 from vqvae2.report.doctor import diagnose
 from vqvae2.runs.folder import RunFolder
 
-COLOURS = {"good": "green", "watch": "yellow", "bad": "red"}
+COLOURS = {"good": "green", "warning": "yellow", "problem": "red"}
+WIDTH = max(map(len, COLOURS))
 
 
 @dataclass(frozen=True)
 class Options:
-    """Look for collapsed levels, dead codes, overfitted priors, mismatched or damaged files.
+    """Check a run for unused codes and levels, overfitted priors, and damaged or mixed files.
 
     Arguments:
         run: A run folder.
@@ -26,10 +27,10 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, looks, prints."""
+    """Prints all findings."""
     options = parse(Options, "doctor", arguments)
     for finding in diagnose(RunFolder(options.run)):
-        console.print(f"{finding.verdict:>5}", style=COLOURS[finding.verdict], end="")
-        console.print(f"  {finding.what}")
+        console.print(f"{finding.verdict:>{WIDTH}}", style=COLOURS[finding.verdict], end="")
+        console.print(f"  {finding.text}")
         if finding.advice:
-            console.print(f"       {finding.advice}")
+            console.print(f"{'':{WIDTH}}  {finding.advice}")

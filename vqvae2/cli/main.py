@@ -1,7 +1,7 @@
-"""`vqvae2 COMMAND ...`: finds the command, and turns what a user can cause into one line.
+"""`vqvae2 COMMAND ...`: runs a command, and prints errors that a user can cause as one line.
 
-Exit codes: 0 done, 2 something the message says how to mend, 130 stopped by Ctrl-C.
-Set VQVAE2_TRACEBACK=1 to see where an error came from.
+Exit codes: 0 success, 2 an error whose message says what to do, 130 stopped by Ctrl-C.
+With VQVAE2_TRACEBACK=1 errors are printed with the place where they occurred.
 """
 
 import os
@@ -10,35 +10,32 @@ from collections.abc import Callable
 from importlib import import_module
 
 import vqvae2
-from vqvae2.messages import did_you_mean, printable
+from vqvae2.messages import did_you_mean, one_line, printable
 
 COMMANDS = {
-    "demo": "everything on the built-in images, in minutes, with a report",
-    "train": "all stages on your images; repeat the command to go on",
-    "reconstruct": "images through a run's codes and back",
-    "sample": "new images, by class and seed",
-    "inpaint": "a part of your images drawn anew, or all of it in other detail",
-    "evaluate": "the figures of a run, into metrics.json",
-    "compare": "runs or folders of images side by side",
-    "report": "everything about a run in one HTML file",
-    "doctor": "whether a run is healthy, in words",
-    "presets": "the complete configurations by name",
+    "demo": "train on built-in images in minutes, and write a report",
+    "train": "train on your images; repeat the command to continue",
+    "sample": "draw new images, by class and seed",
+    "reconstruct": "encode images to codes and decode them again",
+    "inpaint": "draw a part of your images again, or give them other details",
+    "evaluate": "measure a run; the results are written to metrics.json",
+    "compare": "compare runs, or folders of images",
+    "report": "write everything about a run into one HTML file",
+    "doctor": "check whether a run is healthy, with advice",
+    "presets": "list the complete configurations",
 }
 
 
 def usage() -> str:
     """What `vqvae2 --help` prints."""
-    lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: vqvae2 COMMAND [options]    (vqvae2 COMMAND --help tells a command's options)",
-            "",
-            *lines,
-            "",
-            "first steps:  vqvae2 demo",
-            "              vqvae2 train --data FOLDER --run runs/mine",
-            "              vqvae2 sample runs/mine",
-        ]
+    commands = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: vqvae2 COMMAND [options]\n\n"
+        f"{commands}\n\n"
+        "vqvae2 COMMAND --help lists the options of a command.\n\n"
+        "first steps:  vqvae2 demo\n"
+        "              vqvae2 train --data FOLDER --run runs/mine\n"
+        "              vqvae2 sample runs/mine"
     )
 
 
@@ -48,16 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command; the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    if arguments[0] == "--version":
-        print(f"vqvae2 {vqvae2.__version__}")
-        return 0
-    name, rest = arguments[0], arguments[1:]
+    """Runs one command and returns the exit code."""
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help"):
+        return guarded(lambda: print(usage()))
+    if name == "--version":
+        return guarded(lambda: print(f"vqvae2 {vqvae2.__version__}"))
     if name not in COMMANDS:
-        return complain(f"Unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
+        return fail(f"Unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
     return guarded(lambda: import_module(f"vqvae2.cli.{name}").main(rest))
 
 
@@ -65,52 +60,63 @@ def guarded(command: Callable[[], None]) -> int:
     """Runs a command; errors that a user can cause become one line."""
     try:
         command()
+        sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads our output has enough of it, as `| head` has.
+        # The reader of our output has closed it, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        return complain("Stopped; what was saved stays.", 130)
+        return fail("Stopped; everything saved so far is kept.", 130)
     except Exception as error:
-        if type(error).__name__ == "Stopped":
-            return complain(str(error), 130)
-        mendable = isinstance(error, ValueError | OSError | FloatingPointError | MemoryError)
-        # By name, so that a command that needs no torch does not import it for this.
-        if type(error).__name__ == "OutOfMemoryError":
-            return complain(
-                "Out of memory; use a smaller --batch, or train with "
-                "--levels.0.training.accumulate 2."
-            )
-        if os.environ.get("VQVAE2_TRACEBACK"):
-            raise
-        if lost_rank(error):
-            return complain(
-                "Lost touch with another process of this run; it has ended or cannot be reached "
-                f"({sentence(error)[:120]}). The last checkpoint is kept: start all of them again "
-                "with the same command."
-            )
-        if not mendable:
-            raise
-        return complain(sentence(error))
+        return fail_or_raise(error)
     return 0
 
 
-def lost_rank(error: Exception) -> bool:
-    """Whether a collective failed because another of several processes is gone."""
-    words = ("closed by peer", "reset by peer", "Broken pipe", "remote process", "Timed out")
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return several and isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+def fail_or_raise(error: Exception) -> int:
+    """Prints an error that a user can cause, and returns the exit code; raises other errors."""
+    # By name: a command that does not need torch does not import it for its exceptions.
+    kind = type(error).__name__
+    if kind == "Stopped":
+        return fail(str(error), 130)
+    if kind == "OutOfMemoryError":
+        return fail(
+            "Out of memory; use a smaller --batch, or train with --levels.0.training.accumulate 2."
+        )
+    if os.environ.get("VQVAE2_TRACEBACK"):
+        raise error
+    if is_lost_process(error):
+        return fail(
+            "Another process of this run has ended or cannot be reached "
+            f"({one_line(error)[:120]}). The last checkpoint is kept: start all processes again "
+            "with the same command."
+        )
+    if isinstance(error, OSError):
+        return fail(system_error(error))
+    if isinstance(error, ValueError | FloatingPointError | MemoryError):
+        return fail(" ".join(str(error).split()) or kind)
+    raise error
 
 
-def sentence(error: Exception) -> str:
-    """An error as one line."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        hint = "; free some space and repeat the command: nothing is lost" * (error.errno == 28)
-        return f"{error.strerror}{where}{hint}."
-    return " ".join(str(error).split())
+def is_lost_process(error: Exception) -> bool:
+    """Whether a collective operation failed because another process has ended."""
+    texts = ("closed by peer", "reset by peer", "Broken pipe", "remote process", "Timed out")
+    is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return (
+        is_distributed
+        and isinstance(error, RuntimeError)
+        and any(text in str(error) for text in texts)
+    )
 
 
-def complain(message: str, code: int = 2) -> int:
-    """Prints one line to the error stream."""
+def system_error(error: OSError) -> str:
+    """An error of the operating system as one line, with the file."""
+    if not error.strerror:
+        return " ".join(str(error).split())
+    file = f" ({error.filename})" if error.filename else ""
+    advice = "; free some space and repeat the command: nothing is lost" * (error.errno == 28)
+    return f"{error.strerror}{file}{advice}."
+
+
+def fail(message: str, code: int = 2) -> int:
+    """Prints one line to the error stream and returns the exit code."""
     print(f"vqvae2: {printable(message)}", file=sys.stderr)
     return code

@@ -10,41 +10,40 @@ from vqvae2.priors import Prior
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.presets import EXPECTED, PRESETS
 
+BYTES_PER_PARAMETER = 20  # float32: weights, their average, gradients, two moments of Adam
+
 
 @dataclass(frozen=True)
 class Options:
-    """List the presets: images, code grids, parameters, memory, what to expect."""
+    """List the presets with the sizes of their images, codes and models."""
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the table; models are only counted, never made."""
+    """Prints one line per preset; models are counted without memory."""
     parse(Options, "presets", arguments)
-    columns = ["preset", "side", "code grids", "M parameters", "GiB", "expect"]
     title = (
-        "parameters: autoencoder, then a prior a level; GiB: weights and optimizer of the largest"
+        "M parameters: of the autoencoder, then of the prior of each level, coarsest first.\n"
+        "GiB: weights and optimizer state of the largest model; activations are added to that."
     )
+    columns = ["preset", "side", "code grids", "M parameters", "GiB", "expect"]
     table(title, columns, [row(name, preset()) for name, preset in PRESETS.items()])
 
 
-def row(name: str, run: RunConfig) -> list[str]:
-    """One preset's line."""
+def row(name: str, config: RunConfig) -> list[str]:
+    """The line of one preset."""
     with torch.device("meta"):
-        autoencoder = count(run.autoencoder.model.build())
-        priors = [count(Prior(c.prior, run.domain(i))) for i, c in enumerate(run.levels)]
-    grids = " + ".join(f"{grid.height}x{grid.width}" for grid in run.grids())
-    # Weights, their average, their gradients and Adam's two moments, float32; activations, which
-    # grow with the batch, come on top.
-    largest = max(autoencoder, *priors)
+        priors = [Prior(level.prior, config.domain(i)) for i, level in enumerate(config.levels)]
+        counts = [num_parameters(model) for model in (config.autoencoder.model.build(), *priors)]
     return [
         name,
-        f"{run.data.size}",
-        grids,
-        ", ".join(f"{n / 1e6:.1f}" for n in (autoencoder, *priors)),
-        f"{largest * 20 / 2**30:.1f}",
+        f"{config.data.size}",
+        " + ".join(f"{grid.height}x{grid.width}" for grid in config.grids()),
+        ", ".join(f"{count / 1e6:.1f}" for count in counts),
+        f"{max(counts) * BYTES_PER_PARAMETER / 2**30:.1f}",
         EXPECTED[name],
     ]
 
 
-def count(module: torch.nn.Module) -> int:
-    """Parameters of a module."""
+def num_parameters(module: torch.nn.Module) -> int:
+    """Number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -15,11 +15,11 @@ from vqvae2.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class Options:
-    """Write RUN/report.html: images, levels, codebooks, curves, samples, figures, config.
+    """Write RUN/report.html: images, levels, codebooks, curves, samples, metrics and config.
 
     Arguments:
         run: A run folder.
-        device: cpu, cuda, cuda:1, mps; the best there is by default.
+        device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -27,7 +27,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses and writes."""
+    """Writes the report."""
     options = parse(Options, "report", arguments)
     path = write_report(RunFolder(options.run), resolve(options.device))
     console.print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB, opens in any browser)")

@@ -1,9 +1,9 @@
-"""Says in words whether a run is healthy, and what to do where it is not.
+"""Checks whether a run is healthy, and advises where it is not.
 
-Reads what the run folder holds (logs, metrics, models, codes); it trains and measures nothing.
+Reads logs, metrics, models and codes of the run folder. It trains and measures nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,59 +17,64 @@ from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training import checkpoint
+from vqvae2.training.autoencoder import AutoencoderStage
+from vqvae2.training.prior import PriorStage
 from vqvae2.training.stage import is_saved
 from vqvae2.training.stages import stages
 from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior
 
-COLLAPSED = 0.4  # a level whose codes carry less than this part of log K is collapsed
-UNUSED = 0.10  # a larger share of codes that never occur is worth a word
-SUSPICIOUS_NATS = 0.05  # a prior this sure of its codes has nothing to predict
-OVERFITTED = 0.10  # validation nats above training nats by this part of them
-CARRIES = 1.2  # blanking a level that matters multiplies the error by at least this
-ABOVE_CHANCE = 0.2  # an extractor that knows the classes is right at least so much more often
-FEW_A_FEATURE = 2  # images a feature, below which FID is mostly bias
+MIN_ENTROPY = 0.4  # as a share of log K; below, a level has collapsed
+MAX_UNUSED = 0.10  # share of the codes that may be unused
+MIN_NATS = 0.05  # a prior that is more certain has nothing to predict
+MAX_OVERFIT = 0.10  # validation nats above training nats, as a share of training nats
+MAX_RISE = 1.01  # final validation nats over the best ones
+MIN_EFFECT = 1.2  # factor by which the error grows without a level that matters
+NO_EFFECT = 1.02  # factor below which a level does not matter at all
+MIN_ACCURACY = 0.2  # of an extractor with the same classes: chance is 0, perfection 1
+IMAGES_PER_FEATURE = 2  # with fewer images FID is mostly bias
+POSITIONS_PER_CODE = 4  # with fewer code positions usage cannot be judged
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Arguments:
-        verdict: "good", "watch" or "bad".
-        what: the figure in words.
-        advice: what to do; "" when good.
+        verdict: "good", "warning" or "problem".
+        text: What the check found.
+        advice: What to do; "" if nothing.
     """
 
-    verdict: Literal["good", "watch", "bad"]
-    what: str
+    verdict: Literal["good", "warning", "problem"]
+    text: str
     advice: str = ""
 
 
 def diagnose(folder: RunFolder) -> list[Finding]:
-    """Everything that the run folder lets us say, from images to priors."""
-    run, known, models = folder.read(), None, None
-    findings = [*look_at_checkpoints(folder, run), *look_at_levels(folder)]
+    """The results of all checks, from the images to the priors."""
+    config, autoencoder, models = folder.read(), None, None
+    findings = [*check_stages(folder, config), *check_levels(folder, config)]
     try:
         if is_saved(folder.autoencoder):
-            known = code_fingerprint(load_autoencoder(folder.model / "autoencoder"))
-            findings += look_at_codes(folder, run, known)
+            autoencoder = code_fingerprint(load_autoencoder(folder.autoencoder))
+            findings += check_codes(folder, autoencoder)
     except ValueError as error:
-        advice = "Remove what is damaged and repeat `vqvae2 train`: it is made again."
-        findings.append(Finding("bad", str(error), advice))
-    findings += look_at_priors(folder, run, known)
+        advice = "Remove the damaged files and repeat `vqvae2 train`, which makes them again."
+        findings.append(Finding("problem", str(error), advice))
+    findings += check_priors(folder, config, autoencoder)
     if is_saved(folder.autoencoder):
         try:
             models = fingerprints(Pipeline.open(folder.path))
         except ValueError as error:
-            if all(str(error) != finding.what for finding in findings):
+            if all(str(error) != finding.text for finding in findings):
                 advice = f"Remove {folder.model} and train again."
-                findings.append(Finding("bad", str(error), advice))
-    return [*findings, *look_at_samples(folder, models)]
+                findings.append(Finding("problem", str(error), advice))
+    return [*findings, *check_samples(folder, models)]
 
 
-def look_at_checkpoints(folder: RunFolder, run: RunConfig) -> Iterator[Finding]:
-    """Whether every stage has come to its end, and its files are whole."""
-    for stage in stages(run):
+def check_stages(folder: RunFolder, config: RunConfig) -> Iterator[Finding]:
+    """Whether every stage is done, and its checkpoints are complete."""
+    for stage in stages(config):
         if stage.training is None:
             continue
         steps = stage.training.steps
@@ -77,151 +82,189 @@ def look_at_checkpoints(folder: RunFolder, run: RunConfig) -> Iterator[Finding]:
             yield Finding("good", f"{stage.title} is done: {steps} steps")
             continue
         saved, damaged = checkpoint.latest(folder.checkpoints(stage.name))
-        for problem in damaged.values():
-            yield Finding("bad", problem, "Training goes on from the checkpoint before it.")
-        what = f"{stage.title} is at step {saved.step if saved else 0} of {steps}"
-        yield Finding("watch", what, f"To go on: vqvae2 train --run {folder.path}")
+        for error in damaged.values():
+            advice = "Training continues from the checkpoint before it."
+            yield Finding("problem", error, advice)
+        text = f"{stage.title} is at step {saved.step if saved else 0} of {steps}"
+        yield Finding("warning", text, f"To continue: `vqvae2 train --run {folder.path}`.")
 
 
-def look_at_levels(folder: RunFolder) -> Iterator[Finding]:
-    """Whether each level's codes are at work, by the last look at validation images."""
-    looks = folder.log("autoencoder").read("validation")
-    if not looks:
+def check_levels(folder: RunFolder, config: RunConfig) -> Iterator[Finding]:
+    """Whether the decoder uses the codes of each level, by the last validation."""
+    for stage in stages(config):
+        lines = folder.log(stage.name).read("validation")
+        if isinstance(stage, AutoencoderStage) and lines:
+            yield from judge_levels(lines[-1])
+
+
+def judge_levels(line: dict[str, float]) -> Iterator[Finding]:
+    """Whether the decoder uses the codes of each level.
+
+    Arguments:
+        line: Metrics of one validation.
+    """
+    mse, blanked = line["mse"], blanked_errors(line)
+    if blanked and max(blanked) < MIN_EFFECT * mse:
+        yield Finding(
+            "problem",
+            "the error hardly changes without the codes of any level: the decoder ignores them",
+            "Train the autoencoder for more steps, or with a smaller learning rate.",
+        )
         return
-    last, level = looks[-1], 0
-    blanked = [v for name, v in last.items() if name.startswith("mse_level_blanked.")]
-    if blanked and max(blanked) < CARRIES * last["mse"]:
-        what = "blanking any level hardly changes the error: the decoder ignores its codes"
-        yield Finding("bad", what, "Train stage 1 for longer, or with a smaller learning rate.")
-        return
-    while f"mse_level_blanked.{level}" in last:
-        ratio = last[f"mse_level_blanked.{level}"] / last["mse"]
-        what = f"blanking level {level} multiplies the error by {ratio:.1f}"
-        if ratio < CARRIES:
-            advice = "The other levels explain the image alone; raise autoencoder.level_dropout."
-            yield Finding("bad" if ratio < 1.02 else "watch", what, advice)
-        else:
-            yield Finding("good", what)
-        level += 1
+    for level, error in enumerate(blanked):
+        factor = error / mse
+        text = f"without the codes of level {level} the error is {factor:.1f} times as high"
+        if factor >= MIN_EFFECT:
+            yield Finding("good", text)
+            continue
+        advice = "The other levels determine the image alone; raise autoencoder.level_dropout."
+        yield Finding("problem" if factor < NO_EFFECT else "warning", text, advice)
 
 
-def look_at_codes(folder: RunFolder, run: RunConfig, known: str) -> Iterator[Finding]:
-    """Whether the codes are those of the autoencoder, and how many are in use."""
+def blanked_errors(line: dict[str, float]) -> list[float]:
+    """MSE with the codes of each level blanked, coarsest first."""
+    errors: list[float] = []
+    while (name := f"mse_level_blanked.{len(errors)}") in line:
+        errors.append(line[name])
+    return errors
+
+
+def check_codes(folder: RunFolder, autoencoder: str) -> Iterator[Finding]:
+    """Whether the codes belong to the autoencoder, are complete, and use the codebooks.
+
+    Arguments:
+        folder: The run.
+        autoencoder: Fingerprint of its autoencoder.
+    """
     if not any(folder.codes.glob("validation-*.parquet")):
         return
     for shard in sorted(folder.codes.glob("*.parquet")):
-        made_by = read_info(shard).autoencoder
-        if made_by != known:
-            what = f"{shard.name} was made by autoencoder {made_by}, the model is {known}"
-            yield Finding("bad", what, f"Remove {folder.codes} and train again.")
+        origin = read_info(shard).autoencoder
+        if origin != autoencoder:
+            text = f"{shard.name} was made by autoencoder {origin}, the model is {autoencoder}"
+            yield Finding("problem", text, f"Remove {folder.codes} and train again.")
             return
-    yield Finding("good", f"codes and autoencoder belong together ({known})")
-    paths, info = complete_shards(folder.codes, "train", known)
+    yield Finding("good", f"the codes belong to the autoencoder ({autoencoder})")
+    paths, info = complete_shards(folder.codes, "train", autoencoder)
     for path in paths:
-        read_shard(path, info.grids)  # one at a time: only whether they are whole
-    codes = read_codes(folder.codes, "validation", known)
+        read_shard(path, info.grids)  # raises for a damaged file; one file in memory at a time
+    codes = read_codes(folder.codes, "validation", autoencoder)
     for level, (maps, grid) in enumerate(zip(codes.levels, codes.info.grids, strict=True)):
         usage = CodeUsage.of(grid.num_codes)
         usage.add(torch.from_numpy(maps.astype("int64")))
-        yield judge_usage(level, usage, enough=maps.size >= 4 * grid.num_codes)
+        yield judge_usage(level, usage)
 
 
-def judge_usage(level: int, usage: CodeUsage, enough: bool) -> Finding:
-    """What a level's usage over the validation images means."""
+def judge_usage(level: int, usage: CodeUsage) -> Finding:
+    """Whether a level uses its codebook."""
     total = len(usage.counts)
-    entropy = torch.log(torch.tensor(usage.perplexity)) / torch.log(torch.tensor(float(total)))
-    what = (
+    entropy = torch.tensor(usage.perplexity).log() / torch.tensor(float(total)).log()
+    text = (
         f"level {level} uses {usage.used} of {total} codes on validation images, perplexity "
         f"{usage.perplexity:.0f}"
     )
-    if entropy < COLLAPSED:
+    if entropy < MIN_ENTROPY:
         return Finding(
-            "bad",
-            f"{what}: it has collapsed",
-            "Use codes started from data and revival (codebooks.revive_below), and raise "
+            "problem",
+            f"{text}: the codebook has collapsed",
+            "Start the codes from data, restart unused codes (codebooks.revive_below), and raise "
             "autoencoder.level_dropout.",
         )
-    if not enough:
-        advice = "Too few validation images to judge; hold out more."
-        return Finding("watch", what, advice)
-    if usage.share_used < 1 - UNUSED:
+    if usage.counts.sum() < POSITIONS_PER_CODE * total:
+        advice = "Too few validation images to judge the codebook; use more."
+        return Finding("warning", text, advice)
+    if usage.share_used < 1 - MAX_UNUSED:
         advice = "Raise codebooks.revive_below, or use fewer codes."
-        return Finding("watch", f"{what}: {total - usage.used} are dead", advice)
-    return Finding("good", what)
+        return Finding("warning", f"{text}: {total - usage.used} are unused", advice)
+    return Finding("good", text)
 
 
-def look_at_priors(folder: RunFolder, run: RunConfig, known: str | None) -> Iterator[Finding]:
-    """Whether each prior learnt, without learning the training set by heart."""
+def check_priors(
+    folder: RunFolder, config: RunConfig, autoencoder: str | None
+) -> Iterator[Finding]:
+    """Whether each prior belongs to the autoencoder, has learnt, and does not overfit."""
     metrics = folder.read_metrics().priors or Measurement(0)
-    for level in range(len(run.levels)):
-        if known and is_saved(folder.prior(level)):
-            path = folder.model / "priors" / str(level)
+    for stage in stages(config):
+        if not isinstance(stage, PriorStage):
+            continue
+        path = folder.prior(stage.level)
+        if autoencoder and stage.done(folder):
             try:
-                load_prior(path, known)
+                load_prior(path, autoencoder)
             except ValueError as error:
-                yield Finding("bad", str(error), f"Remove {path} and train again.")
+                yield Finding("problem", str(error), f"Remove {path} and train again.")
                 continue
-        looks = folder.log(f"prior{level}").read("validation")
-        if looks:
-            yield judge_prior(level, looks, metrics)
+        lines = folder.log(stage.name).read("validation")
+        if lines:
+            yield judge_prior(stage.level, [line["nats_per_code"] for line in lines], metrics)
 
 
-def judge_prior(level: int, looks: list[dict[str, float]], metrics: Measurement) -> Finding:
-    """What a prior's validation nats mean."""
-    nats = [look["nats_per_code"] for look in looks]
+def judge_prior(level: int, nats: Sequence[float], metrics: Measurement) -> Finding:
+    """Whether a prior has learnt, and does not overfit.
+
+    Arguments:
+        level: Its level.
+        nats: Nats per code at each validation.
+        metrics: Of the last evaluation.
+    """
     best, last = min(nats), nats[-1]
-    what = f"prior of level {level}: {best:.3f} nats per code held out"
-    if best < SUSPICIOUS_NATS:
+    text = f"prior of level {level}: {best:.3f} nats per code on validation images"
+    if best < MIN_NATS:
         return Finding(
-            "bad",
-            f"{what}, suspiciously near 0",
-            f"Level {level} has probably collapsed: its codes say nothing that must be predicted.",
+            "problem",
+            f"{text}, suspiciously near 0",
+            f"Level {level} has probably collapsed: its codes contain no information.",
         )
     gap = metrics.levels("gap_nats_per_code")
     if level < len(gap):
-        seen = metrics.levels("train_nats_per_code")[level]
-        what += f", {seen:.3f} in training"
-        if gap[level] > OVERFITTED * seen:
-            advice = "More images, more dropout, or a smaller prior; the best step was kept."
-            return Finding("watch", f"{what}: overfitted", advice)
-    if last > best * 1.01:
-        rises = f"{what}; it rose to {last:.3f} by the end"
-        return Finding("watch", rises, "Fewer steps or more dropout; the best step was kept.")
-    return Finding("good", what)
+        train = metrics.levels("train_nats_per_code")[level]
+        text += f", {train:.3f} on training images"
+        if gap[level] > MAX_OVERFIT * train:
+            advice = "Use more images, more dropout or a smaller prior. The best step is kept."
+            return Finding("warning", f"{text}: overfitted", advice)
+    if last > best * MAX_RISE:
+        text += f"; {last:.3f} at the end of training"
+        return Finding("warning", text, "Use fewer steps or more dropout. The best step is kept.")
+    return Finding("good", text)
 
 
-def look_at_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Finding]:
-    """Whether the figures of samples can be believed, by what each network was shown."""
-    num_classes = max(1, len(summary.class_names)) if (summary := folder.read_data()) else 1
-    metrics = folder.read_metrics()
-    for what, option, origin in metrics.sample_provenance():
+def check_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Finding]:
+    """Whether the metrics of samples belong to the models, and are reliable.
+
+    Arguments:
+        folder: The run.
+        models: Fingerprints of its models; None if they cannot be read.
+    """
+    summary, metrics = folder.read_data(), folder.read_metrics()
+    num_classes = max(1, len(summary.class_names)) if summary else 1
+    for name, option, origin in metrics.sample_provenance():
         if models is not None and list(origin.models) != models:
-            again = f"Measure again: vqvae2 evaluate {folder.path} {option} ..."
-            yield Finding("watch", f"{what} is of other weights", again)
-    for name, samples in metrics.samples.items():
-        yield judge_extractor(name, samples, num_classes)
+            advice = f"Measure again: `vqvae2 evaluate {folder.path} {option} ...`."
+            yield Finding("warning", f"{name} belongs to other weights", advice)
+    for extractor, samples in metrics.samples.items():
+        yield judge_extractor(extractor, samples, num_classes)
 
 
-def judge_extractor(name: str, metrics: SampleMetrics, num_classes: int) -> Finding:
-    """What an extractor's metrics are worth."""
-    count, features = metrics.validation.num_images, metrics.num_features
-    known = metrics.validation.get("class_accuracy")
-    what = f"samples were measured with {name} over {count:,} images"
-    chance = 1 / num_classes
-    if known is not None and known < chance + ABOVE_CHANCE * (1 - chance):
+def judge_extractor(extractor: str, metrics: SampleMetrics, num_classes: int) -> Finding:
+    """Whether an extractor knows the classes and has enough images."""
+    num_images, num_features = metrics.validation.num_images, metrics.num_features
+    accuracy, chance = metrics.validation.get("class_accuracy"), 1 / num_classes
+    text = f"samples were measured with {extractor} on {num_images:,} images"
+    if accuracy is not None and accuracy < chance + MIN_ACCURACY * (1 - chance):
         return Finding(
-            "bad",
-            f"{what}, but it recognises only {100 * known:.0f} % of the validation images",
-            "It knows other classes, another order of them, or another kind of images: its "
-            "inception score and what it rejects mean nothing. Give a network of these classes, "
-            "or own.",
+            "problem",
+            f"{text}, but it recognises the class of only {100 * accuracy:.0f} % of the "
+            "validation images",
+            "It was trained on other classes, on another order of the classes or on other "
+            "images: its inception score and its selection of samples are meaningless. Use a "
+            "network of these classes, or --extractor own.",
         )
-    if count < FEW_A_FEATURE * features:
+    minimum = IMAGES_PER_FEATURE * num_features
+    if num_images < minimum:
         return Finding(
-            "watch",
-            f"{what}, few for its {features:,} features: FID-{name} is too high and depends on "
-            "their number",
-            f"Look at KID-{name}, which does not, or measure at least "
-            f"{FEW_A_FEATURE * features:,} images.",
+            "warning",
+            f"{text}, too few for its {num_features:,} features: FID-{extractor} is too high and "
+            "depends on their number",
+            f"Use KID-{extractor}, which does not, or measure at least {minimum:,} images.",
         )
-    return Finding("good", what)
+    return Finding("good", text)

@@ -1,7 +1,7 @@
-"""Plots as inline SVG: they take their colours and font from the page around them.
+"""Plots as inline SVG, with the colours and the font of the page that contains them.
 
-Matplotlib knows no CSS variables, so each colour is drawn as a stand-in that is replaced
-afterwards; a page in dark mode then shows the same plot in its own colours.
+Matplotlib has no CSS variables: each colour is drawn as a placeholder that is replaced afterwards.
+So a page in dark mode shows the same plot in other colours.
 
 Legend: `K` codes.
 """
@@ -10,7 +10,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -26,8 +26,8 @@ from matplotlib.ticker import (
 
 from vqvae2.metrics.usage import CodeUsage
 
-Look = dict[str, float]
-"""A line of a log: "step" and figures."""
+LogLine = dict[str, float]
+"""One line of a log: "step" and metrics."""
 
 INK, GRID, MUTED = "#0a0b0c", "#0b0c0d", "#0c0d0e"
 LEVELS = ("#0d0e0f", "#0e0f10", "#0f1011", "#101112")
@@ -43,13 +43,23 @@ MARGINS = {"left": 0.115, "right": 0.975, "bottom": 0.16, "top": 0.955}
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "vqvae2", "font.size": 8.0}
 
 
+@dataclass(frozen=True)
+class LineStyle:
+    """How a curve is drawn; the width is in points."""
+
+    colour: str
+    width: float = 1.6
+    marker: str = "o"
+    dashed: bool = False
+
+
 def codebook_plot(usage: CodeUsage, level: int) -> str:
-    """How often each code occurs, most frequent first, beside codes that are all as likely."""
+    """The frequency of each code, most frequent first, and that of equally likely codes."""
     counts = usage.counts.sort(descending=True).values.double()
     share = (100 * counts / counts.sum().clamp_min(1)).tolist()
     total, used = len(share), usage.used
     figure, axes = canvas("codes, most frequent first", "% of all codes")
-    edges = [place + 0.5 for place in range(total + 1)]
+    edges = [position + 0.5 for position in range(total + 1)]
     lowest = min([100 / total, *share[:used]]) / 2
     colour = level_colour(level)
     axes.stairs(
@@ -57,7 +67,7 @@ def codebook_plot(usage: CodeUsage, level: int) -> str:
     )
     axes.stairs(share[:used], edges[: used + 1], baseline=None, color=colour, linewidth=1.5)
     axes.axhline(100 / total, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    put_note(axes, 0.99, 100 / total, "if all were as likely")
+    put_note(axes, 0.99, 100 / total, "if all were equally likely")
     if used < total:
         axes.axvspan(used + 0.5, total + 0.5, color=GRID, alpha=0.45, linewidth=0)
     axes.set_xlim(0.5, total + 0.5)
@@ -66,46 +76,54 @@ def codebook_plot(usage: CodeUsage, level: int) -> str:
 
 
 def distortion_plot(
-    train: Sequence[Look], validation: Sequence[Look], num_levels: int, continuous_steps: int
+    train: Sequence[LogLine],
+    validation: Sequence[LogLine],
+    num_levels: int,
+    continuous_steps: int,
 ) -> str:
-    """The error of stage 1 by step: in training, held out, and held out of each level alone."""
-    figure, axes = canvas("step", "MSE, images in [0, 1]")
+    """Error by step: of training images, of validation images, and of each level alone."""
+    figure, axes = canvas("step", "MSE (images in [0, 1])")
     if continuous_steps and (train or validation):
         axes.axvspan(0, continuous_steps, color=GRID, alpha=0.45, linewidth=0)
-    draw(axes, train, "mse", "training", color=MUTED, linewidth=1)
+    draw(axes, train, "mse", "training", LineStyle(MUTED, width=1, marker=""))
     if num_levels > 1:
         for level in range(num_levels):
-            style = {"color": level_colour(level), "linestyle": (0, (2, 1.5)), "linewidth": 1.3}
-            draw(axes, validation, f"mse_level_alone.{level}", f"level {level} alone", **style)
-    draw(axes, validation, "mse", "held out", color=INK, marker="o", markersize=3, linewidth=1.5)
+            name, label = f"mse_level_alone.{level}", f"level {level} alone"
+            draw(
+                axes,
+                validation,
+                name,
+                label,
+                LineStyle(level_colour(level), width=1.3, marker="", dashed=True),
+            )
+    draw(axes, validation, "mse", "validation", LineStyle(INK))
     logarithmic(axes)
     legend(axes)
     return svg(figure)
 
 
-def usage_plot(validation: Sequence[Look], num_codes: Sequence[int]) -> str:
+def usage_plot(validation: Sequence[LogLine], num_codes: Sequence[int]) -> str:
     """The perplexity of each level's codes by step, on validation images."""
     figure, axes = canvas("step", "perplexity of the codes")
     for level in range(len(num_codes)):
-        style = {"color": level_colour(level), "marker": "o", "markersize": 3, "linewidth": 1.5}
-        draw(axes, validation, f"perplexity.{level}", f"level {level}", **style)
-    for number in set(num_codes):
-        axes.axhline(number, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        put_note(axes, 0.01, number, f"K = {number}", side="left")
+        name, label = f"perplexity.{level}", f"level {level}"
+        draw(axes, validation, name, label, LineStyle(level_colour(level)))
+    for height in sorted(set(num_codes)):
+        axes.axhline(height, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        put_note(axes, 0.01, height, f"K = {height}", side="left")
     axes.set_ylim(0, 1.16 * max(num_codes))
     legend(axes, "lower right")
     return svg(figure)
 
 
 def prior_plot(
-    train: Sequence[Look], validation: Sequence[Look], level: int, num_codes: int
+    train: Sequence[LogLine], validation: Sequence[LogLine], level: int, num_codes: int
 ) -> str:
-    """Nats per code of a prior by step, and ln K, which an ignorant prior needs, if in range."""
+    """Nats per code of a prior by step, and ln K, the nats of a uniform prior, if in range."""
     figure, axes = canvas("step", "nats per code")
-    draw(axes, train, "nats_per_code", "training", color=MUTED, linewidth=1)
-    style = {"color": level_colour(level), "marker": "o", "markersize": 3, "linewidth": 1.7}
-    draw(axes, validation, "nats_per_code", "held out", **style)
-    nats = [look["nats_per_code"] for look in [*train, *validation]]
+    draw(axes, train, "nats_per_code", "training", LineStyle(MUTED, width=1, marker=""))
+    draw(axes, validation, "nats_per_code", "validation", LineStyle(level_colour(level)))
+    nats = [line["nats_per_code"] for line in [*train, *validation]]
     uniform = math.log(num_codes)
     if nats and uniform <= max(nats) + 0.5 * (max(nats) - min(nats)):
         axes.axhline(uniform, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -116,47 +134,47 @@ def prior_plot(
     return svg(figure)
 
 
-def sweep_plot(
-    fractions: Sequence[float], figures: Mapping[str, Sequence[float]], height: str
+def rejection_plot(
+    fractions: Sequence[float], curves: Mapping[str, Sequence[float]], label: str
 ) -> str:
-    """Figures by the kept fraction of samples, a line each; `height` names the axis."""
-    figure, axes = canvas("kept fraction of samples", height)
-    for number, (name, values) in enumerate(figures.items()):
+    """Metrics by the fraction of samples that is kept; `label` names the vertical axis."""
+    figure, axes = canvas("kept fraction of samples", label)
+    for number, (name, values) in enumerate(curves.items()):
         axes.plot(
             fractions, values, label=name, color=level_colour(number), marker="o", markersize=4,
             linewidth=1.7,
         )  # fmt: skip
-    axes.set_ylim(0, 1.12 * max(max(values) for values in figures.values()))
-    share_axis(axes, fractions)
-    if len(figures) > 1:
+    axes.set_ylim(0, 1.12 * max(max(values) for values in curves.values()))
+    fraction_axis(axes, fractions)
+    if len(curves) > 1:
         legend(axes, "best")
     return svg(figure)
 
 
-def tradeoff_plot(ways: Mapping[str, tuple[Sequence[str], Sequence[tuple[float, float]]]]) -> str:
-    """Precision against recall, a line for each way to give up one for the other.
+def tradeoff_plot(methods: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+    """Precision against recall, one line per method that trades one for the other.
 
     Arguments:
-        ways: a name, the setting of each point, and (recall, precision) of each.
+        methods: By name of the method, (recall, precision) by setting.
     """
-    figure, axes = canvas("recall: how much of the images is covered", "precision")
+    figure, axes = canvas("recall: share of the training images covered", "precision")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    for number, (name, (settings, points)) in enumerate(ways.items()):
+    for number, (name, points) in enumerate(methods.items()):
         if not points:
             continue
-        recall, precision = zip(*points, strict=True)
+        recall, precision = zip(*points.values(), strict=True)
         colour = level_colour(number)
         axes.plot(recall, precision, label=name, color=colour, marker="o", markersize=4)
-        for setting, point in zip(settings, points, strict=True):
+        for setting, point in points.items():
             axes.annotate(setting, point, (4, 3), textcoords="offset points", color=INK, size=7.5)
     axes.margins(0.12)
     legend(axes, "best")
     return svg(figure)
 
 
-def share_axis(axes: Axes, fractions: Sequence[float]) -> None:
-    """All samples on the left, the best few on the right, each halving a step."""
+def fraction_axis(axes: Axes, fractions: Sequence[float]) -> None:
+    """A logarithmic axis from all samples, on the left, to the smallest fraction."""
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.xaxis.set_major_locator(FixedLocator(list(fractions)))
@@ -170,12 +188,12 @@ def level_colour(level: int) -> str:
 
 
 def canvas(x: str, y: str) -> tuple[Figure, Axes]:
-    """An empty plot with names for its axes."""
+    """An empty plot with labels of its axes."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=SIZE)
         axes = figure.add_subplot()
         figure.subplots_adjust(**MARGINS)
-        # Names of networks are users' words, no formulas.
+        # Names of networks come from users and may contain a dollar sign.
         axes.set_xlabel(x, color=INK, parse_math=False)
         axes.set_ylabel(y, color=INK, parse_math=False)
         axes.tick_params(colors=INK, length=0, pad=4, which="both")
@@ -190,17 +208,21 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def draw(axes: Axes, looks: Sequence[Look], name: str, label: str, **style: Any) -> None:
-    """A line through the looks that have the figure `name`."""
-    points = [(look["step"], look[name]) for look in looks if name in look]
+def draw(axes: Axes, lines: Sequence[LogLine], name: str, label: str, style: LineStyle) -> None:
+    """A curve of the metric `name` by step, over the log lines that contain it."""
+    points = [(line["step"], line[name]) for line in lines if name in line]
     if points:
         steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, label=label, solid_capstyle="round", **style)
+        axes.plot(
+            steps, values, label=label, color=style.colour, linewidth=style.width,
+            marker=style.marker, markersize=3, linestyle=(0, (2, 1.5)) if style.dashed else "-",
+            solid_capstyle="round",
+        )  # fmt: skip
         axes.set_xlim(left=0)
 
 
 def put_note(axes: Axes, x: float, y: float, text: str, side: str = "right") -> None:
-    """A few words just above the height `y`; `x` runs from 0 to 1 across the plot."""
+    """A text just above the height `y`; `x` is a fraction of the width of the plot."""
     across = axes.get_yaxis_transform()
     axes.annotate(
         text, (x, y), (0, 2), xycoords=across, textcoords="offset points", ha=side, va="bottom",
@@ -209,7 +231,7 @@ def put_note(axes: Axes, x: float, y: float, text: str, side: str = "right") -> 
 
 
 def logarithmic(axes: Axes, bottom: float | None = None) -> None:
-    """A logarithmic height with plain numbers at 1, 2 and 5."""
+    """A logarithmic vertical axis with plain numbers at 1, 2 and 5."""
     axes.set_yscale("log")
     axes.set_ylim(bottom=bottom)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -225,24 +247,24 @@ def thousands(value: float, _: int) -> str:
     return f"{value:g}"
 
 
-def legend(axes: Axes, where: str = "upper right") -> None:
-    """What the lines are, without a frame."""
+def legend(axes: Axes, location: str = "upper right") -> None:
+    """A legend without a frame."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
-            loc=where, frameon=False, labelcolor=INK, handlelength=1.6, borderaxespad=0.2,
+            loc=location, frameon=False, labelcolor=INK, handlelength=1.6, borderaxespad=0.2,
             fontsize=7.5,
         )  # fmt: skip
 
 
 def svg(figure: Figure) -> str:
-    """An <svg> element: no file header, no addresses, no ids that another plot may have too."""
+    """An <svg> element without file header, addresses, and ids that other plots repeat."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(SETTINGS):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # A <style> inside an inline <svg> would hold for the whole page.
+    # A <style> inside an inline <svg> would apply to the complete page.
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"|(?<=<g) id="[^"]*"|font-family: [^;]*; ', "", text)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)

@@ -1,85 +1,86 @@
-"""Everything that a run folder holds, as one HTML file that needs nothing else.
+"""The report of a run: one HTML file that needs no other file and no network.
 
-Sections of stages that are not done say in a sentence what to run. Images, plots and style lie
-inside the file, so it opens offline and can be sent to anyone.
+Images, plots and styles are inside the file. Where a stage is not done, its section names the
+command to run.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from vqvae2.configuration import to_dict
 from vqvae2.files import write_bytes
+from vqvae2.report import image_sections, metric_sections, overview, training_sections
+from vqvae2.report.blocks import Block, Findings, Text
 from vqvae2.report.doctor import diagnose
-from vqvae2.report.formatting import figure
-from vqvae2.report.sections import Page
+from vqvae2.report.formatting import with_code
+from vqvae2.report.quality_sections import quality
+from vqvae2.report.source import ReportSource
 from vqvae2.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+Section = Callable[[ReportSource], list[Block]]
+
+SECTIONS: dict[str, tuple[str, Section]] = {
+    "reconstructions": ("Originals and reconstructions", image_sections.reconstructions),
+    "levels": ("What each level contributes", image_sections.levels),
+    "codebooks": ("Codes in use", training_sections.codebooks),
+    "training": ("Training", training_sections.training),
+    "samples": ("Samples", image_sections.samples),
+    "quality": ("Quality of the samples", quality),
+    "likelihoods": ("Likelihood of validation images", image_sections.likelihoods),
+    "metrics": ("All metrics", metric_sections.all_metrics),
+    "health": ("Health", lambda source: [Findings(diagnose(source.folder))]),
+    "data": ("Data", metric_sections.data),
+    "config": ("Config", metric_sections.config),
+}
+"""Title and content of each section, by its anchor in the page."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page.
-
-    Arguments:
-        name: its anchor.
-        title: its heading.
-        content: what the template shows.
-        note: a sentence instead, if there is no content.
-    """
+class Part:
+    """A section as the template draws it."""
 
     name: str
     title: str
-    content: Any = None
-    note: str = ""
+    blocks: list[Block]
 
 
 def write_report(folder: RunFolder, device: str = "cpu") -> Path:
-    """Writes report.html into a run folder, whole or not at all; returns its path."""
-    page = Page(folder, device)
-    makers: dict[str, tuple[str, Callable[[], Any]]] = {
-        "reconstructions": ("Originals and reconstructions", page.reconstructions),
-        "levels": ("What each level carries", page.levels),
-        "codebooks": ("Codes in use", page.codebooks),
-        "training": ("Training", page.training),
-        "samples": ("Samples", page.samples),
-        "quality": ("How good the samples are", page.quality),
-        "surprise": ("What surprises the priors", page.surprise),
-        "figures": ("All figures", page.figures),
-        "health": ("Health", lambda: diagnose(folder)),
-        "data": ("Data", page.data),
-        "config": ("Config", lambda: json.dumps(to_dict(page.run), indent=2, ensure_ascii=False)),
-    }
-    sections = [make_section(name, *made) for name, made in makers.items()]
+    """Writes report.html into a run folder, atomically, and returns its path."""
+    source = ReportSource(folder, device)
     html = template().render(
-        head=page.head(), key=make_section("key", "", page.key_figures), sections=sections
+        head=overview.head(source),
+        summary=overview.summary(source),
+        sections=[
+            Part(name, title, blocks_or_note(make, source))
+            for name, (title, make) in SECTIONS.items()
+        ],
     )
     path = folder.path / "report.html"
     write_bytes(path, html.encode())
     return path
 
 
-def make_section(name: str, title: str, make: Callable[[], Any]) -> Section:
-    """A section, or its sentence where a stage is not done or its files are not to be had.
-
-    The images may lie on another machine and files be damaged: the rest is worth showing then,
-    with the library's own words where the section would be.
-    """
+def blocks_or_note(make: Section, source: ReportSource) -> list[Block]:
+    """The content of a section; where its stage is not done or files are missing, a sentence."""
     try:
-        return Section(name, title, make())
+        return make(source)
     except ValueError as error:
-        return Section(name, title, note=str(error))
+        return [Text(str(error), "note")]
 
 
-def template() -> Any:
+def template() -> "Template":
     """The page; everything put into it is escaped unless it is marked as safe."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["figure"] = figure
-    source = resources.files("vqvae2.report").joinpath("template.html")
-    return environment.from_string(source.read_text(encoding="utf-8"))
+    environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["with_code"] = with_code
+    text = resources.files("vqvae2.report").joinpath("template.html").read_text(encoding="utf-8")
+    return environment.from_string(text)

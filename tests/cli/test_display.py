@@ -1,0 +1,46 @@
+from types import SimpleNamespace
+
+import pytest
+
+from vqvae2.cli import display
+from vqvae2.cli.display import monitor, validation_text
+from vqvae2.training.session import Event
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time, in seconds, as the display reads it; it stands still until a test moves it."""
+    now = [0.0]
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_the_time_of_a_stage_begins_when_the_work_before_it_ends(clock):
+    with monitor(is_visible=False) as view:
+        clock[0] = 3.0
+        view.track("decoding", 1, 1)
+        for clock[0], stage in [(63.0, "prior0"), (103.0, "prior0"), (104.0, "codes")]:
+            view.show(Event(stage, 1, 2))
+    # The first step took a minute because it was compiled; it belongs to the stage.
+    assert view.seconds == {"prior0": 100.0, "codes": 1.0}
+
+
+def test_stages_that_report_metrics_have_trained(clock):
+    with monitor(is_visible=False) as view:
+        view.show(Event("codes", 1, 2))
+        assert not view.has_trained
+        view.show(Event("prior0", 1, 2, {"nats_per_code": 1.0}))
+        assert view.has_trained
+
+
+def test_without_a_terminal_a_line_is_printed_from_time_to_time(clock, capsys):
+    with monitor() as view:
+        for clock[0], done in [(0.0, 0), (20.0, 10), (40.0, 20)]:
+            view.track("samples", done, 100)
+    assert capsys.readouterr().out == "samples  20/100  2.7 min left\n"
+
+
+def test_the_important_validation_metrics_are_named_in_words():
+    metrics = {"mse": 0.0123456, "share_used.0": 0.98, "share_used.1": 1.0, "other": 3.0}
+    assert validation_text(metrics) == "MSE 0.01235  codes used 98 %, 100 %"
+    assert validation_text({"nats_per_code": 2.5}) == "nats per code 2.5"

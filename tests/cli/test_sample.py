@@ -1,0 +1,47 @@
+from builders import save_network
+from commands import error_of
+
+from vqvae2.cli.main import run
+from vqvae2.imaging.png import read_settings
+
+
+def test_samples_are_files_with_their_settings(trained, tmp_path, capsys):
+    command = ["sample", str(trained), "--classes", "class1", "--count", "3", "--seed", "5"]
+    sampling = ["--temperature", "0.5", "1.0", "--top-k", "7", "--top-p", "0.9"]
+    assert run([*command, *sampling, "--out", str(tmp_path / "out")]) == 0
+    assert "3 images in" in capsys.readouterr().out
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["class1-00005.png", "class1-00006.png", "class1-00007.png"]
+    assert (tmp_path / "out-grid.png").is_file()
+    coarse, fine = read_settings(tmp_path / "out" / names[1])["sampling"]
+    assert (coarse["temperature"], fine["temperature"]) == (0.5, 1.0)
+    assert (coarse["top_k"], fine["top_k"]) == (7, 7)
+    assert (coarse["top_p"], fine["top_p"]) == (0.9, 0.9)
+
+
+def test_a_judge_selects_a_fraction_of_the_samples(trained, tmp_path, capsys):
+    save_network(tmp_path / "judge.pt", outputs=2)
+    command = ["sample", str(trained), "--count", "3", "--classes", "class1", "class1"]
+    selecting = ["--keep", "0.34", "--judge", str(tmp_path / "judge.pt")]
+    assert run([*command, *selecting, "--out", str(tmp_path / "best")]) == 0
+    assert "3 images of 9, selected by judge," in " ".join(capsys.readouterr().out.split())
+    assert len(list((tmp_path / "best").iterdir())) == 3
+    save_network(tmp_path / "judge.pt", outputs=7)
+    line = error_of(capsys, *command, *selecting, "--out", tmp_path / "x")
+    assert "7 classes" in line
+    assert "the model has 2" in line
+
+
+def test_fractions_need_a_judge(trained, capsys):
+    assert "give --judge NETWORK" in error_of(capsys, "sample", trained, "--keep", "0.5")
+    assert "in (0, 1], got 2" in error_of(capsys, "sample", trained, "--keep", "2")
+
+
+def test_options_that_fit_no_model_are_one_line(trained, capsys):
+    command = ["sample", trained]
+    assert "did you mean class" in error_of(capsys, *command, "--classes", "clas1")
+    assert "[0, 2), got 7" in error_of(capsys, *command, "--classes", "7")
+    assert "got -1.0" in error_of(capsys, *command, "--temperature", "-1")
+    line = error_of(capsys, *command, "--top-k", "1", "2", "3")
+    assert "one value or one per level (2), got 3" in line
+    assert "at least 1, got 0" in error_of(capsys, *command, "--batch", "0")
