@@ -1,6 +1,6 @@
 """Two processes against one, over gloo, with the same joint batch.
 
-What a rank asserts fails its test: `spawn` raises what was raised in any process.
+A failing assertion of any process fails the test: `spawn` raises it again.
 """
 
 import os
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 def be_rank(rank: int, world: int, port: int) -> None:
-    """Makes this process one of `world`, as torchrun would."""
+    """Makes this process one of `world`, as torchrun does."""
     torch.set_num_threads(1)
     if world > 1:
         os.environ |= {
@@ -88,7 +88,7 @@ def one_rank(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_end_with_bit_equal_codebooks_equal_to_one_rank(tmp_path):
+def test_two_processes_end_with_bit_equal_codebooks_equal_to_one(tmp_path):
     multiprocessing.spawn(one_rank, (free_port(), str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     alone = fit(new_codebook(), inputs()).state_dict()
@@ -110,26 +110,26 @@ def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False)
     run = replace(run, levels=tuple(without_dropout(level) for level in run.levels))
     for level in range(len(run.levels) if shard else 0):
         run = with_training(run, level, shard_optimizer=True)
-    target, seen = RunFolder(Path(folder)), {}
+    target, last_done = RunFolder(Path(folder)), {}
     asked = iter(range(1000))
-    # Half-way through the last prior everyone stops, and goes on.
+    # Half-way through the last prior all processes stop, then resume.
     for stops in (lambda: shard and next(asked) == 26, lambda: False):
         accelerator = new_accelerator(run, target)
         session = TrainingSession(target, run, open_images(run.data), accelerator, stops)
         with suppress(Stopped):
             for event in train_stages(session):
-                seen[event.stage] = event.done
-    torch.save(seen, Path(folder) / f"seen-{rank}.pt")
+                last_done[event.stage] = event.done
+    torch.save(last_done, Path(folder) / f"done-{rank}.pt")
     if world > 1:
         dist.destroy_process_group()
 
 
-def test_two_ranks_train_what_one_rank_trains(tmp_path):
+def test_two_processes_train_what_one_trains(tmp_path):
     multiprocessing.spawn(train_on, (2, free_port(), str(tmp_path / "two")), nprocs=2)
     multiprocessing.spawn(train_on, (1, 0, str(tmp_path / "one")), nprocs=1)
     sharded = (2, free_port(), str(tmp_path / "sharded"), True)
     multiprocessing.spawn(train_on, sharded, nprocs=2)
-    # Both extract: what they wrote is what one process writes with the same autoencoder.
+    # Both extract: their shards are those of one process with the same autoencoder.
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "two", again, ignore=shutil.ignore_patterns("codes"))
     multiprocessing.spawn(train_on, (1, 0, str(again)), nprocs=1)
@@ -144,7 +144,7 @@ def test_two_ranks_train_what_one_rank_trains(tmp_path):
         same = tmp_path / "sharded" / path.relative_to(tmp_path / "two")
         assert path.read_bytes() == same.read_bytes(), path
     for rank in range(2):
-        assert torch.load(tmp_path / "two" / f"seen-{rank}.pt")["prior1"] == 10
+        assert torch.load(tmp_path / "two" / f"done-{rank}.pt")["prior1"] == 10
     one, two = (Pipeline.open(tmp_path / name) for name in ("one", "two"))
     # Adam makes much of gradients that are nothing but rounding, so not weight by weight; and
     # priors learn codes of which rounding has flipped a few.
@@ -162,7 +162,7 @@ def command_on(rank: int, world: int, port: int, commands: list[list[str]]) -> N
         dist.destroy_process_group()
 
 
-def test_two_ranks_draw_and_measure_what_one_rank_does(tmp_path):
+def test_two_processes_sample_and_measure_what_one_does(tmp_path):
     run = small_run()
     many = replace(run.data, synthetic_images=140, validation_fraction=0.4)
     train(tmp_path / "one", replace(run, data=many))
@@ -183,10 +183,10 @@ def test_two_ranks_draw_and_measure_what_one_rank_does(tmp_path):
         multiprocessing.spawn(command_on, (world, free_port(), commands), nprocs=world)
     one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
     for pattern, count in [("samples/*.png", 9), ("best/*.png", 6), ("*-grid.png", 2)]:
-        dataset = {path.name: path for path in one.path.glob(pattern)}
-        assert len(dataset) == count
-        assert {path.name for path in two.path.glob(pattern)} == set(dataset)
-        for name, path in dataset.items():
+        images = {path.name: path for path in one.path.glob(pattern)}
+        assert len(images) == count
+        assert {path.name for path in two.path.glob(pattern)} == set(images)
+        for name, path in images.items():
             pairs = (decode_full(p) for p in (path, two.path / path.relative_to(one.path)))
             assert ImageChops.difference(*pairs).getbbox() is None, name
     assert_alike(*(to_dict(folder.read_metrics()) for folder in (one, two)))
@@ -212,7 +212,7 @@ def sorted_values(values: dict[str, object]) -> list[object]:
     return [value for _, value in sorted(values.items())]
 
 
-def disagree(rank: int, port: int) -> None:
+def diverge(rank: int, port: int) -> None:
     be_rank(rank, 2, port)
     Accelerator(cpu=True)
     world = World.current()
@@ -227,25 +227,25 @@ def disagree(rank: int, port: int) -> None:
     dist.destroy_process_group()
 
 
-def count_alike(rank: int, port: int) -> None:
-    """Means over ranks are of what they counted; a rank that is elsewhere is told."""
+def sum_on(rank: int, port: int) -> None:
+    """Means are over the sums and counts of all processes; other folders are an error."""
     be_rank(rank, 2, port)
     Accelerator(cpu=True)
     world = World.current()
-    counted = {"mse": (torch.tensor(float(6 * rank)), torch.tensor(3 * rank))}
-    assert means_over_world(counted, world) == {"mse": 2.0}
+    sums = {"mse": (torch.tensor(float(6 * rank)), torch.tensor(3 * rank))}
+    assert means_over_world(sums, world) == {"mse": 2.0}
     require_same_progress([7, 1], world)
     with pytest.raises(ValueError, match="do not see the same run folder"):
         require_same_progress([7, rank], world)
     dist.destroy_process_group()
 
 
-def test_figures_of_ranks_add_up_and_ranks_that_see_other_folders_are_told():
-    multiprocessing.spawn(count_alike, (free_port(),), nprocs=2)
+def test_metrics_add_up_over_processes_and_different_folders_are_an_error():
+    multiprocessing.spawn(sum_on, (free_port(),), nprocs=2)
 
 
-def test_ranks_that_have_come_apart_are_told():
-    multiprocessing.spawn(disagree, (free_port(),), nprocs=2)
+def test_processes_whose_weights_diverged_are_an_error():
+    multiprocessing.spawn(diverge, (free_port(),), nprocs=2)
 
 
 def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
@@ -263,14 +263,14 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
         model=run.autoencoder.model, training=steps, continuous_steps=5, level_dropout=0.25
     )
     with mock.patch("vqvae2.training.autoencoder.to_float", lambda images: images.double() / 255):
-        learnt = after(AutoencoderTask(autoencoder, dataset, stage, 0, processes))
+        weights = after(AutoencoderTask(autoencoder, dataset, stage, 0, processes))
     numbers = torch.Generator().manual_seed(0)
     grids = tuple(run.grids())
     maps = [torch.randint(24, (40, *g.shape), generator=numbers).numpy() for g in grids]
     info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
     data = CodesInMemory(info, maps, torch.arange(40) % 12)
-    learnt |= after(PriorTask(prior, 1, data, level, seed=0, world=processes))
-    torch.save(learnt, Path(folder) / f"{world}-{rank}.pt")
+    weights |= after(PriorTask(prior, 1, data, level, seed=0, world=processes))
+    torch.save(weights, Path(folder) / f"{world}-{rank}.pt")
     if world > 1:
         dist.destroy_process_group()
 
@@ -285,7 +285,7 @@ def after(task: AutoencoderTask | PriorTask) -> dict[str, torch.Tensor]:
     }
 
 
-def test_two_ranks_learn_the_same_weights_as_one_in_fifty_steps_of_both_stages(tmp_path):
+def test_fifty_steps_of_both_stages_on_two_processes_equal_those_on_one(tmp_path):
     multiprocessing.spawn(fifty_steps, (2, free_port(), str(tmp_path)), nprocs=2)
     multiprocessing.spawn(fifty_steps, (1, 0, str(tmp_path)), nprocs=1)
     first, second, alone = (torch.load(tmp_path / f"{n}.pt") for n in ("2-0", "2-1", "1-0"))

@@ -28,14 +28,14 @@ def dataset():
     return open_images(DataConfig(size=16, synthetic_images=40)).train
 
 
-def stage1(dataset) -> AutoencoderTask:
+def autoencoder_task(dataset) -> AutoencoderTask:
     torch.manual_seed(0)
     model = small_config((2, 4))
     stage = AutoencoderStageConfig(model=model, training=TRAIN, continuous_steps=2)
     return AutoencoderTask(VQVAE(model), dataset, stage, seed=0)
 
 
-def stage2(dataset, name: str, **changes: object) -> PriorTask:
+def prior_task(dataset, name: str, **changes: object) -> PriorTask:
     torch.manual_seed(0)
     domain = Domain(grid=CodeGrid(256, 16, 16), num_classes=12, channels=3, ordered=True)
     mixed = replace(domain, num_mixtures=3 if name in ("pixelcnnpp", "pixelsnail") else 0)
@@ -44,7 +44,7 @@ def stage2(dataset, name: str, **changes: object) -> PriorTask:
     return PriorTask(prior, 0, PixelCodes(dataset), level, seed=0)
 
 
-def learnt(task, steps: int) -> dict[str, torch.Tensor]:
+def weights_after(task, steps: int) -> dict[str, torch.Tensor]:
     """Weights after some steps."""
     state = new_state(task)
     for progress in train(task, state, Accelerator(cpu=True)):
@@ -53,8 +53,8 @@ def learnt(task, steps: int) -> dict[str, torch.Tensor]:
     return task.phases[0].module.state_dict()
 
 
-def kept_bytes(network: torch.nn.Module, width: int) -> int:
-    """What a network keeps of a map for its gradient."""
+def stored_bytes(network: torch.nn.Module, width: int) -> int:
+    """Bytes that a network stores of a map for its gradient."""
     kept = 0
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -72,20 +72,20 @@ NAMES = ["plain", "attention", "pixelcnn", "pixelsnail", "transformer"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_computed_again_is_the_same_and_was_not_kept(name, dataset):
-    whole = learnt(stage2(dataset, name), 3)
-    again = learnt(task := stage2(dataset, name, recompute=True), 3)
+def test_recomputed_activations_are_equal_and_were_not_stored(name, dataset):
+    whole = weights_after(prior_task(dataset, name), 3)
+    again = weights_after(task := prior_task(dataset, name, recompute=True), 3)
     for key in whole:
         torch.testing.assert_close(again[key], whole[key], rtol=0, atol=0)
     width = task.prior.config.channels
-    little = kept_bytes(task.prior.network, width)
-    much = kept_bytes(stage2(dataset, name).prior.train().network, width)
+    little = stored_bytes(task.prior.network, width)
+    much = stored_bytes(prior_task(dataset, name).prior.train().network, width)
     assert little < 0.6 * much
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_priors_loss_compiles_as_one_graph(name, dataset):
-    task = stage2(dataset, name)
+    task = prior_task(dataset, name)
     (codes, labels), *_ = task.batch(0)
     module = task.phases[0].module.eval()
     loss = torch.compile(module, fullgraph=True, backend="aot_eager")
@@ -95,18 +95,18 @@ def test_a_priors_loss_compiles_as_one_graph(name, dataset):
     assert isinstance(module, PriorLoss)
 
 
-def test_counting_a_step_changes_nothing_of_what_is_learnt(dataset):
-    whole = learnt(stage1(dataset), 4)
-    task = stage1(dataset)
+def test_measuring_the_speed_changes_nothing_of_training(dataset):
+    whole = weights_after(autoencoder_task(dataset), 4)
+    task = autoencoder_task(dataset)
     speed = measure_speed(task, 0, Accelerator(cpu=True))
-    counted = learnt(task, 4)
+    counted = weights_after(task, 4)
     assert all(torch.equal(counted[name], whole[name]) for name in whole)
     assert speed.flops > 0
     assert speed.peak > 1e9
 
 
 def test_model_flops_are_those_of_convolutions_forward_and_backward(dataset):
-    task = stage1(dataset)
+    task = autoencoder_task(dataset)
     image = dataset.batch([0])
     macs = 0
 
@@ -129,12 +129,12 @@ def test_model_flops_are_those_of_convolutions_forward_and_backward(dataset):
     assert 0.9 * 6 * macs < flops <= 6 * macs
 
 
-def test_the_share_of_the_peak_is_that_of_the_rate():
+def test_the_fraction_of_the_peak_follows_from_the_rate():
     assert Speed(flops=2e9, peak=1e11).fraction(25.0) == 0.5
     assert matrix_rate("cpu") > 1e8
 
 
-def test_the_thread_that_prepares_batches_has_no_team_of_its_own():
+def test_the_thread_that_prepares_batches_starts_no_further_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
