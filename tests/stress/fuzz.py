@@ -277,7 +277,7 @@ def readers(kind: str, folder: Path) -> list[tuple[bytes, Callable[[bytes], obje
         case "checkpoints":
             path = folder / "step-00000003.safetensors"
             return [
-                reader(path, lambda: checkpoint.read_state(path)),
+                reader(path, lambda: checkpoint.read_checkpoint(path)),
                 reader(path, lambda: checkpoint.latest(folder)),
             ]
         case "models":
