@@ -75,7 +75,7 @@ def measure(run: RunConfig, options: Options, name: str) -> dict[str, Any]:
     seconds = time.monotonic() - begun
     chosen = evenly_spaced(len(data.validation), options.dataset)
     images = data.validation.batches(chosen)
-    measured = measure_distortion(state.average, images).measurement()
+    measured = measure_distortion(state.average, images)
     values = {**measured.values, **measured.per_level}
     return {"form": name, "seconds": seconds, "steps": state.step, **values}
 

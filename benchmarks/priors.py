@@ -180,8 +180,8 @@ def compare(
         module, spent, steps = fit(prior, level, train_codes, options, seconds)
         assert isinstance(module, PriorLoss)
         limit = 500 if domain.ordered else 5000
-        nats = nats_per_code(module.prior, level, validation, limit, 50)
-        seen = nats_per_code(module.prior, level, train_codes, limit, 50)
+        nats = nats_per_code(module.prior, validation, limit, 50)
+        seen = nats_per_code(module.prior, train_codes, limit, 50)
         step_ms = milliseconds_a_value(module.prior, level, validation, 16)
         results[name] = {
             "parameters": parameters(config, domain),

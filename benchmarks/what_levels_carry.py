@@ -64,14 +64,14 @@ def main() -> None:
     for factor in truth:
         cells = []
         for level, codebook in enumerate(model.config.codebooks):
-            for kind in ("places", "counts"):
+            for kind in ("positions", "counts"):
                 x = code_features(train[level], codebook.num_codes, kind)
                 x_test = code_features(test[level], codebook.num_codes, kind)
                 pair = (x, truth[factor]), (x_test, test_truth[factor])
                 cells.append(f"{100 * probe_accuracy(*pair):.1f}")
         rows.append([factor, *cells])
     names = ["top", "bottom"] if len(train) == 2 else [f"level {i}" for i in range(len(train))]
-    columns = ["factor (classes)", *(f"{n}, {k}" for n in names for k in ("places", "counts"))]
+    columns = ["factor (classes)", *(f"{n}, {k}" for n in names for k in ("positions", "counts"))]
     title = f"linear probes, test accuracy in %, {TRAIN} + {TEST} built-in images at 32x32"
     table(title, columns, rows)
 

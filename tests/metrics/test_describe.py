@@ -9,7 +9,7 @@ from vqvae2.metrics.distortion import measure_distortion
 
 def test_every_metric_of_a_reconstruction_is_described():
     images = synthetic_images(2).double()
-    measured = measure_distortion(small_autoencoder((2, 4)), [images]).measurement()
+    measured = measure_distortion(small_autoencoder((2, 4)), [images])
     assert {*measured.values, *measured.per_level} <= set(METRICS)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vqvae2.metrics.accuracy_score import ClassifierTraining
+from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.metrics.results import (
     AccuracyScore,
     ClassAccuracy,
@@ -28,7 +28,7 @@ SET = Measurement(20, {"fid": 1.5, "kid_deviation": None}, {})
 def complete() -> RunMetrics:
     samples = SampleMetrics(
         "d", 8, "Net", "d", "uint8", (SamplingConfig(),), "0, 1", SET, SET, {"0.5": SET},
-        {"0.8": SET}, ClassifierTraining(), ORIGIN,
+        {"0.8": SET}, ORIGIN, ClassifierTraining(),
     )  # fmt: skip
     accuracy = ClassAccuracy(0.5, (None, 0.5))
     tested = {"real": accuracy}
@@ -43,7 +43,7 @@ def complete() -> RunMetrics:
         out_of_distribution={
             "x": OutOfDistribution(9, 8, {"s": Detection(0.8, 1.0, 0.0)}, ORIGIN)
         },
-        class_agreement=ClassAgreement(0.9, 0.8, 0.7, 300, ORIGIN),
+        class_agreement=ClassAgreement(0.9, 0.8, 0.7, 300, ClassifierTraining(), ORIGIN),
     )
 
 

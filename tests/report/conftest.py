@@ -8,7 +8,8 @@ import pytest
 from pages import page_of
 from small_runs import session
 
-from vqvae2.evaluation.evaluation import evaluate
+from vqvae2.evaluation.evaluation import Evaluation
+from vqvae2.evaluation.validation import evaluate
 from vqvae2.runs.config import LevelConfig, RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
@@ -51,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
     list(train(training, lambda stage: stage.group == "autoencoder"))
     shutil.copytree(root / "complete", root / "autoencoder")
     list(train(training))
-    evaluate(training.folder, limit=24)
+    evaluate(Evaluation.open(training.folder), limit=24)
     return {name: RunFolder(root / name) for name in ("begun", "autoencoder", "complete")}
 
 

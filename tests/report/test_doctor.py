@@ -2,7 +2,7 @@ import shutil
 
 import torch
 
-from vqvae2.metrics.results import Measurement, SampleMetrics
+from vqvae2.metrics.results import Measurement, Provenance, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
 from vqvae2.report.doctor import (
@@ -63,7 +63,10 @@ def test_an_overfitted_prior_is_a_warning():
 
 def sample_metrics(num_features: int, **values: float) -> SampleMetrics:
     one = Measurement(10_000, values)
-    return SampleMetrics("d", num_features, "Net", "d", "", (), "", one, one, {"1": one})
+    origin = Provenance("", "", 16, 10_000, "", 0, (), {}, "")
+    return SampleMetrics(
+        "d", num_features, "Net", "d", "", (), "", one, one, {"1": one}, {}, origin
+    )
 
 
 def test_an_extractor_of_other_classes_is_a_problem():

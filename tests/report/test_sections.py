@@ -10,7 +10,7 @@ from pages import ESCAPED, NAME, change_json, page_of, sections_of
 from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
-from vqvae2.metrics.accuracy_score import ClassifierTraining
+from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.metrics.results import (
     AccuracyScore,
     ClassAccuracy,
@@ -75,7 +75,7 @@ def test_the_top_shows_a_card_per_metric_and_level(pages):
 def measured(folder) -> RunMetrics:
     """The metrics of the run, with samples measured by every instrument."""
     metrics = folder.read_metrics()
-    assert metrics.provenance.models == tuple(fingerprints(Pipeline.open(folder.path)))
+    assert metrics.provenance.models == fingerprints(Pipeline.open(folder.path))
     return replace(
         metrics,
         samples={"Net": sample_metrics(metrics.provenance)},
@@ -85,7 +85,9 @@ def measured(folder) -> RunMetrics:
                 9, 8, {"all codes": Detection(0.812, 1.0, 0.0)}, metrics.provenance
             )
         },
-        class_agreement=ClassAgreement(0.987, 0.933, 0.787, 300, metrics.provenance),
+        class_agreement=ClassAgreement(
+            0.987, 0.933, 0.787, 300, ClassifierTraining(), metrics.provenance
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from vqvae2.evaluation.comparison import (
     open_set,
     parse_set,
 )
-from vqvae2.evaluation.samples import extractor_of
+from vqvae2.evaluation.extractor import extractor_for
 from vqvae2.files import write_json
 from vqvae2.metrics.describe import METRICS, format_metric
 from vqvae2.metrics.results import Measurement
@@ -103,9 +103,10 @@ def compare_images(options: Options) -> JsonObject:
     names = [against, *options.sets]
     # "own" is a classifier of the images of the run after --against.
     folder = RunFolder(parse_set(against)[0])
-    extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
     size = options.size or common_side(names)
     with monitor() as view:
+        name = options.extractor_name
+        extractor = extractor_for(folder, options.extractor, name, device, view.track)
         reference, *others = (
             open_set(name, size, options.count, device, view.track) for name in names
         )

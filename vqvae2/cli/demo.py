@@ -6,9 +6,8 @@ from vqvae2.cli.display import console, table
 from vqvae2.cli.options import parse
 from vqvae2.cli.train import Options as TrainOptions
 from vqvae2.cli.train import resolve, train
-from vqvae2.data.images import open_images
-from vqvae2.metrics.agreement import class_agreement
-from vqvae2.pipeline import Pipeline
+from vqvae2.evaluation.class_agreement import evaluate_class_agreement
+from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.report.formatting import percent
 from vqvae2.report.report import write_report
 
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> None:
     training = TrainOptions(preset="demo", run=options.run)
     folder, config = resolve(training, [])
     train(folder, config, training)
-    agreement = class_agreement(Pipeline.open(options.run), open_images(config.data))
+    agreement = evaluate_class_agreement(Evaluation.open(folder))
     rows = [
         ["validation images", percent(agreement.on_images)],
         ["their reconstructions", percent(agreement.on_reconstructions)],

@@ -8,7 +8,6 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve, share
 from vqvae2.cli.display import (
-    Monitor,
     console,
     monitor,
     show_accuracy_score,
@@ -18,12 +17,13 @@ from vqvae2.cli.display import (
 )
 from vqvae2.cli.options import parse, require_positive
 from vqvae2.data.images import image_files
-from vqvae2.distributed import World
-from vqvae2.evaluation.accuracy_score import evaluate_classification
-from vqvae2.evaluation.evaluation import evaluate
-from vqvae2.evaluation.out_of_distribution import evaluate_outside
-from vqvae2.evaluation.samples import SampleEvaluationConfig, evaluate_samples, extractor_of
-from vqvae2.metrics.accuracy_score import ClassifierTraining
+from vqvae2.evaluation.accuracy_score import evaluate_accuracy_score
+from vqvae2.evaluation.evaluation import Evaluation
+from vqvae2.evaluation.extractor import extractor_for
+from vqvae2.evaluation.out_of_distribution import evaluate_out_of_distribution
+from vqvae2.evaluation.samples import SampleEvaluationConfig, evaluate_samples
+from vqvae2.evaluation.validation import evaluate
+from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.stages import stages
@@ -81,43 +81,40 @@ def main(arguments: list[str]) -> None:
     check(options, folder)
     world, device = share(resolve(options.device))
     console.quiet = not world.is_main
-    # Networks are opened before anything is measured: they may be missing.
-    extractor = judge = None
-    if options.samples:
-        extractor = extractor_of(options.extractor, options.extractor_name, folder, device)
-        if options.judge and options.judge != options.extractor:
-            judge = extractor_of(options.judge, "", folder, device)
-    show_metrics(evaluate(folder, options.limit, device, world))
     with monitor(world.is_main) as view:
+        # Networks are opened before anything is measured: they may be missing.
+        extractor = selector = None
+        if options.samples:
+            name = options.extractor_name
+            extractor = extractor_for(folder, options.extractor, name, device, view.track)
+            if options.judge and options.judge != options.extractor:
+                selector = extractor_for(folder, options.judge, "", device, view.track)
+        evaluation = Evaluation.open(folder, device, world, view.track)
+        show_metrics(evaluate(evaluation, options.limit))
         if extractor is not None:
-            measure_samples(options, extractor, judge, view, world)
+            measure_samples(evaluation, options, extractor, selector)
         if options.cas:
-            show_accuracy_score(
-                evaluate_classification(
-                    folder, options.cas, options.score, device, view.track, world
-                )
-            )
+            score = evaluate_accuracy_score(evaluation, options.cas, options.score)
+            show_accuracy_score(score)
         if options.outside:
-            other, limit = Path(options.outside), options.outside_limit
-            result = evaluate_outside(folder, other, limit, device, view.track, world)
+            outside, limit = Path(options.outside), options.outside_limit
+            result = evaluate_out_of_distribution(evaluation, outside, limit)
             show_out_of_distribution(options.outside, result)
     console.print(f"results in {options.run / 'metrics.json'}")
 
 
 def measure_samples(
-    options: Options, extractor: Extractor, judge: Extractor | None, view: Monitor, world: World
+    evaluation: Evaluation, options: Options, extractor: Extractor, selector: Extractor | None
 ) -> None:
     """Measures samples and prints the results."""
     score = options.score if options.cas else None
-    request = SampleEvaluationConfig(options.samples, options.keep, options.temperatures, score)
-    result = evaluate_samples(
-        RunFolder(options.run), extractor, request, world.device, view.track, judge, world
-    )
-    if world.is_main:
+    config = SampleEvaluationConfig(options.samples, options.keep, options.temperatures, score)
+    result = evaluate_samples(evaluation, extractor, config, selector)
+    if evaluation.world.is_main:
         show_samples(extractor.name, result)
-    if (number := result.validation.num_images) < options.samples:
+    if (number := result.num_samples) < options.samples:
         console.print(
-            f"There are only {number:,} images in a split; `vqvae2 compare` can compare more "
+            f"There are only {number:,} training images; `vqvae2 compare` can compare more "
             "samples."
         )
 

@@ -9,7 +9,7 @@ import tyro
 from vqvae2.cli.device import AUTO, resolve, share
 from vqvae2.cli.display import console, monitor
 from vqvae2.cli.options import SamplingOptions, output_folder, parse, require_positive
-from vqvae2.evaluation.samples import extractor_of
+from vqvae2.evaluation.extractor import extractor_for
 from vqvae2.export.progress import grid_path
 from vqvae2.export.samples import SampleRequest, export_samples
 from vqvae2.messages import counted
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
     )
     judge = None
     if options.keep < 1:
-        judge = extractor_of(options.judge, "", RunFolder(Path(options.run)), device)
+        judge = extractor_for(RunFolder(Path(options.run)), options.judge, "", device)
     folder = output_folder(options.out, options.run, "samples")
     with monitor(world.is_main) as view:
         for progress in export_samples(pipeline, request, folder, judge, world):

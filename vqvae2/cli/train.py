@@ -14,10 +14,10 @@ import tyro
 from vqvae2.cli.display import Stopper, console, monitor, show_metrics, table
 from vqvae2.cli.options import change, parse_known
 from vqvae2.data.images import ImageSplits, open_images
-from vqvae2.evaluation.evaluation import evaluate
+from vqvae2.evaluation.evaluation import Evaluation
+from vqvae2.evaluation.validation import evaluate
 from vqvae2.export.samples import export_class_grid
 from vqvae2.messages import counted, did_you_mean, duration, shortened
-from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
@@ -130,10 +130,10 @@ def finish(folder: RunFolder, has_trained: bool, device: str) -> None:
     """Measures the run, writes a grid of samples, and prints what to do next."""
     grid = folder.path / "samples" / "grid.png"
     if has_trained or not folder.read_metrics():
-        show_metrics(evaluate(folder, EVALUATED_IMAGES, device))
-        pipeline = Pipeline.open(folder.path).to(device)
+        evaluation = Evaluation.open(folder, device)
+        show_metrics(evaluate(evaluation, EVALUATED_IMAGES))
         with monitor() as view:
-            for progress in export_class_grid(pipeline, grid, SAMPLES_PER_CLASS):
+            for progress in export_class_grid(evaluation.pipeline, grid, SAMPLES_PER_CLASS):
                 view.track("samples", progress.done, progress.total)
     else:
         console.print("Everything was trained before. Results of the last evaluation:")

@@ -1,1 +1,1 @@
-"""Measuring a trained run, one question per file."""
+"""Evaluation of a trained run, one question per file."""

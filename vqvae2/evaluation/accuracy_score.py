@@ -1,163 +1,154 @@
-"""The classification accuracy score of a run (Sec. 4.3): who learns from what, asked about what.
+"""The classification accuracy score of a run (Sec. 4.3 of VQ-VAE-2).
 
-    trained on      real images, their reconstructions, samples (one for each image's class)
-    asked about     real validation images, their reconstructions
+After Ravuri and Vinyals 2019 (arXiv 1905.10887): a classifier is trained on class-conditional
+samples and tested on real images. Missing diversity and confused classes cost accuracy, and so do
+codes that lose what distinguishes classes.
 
-Everyone is the same network with the same training and the same number of images of each class.
+    trained on    real images, their reconstructions, samples (one for the class of each image)
+    tested on     real validation images, their reconstructions
+
+All classifiers are the same network with the same training and the same images per class.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import ImageDataset, ImageSplits, Progress, open_images, quiet
+from vqvae2.data.images import ImageDataset, Progress
 from vqvae2.data.order import evenly_spaced
-from vqvae2.distributed import SINGLE_PROCESS, World
-from vqvae2.evaluation.evaluation import provenance
-from vqvae2.evaluation.image_sets import drawn, restored, seeds_within, shown
-from vqvae2.metrics.accuracy_score import (
+from vqvae2.evaluation.evaluation import Evaluation
+from vqvae2.evaluation.image_sets import (
+    dataset_images,
+    reconstructed_images,
+    sample_seeds,
+    sampled_images,
+    tracked,
+)
+from vqvae2.metrics.classifier import (
     ClassifierTraining,
     ImagesInMemory,
     LabelledImages,
+    ResNet,
     accuracy_by_class,
-    in_batches,
+    labelled_batches,
     require_classes,
-    train_on,
+    train_classifier,
 )
 from vqvae2.metrics.results import AccuracyScore, ClassAccuracy
-from vqvae2.pipeline import Pipeline
-from vqvae2.runs.folder import RunFolder
 
 
-def evaluate_classification(
-    folder: RunFolder,
-    count: int,
-    training: ClassifierTraining,
-    device: str = "cpu",
-    progress: Progress = quiet,
-    world: World = SINGLE_PROCESS,
+def evaluate_accuracy_score(
+    evaluation: Evaluation, limit: int, training: ClassifierTraining
 ) -> AccuracyScore:
     """Measures the score of a run and writes it into metrics.json.
 
+    Several processes share the images, then train one classifier each.
+
     Arguments:
-        ranks: who shares the work, a classifier each; the first writes.
+        evaluation: the run.
+        limit: training images of each classifier, at most.
+        training: settings of the classifiers.
     """
-    pipeline, run = Pipeline.open(folder.path).to(device), folder.read()
-    data = open_images(run.data, progress=progress)
-    score = classification_scores(pipeline, data, count, training, progress, world)
-    origin = provenance(run, pipeline, data.validation, len(data.validation))
-    score = dataclasses.replace(score, provenance=origin)
-    if world.is_main:
-        metrics = dataclasses.replace(folder.read_metrics(), accuracy_score=score)
-        folder.write_metrics(metrics)
+    score = measure_accuracy_score(evaluation, limit, training)
+    evaluation.write(replace(evaluation.read(), accuracy_score=score))
     return score
 
 
-def classification_scores(
-    pipeline: Pipeline,
-    data: ImageSplits,
-    count: int,
-    training: ClassifierTraining,
-    progress: Progress = quiet,
-    world: World = SINGLE_PROCESS,
+def measure_accuracy_score(
+    evaluation: Evaluation, limit: int, training: ClassifierTraining
 ) -> AccuracyScore:
-    """Top-1 accuracy of three classifiers on two kinds of images, over all and by class.
-
-    Arguments:
-        count: images to train on, at most as many as there are; evenly spread.
-    """
-    classes, chosen = len(data.class_names), evenly_spaced(len(data.train), count)
-    labels = data.train.labels[chosen]
-    require_classes(labels.bincount(minlength=classes))
+    """Top-1 accuracy of three classifiers on two sets of images, over all and by class."""
+    data = evaluation.splits
+    num_classes, indices = len(data.class_names), evenly_spaced(len(data.train), limit)
+    labels = data.train.labels[indices]
+    require_classes(labels.bincount(minlength=num_classes))
     everything = torch.arange(len(data.validation))
-    asked: dict[str, LabelledImages] = {
+    tests: dict[str, LabelledImages] = {
         "real": data.validation,
-        "reconstructions": restored_set(pipeline, data.validation, everything, progress, world),
+        "reconstructions": reconstructed_set(evaluation, data.validation, everything),
     }
-    # Made one after the other, so that one set is in memory at a time.
-    makers: Mapping[str, Callable[[], LabelledImages]] = {
-        "real": lambda: ImagesInMemory(data.train.batch(chosen), labels),
-        "reconstructions": lambda: restored_set(pipeline, data.train, chosen, progress, world),
-        "samples": lambda: drawn_set(pipeline, labels, seeds_within(labels), progress, world),
+    sources: dict[str, Source] = {
+        "real": lambda: ImagesInMemory(data.train.batch(indices), labels),
+        "reconstructions": lambda: reconstructed_set(evaluation, data.train, indices),
+        "samples": lambda: sampled_set(evaluation, labels, sample_seeds(labels, num_classes)),
     }
-    found = torch.zeros(len(makers), len(asked), 1 + classes, dtype=torch.float64)
-    own: list[tuple[int, str, LabelledImages]] = []
-    for number, (name, make) in enumerate(makers.items()):
-        dataset = make()  # by all ranks, then a classifier each
-        if number % world.size == world.rank:
-            own.append((number, name, dataset))
-        del dataset
-        while own and (world.size == 1 or number == len(makers) - 1):
-            place, learnt, dataset = own.pop(0)
-            device = str(pipeline.device)
-            found[place] = scores_of(dataset, asked, classes, training, device, learnt, progress)
-    rows = {
-        name: {title: class_accuracy(score) for title, score in zip(asked, scores, strict=True)}
-        for name, scores in zip(makers, world.sum(found), strict=True)
-    }
-    return AccuracyScore(len(chosen), training, data.class_names, rows)
+    trained_on = dict(classifier_accuracies(evaluation, sources, tests, training))
+    origin = evaluation.provenance(len(data.validation))
+    return AccuracyScore(len(indices), training, data.class_names, trained_on, origin)
 
 
-def scores_of(
-    dataset: LabelledImages,
-    asked: Mapping[str, LabelledImages],
-    classes: int,
+Source = Callable[[], LabelledImages]
+"""Makes a training set, on all processes together; a function, so that few are in memory."""
+
+
+def classifier_accuracies(
+    evaluation: Evaluation,
+    sources: Mapping[str, Source],
+    tests: Mapping[str, LabelledImages],
     training: ClassifierTraining,
-    device: str,
-    name: str,
-    progress: Progress,
-) -> Tensor:
-    """Top-1 accuracy of a classifier of `images` on each set of `asked`, (sets, 1 + K) float64.
+) -> Iterator[tuple[str, dict[str, ClassAccuracy]]]:
+    """Trains one classifier per source; yields its name and its accuracy on each test set.
 
-    Of all, then by class; a class that is never asked about has nan.
+    Each process trains another classifier, and all have the results.
     """
-    model = train_on(
-        dataset,
-        classes,
-        training,
-        device,
-        lambda step: progress(f"learning from {name}", step, training.steps),
+    world, num_classes = evaluation.world, len(evaluation.splits.class_names)
+    names = list(sources)
+    for begin in range(0, len(names), world.size):
+        scores = torch.zeros(1, len(tests), 1 + num_classes, dtype=torch.float64)
+        datasets: list[tuple[str, LabelledImages]] = []
+        for rank, name in enumerate(names[begin : begin + world.size]):
+            dataset = sources[name]()
+            datasets += [(name, dataset)] if rank == world.rank else []
+        for name, dataset in datasets:
+            report = partial(report_step, evaluation.progress, name, training.steps)
+            model = train_classifier(dataset, num_classes, training, evaluation.device, report)
+            scores[0] = torch.stack([accuracies(model, t, num_classes) for t in tests.values()])
+        for name, rows in zip(names[begin:], world.gather(scores), strict=False):
+            yield name, {test: named(row) for test, row in zip(tests, rows, strict=True)}
+
+
+def report_step(progress: Progress, name: str, steps: int, step: int) -> None:
+    """Reports a step of a classifier's training."""
+    progress(f"classifier of {name}", step, steps)
+
+
+def accuracies(model: ResNet, test: LabelledImages, num_classes: int) -> Tensor:
+    """Top-1 accuracy over all images, then by class, (1 + K,) float64; NaN without images."""
+    by_class = accuracy_by_class(
+        model, labelled_batches(test, torch.arange(len(test))), num_classes
     )
-    found = []
-    for others in asked.values():
-        every = torch.arange(len(others))
-        by_class = accuracy_by_class(model, in_batches(others, every), classes)
-        counts = others.labels.bincount(minlength=classes)
-        right = by_class.nan_to_num() @ counts.double()
-        found.append(torch.cat([(right / counts.sum())[None], by_class]))
-    return torch.stack(found)
+    counts = test.labels.bincount(minlength=num_classes)
+    correct = by_class.nan_to_num() @ counts.double()
+    return torch.cat([(correct / counts.sum())[None], by_class])
 
 
-def class_accuracy(score: Tensor) -> ClassAccuracy:
-    """A score (1 + K,) of `scores_of` with None for NaN."""
-    by_class = (None if math.isnan(share) else share for share in score[1:].tolist())
-    return ClassAccuracy(float(score[0]), tuple(by_class))
+def named(row: Tensor) -> ClassAccuracy:
+    """A row (1 + K,) of `accuracies`, with None for NaN."""
+    top1, *by_class = row.tolist()
+    return ClassAccuracy(top1, tuple(None if math.isnan(share) else share for share in by_class))
 
 
-def restored_set(
-    pipeline: Pipeline,
-    dataset: ImageDataset,
-    indices: Tensor,
-    progress: Progress = quiet,
-    world: World = SINGLE_PROCESS,
+def reconstructed_set(
+    evaluation: Evaluation, dataset: ImageDataset, indices: Tensor
 ) -> ImagesInMemory:
-    """Some images after the way through the codes, with their labels."""
-    originals = shown(dataset, world.shard_nonempty(indices), "reconstructions", progress)
-    pixels = world.gather(torch.cat(list(restored(pipeline, originals))))
-    return ImagesInMemory(pixels, dataset.labels[indices])
+    """Reconstructions of the images of indices (N,), with their labels."""
+    local, progress = evaluation.world.shard_nonempty(indices), evaluation.progress
+    originals = dataset_images(dataset, local)
+    batches = reconstructed_images(evaluation.pipeline, originals)
+    batches = tracked(batches, "reconstructions", len(local), progress)
+    return ImagesInMemory(
+        evaluation.world.gather(torch.cat(list(batches))), dataset.labels[indices]
+    )
 
 
-def drawn_set(
-    pipeline: Pipeline,
-    labels: Tensor,
-    seeds: Tensor,
-    progress: Progress = quiet,
-    world: World = SINGLE_PROCESS,
-) -> ImagesInMemory:
-    """A sample for each label and seed."""
-    own = world.shard_nonempty(labels), world.shard_nonempty(seeds)
-    parts = drawn(pipeline, *own, "samples to learn from", progress)
-    return ImagesInMemory(world.gather(torch.cat(list(parts))), labels)
+def sampled_set(evaluation: Evaluation, labels: Tensor, seeds: Tensor) -> ImagesInMemory:
+    """One sample for each of labels (N,) and seeds (N,)."""
+    world, progress = evaluation.world, evaluation.progress
+    local = world.shard_nonempty(labels), world.shard_nonempty(seeds)
+    batches = sampled_images(evaluation.pipeline, *local)
+    batches = tracked(batches, "samples", len(local[0]), progress)
+    return ImagesInMemory(world.gather(torch.cat(list(batches))), labels)

@@ -1,14 +1,14 @@
-"""Runs and sets of images side by side.
+"""Sets of images, of runs and of other models, against a reference set.
 
 A set of images is named by one word:
 
-    FOLDER                      all images in and below it: data, another model's samples, ...
-    RUN or RUN:samples          images drawn from a run, of the classes it learnt from
-    RUN:reconstructions         its validation images after the way through the codes
-    RUN:train, RUN:validation     the images themselves, as the run sees them
+    FOLDER                        all images in and below it: data, samples of another model, ...
+    RUN or RUN:samples            samples of a run, of the classes of its training images
+    RUN:reconstructions           reconstructions of its validation images
+    RUN:train, RUN:validation     its images
     DATA:train, DATA:validation   a split of a data set: folder, Parquet, shards, hub, synthetic
 
-Legend: `B` images, `S` their side.
+Legend: `B N` images, `S` their side.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,32 +31,43 @@ from vqvae2.data.images import (
     quiet,
 )
 from vqvae2.data.order import evenly_spaced
-from vqvae2.evaluation.evaluation import versions
-from vqvae2.evaluation.image_sets import drawn, restored, seeds_within, shown
+from vqvae2.evaluation.evaluation import Evaluation, versions
+from vqvae2.evaluation.image_sets import (
+    dataset_images,
+    reconstructed_images,
+    sample_seeds,
+    sampled_images,
+    tracked,
+)
 from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.distortion import measure_pairs
 from vqvae2.metrics.extractors import Extractor
-from vqvae2.metrics.features import Features, distances_between, look, look_once, require_enough
+from vqvae2.metrics.features import (
+    Features,
+    cached_features,
+    distances_between,
+    extract_features,
+    require_enough,
+)
 from vqvae2.metrics.results import Comparison, Measurement, RunMetrics
-from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder
 from vqvae2.weights import code_fingerprint
 
 KINDS = ("samples", "reconstructions", "validation", "train")
-"""What can be asked of a run."""
+"""Sets of images of a run."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images under a name, as often as asked.
+    """A named set of images that can be read any number of times.
 
     Arguments:
         name: as the user wrote it.
-        count: how many there are.
+        count: number of images.
         side: S.
-        batches: the first so many, evenly spread, (B, 3, S, S) uint8.
-        names: of the images, () for those that are drawn.
-        kept: whether they are worth a place in the cache of features.
+        batches: returns so many of them, evenly spaced, in batches (B, 3, S, S) uint8.
+        names: of the images; () for samples.
+        is_data: whether they are images of a data set, whose features are worth caching.
     """
 
     name: str
@@ -64,14 +75,14 @@ class ImageSet:
     side: int
     batches: Callable[[int], Iterator[Tensor]]
     names: tuple[str, ...] = ()
-    kept: bool = False
+    is_data: bool = False
 
 
-def parse_set(where: str) -> tuple[Path, str]:
-    """The path and the kind, "" for none, that a word names."""
-    path, colon, kind = where.rpartition(":")
-    if not colon or kind not in KINDS or Path(where).exists():
-        return Path(where), ""
+def parse_set(name: str) -> tuple[Path, str]:
+    """The path and the kind ("" for none) in the name of a set."""
+    path, colon, kind = name.rpartition(":")
+    if not colon or kind not in KINDS or Path(name).exists():
+        return Path(name), ""
     return Path(path), kind
 
 
@@ -81,85 +92,88 @@ def is_run(path: Path) -> bool:
 
 
 def common_side(names: Sequence[str]) -> int:
-    """The side that folders are brought to where none is given: that of a run among the sets."""
+    """The side of the images of the first run among the sets; 0 without a run."""
     sides = [RunFolder(path).read().data.size for path, _ in map(parse_set, names) if is_run(path)]
     return sides[0] if sides else 0
 
 
 def open_set(
-    where: str, size: int = 0, count: int = 10_000, device: str = "cpu", progress: Progress = quiet
+    name: str, size: int = 0, count: int = 10_000, device: str = "cpu", progress: Progress = quiet
 ) -> ImageSet:
-    """The set of images that a word names; ValueError says what it is not.
+    """Opens a set of images by its name.
 
     Arguments:
-        size: S of a folder's or data set's images; 0 takes a folder's as they are, of one size
-            and square.
-        count: images to draw, where they are drawn.
+        name: of the set.
+        size: S of the images of a folder or data set; 0 requires square images of one size.
+        count: samples to draw, where the set is samples.
+        device: where a run's models are put.
+        progress: called while images are decoded or sampled.
     """
-    path, kind = parse_set(where)
-    if is_run(path):
-        return set_of_run(where, RunFolder(path), kind or "samples", count, device, progress)
+    path, kind = parse_set(name)
+    if is_run(path) and kind not in ("train", "validation"):
+        evaluation = Evaluation.open(RunFolder(path), device, progress=progress)
+        if kind == "reconstructions":
+            return reconstructions_of(name, evaluation)
+        return samples_of(name, evaluation, count)
     if kind in ("train", "validation"):
-        if not size and not path.is_dir():
-            raise ValueError(f"{where} needs --size, the side that its images are brought to.")
-        config = DataConfig(source=str(path), size=size or natural_side(path))
-        data = open_images(config, progress=progress)
-        return split_set(where, getattr(data, kind), progress)
+        if is_run(path):
+            config = RunFolder(path).read().data
+        elif size or path.is_dir():
+            config = DataConfig(source=str(path), size=size or natural_side(path))
+        else:
+            raise ValueError(f"{name} needs --size, the side of its images in pixels.")
+        if kind == "validation":
+            return dataset_set(name, open_validation(config, progress=progress), progress)
+        return dataset_set(name, open_images(config, progress=progress).train, progress)
     if kind:
-        RunFolder(path).read()  # says that it is no run
-    dataset = load_folder(path, size or natural_side(path), progress=progress)
-    return split_set(where, dataset, progress)
+        RunFolder(path).read()  # raises: it is not a run
+    folder = load_folder(path, size or natural_side(path), progress=progress)
+    return dataset_set(name, folder, progress)
 
 
-def set_of_run(
-    where: str, folder: RunFolder, kind: str, count: int, device: str, progress: Progress
-) -> ImageSet:
-    """Images that a run learnt from, was measured on, gives back or draws."""
-    run = folder.read()
-    if kind == "train":
-        return split_set(where, open_images(run.data, progress=progress).train, progress)
-    if kind == "validation":
-        return split_set(where, open_validation(run.data, progress=progress), progress)
-    pipeline = Pipeline.open(folder.path).to(device)
-    if kind == "samples":
-        known = training_labels(folder, pipeline)
+def samples_of(name: str, evaluation: Evaluation, count: int) -> ImageSet:
+    """Samples with the classes of the training images, in their proportions."""
+    labels_of_train = training_labels(evaluation)
 
-        def samples(number: int) -> Iterator[Tensor]:
-            labels = known[torch.arange(number) * len(known) // number]
-            return drawn(pipeline, labels, seeds_within(labels), where, progress)
+    def samples(number: int) -> Iterator[Tensor]:
+        labels = labels_of_train[torch.arange(number) * len(labels_of_train) // number]
+        seeds = sample_seeds(labels, evaluation.num_classes)
+        batches = sampled_images(evaluation.pipeline, labels, seeds)
+        return tracked(batches, name, number, evaluation.progress)
 
-        return ImageSet(where, count, run.data.size, samples)
-    originals = split_set(where, open_validation(run.data, progress=progress), progress)
-    return ImageSet(
-        where,
-        originals.count,
-        originals.side,
-        lambda number: restored(pipeline, originals.batches(number)),
-        originals.names,
-    )
+    return ImageSet(name, count, evaluation.config.data.size, samples)
 
 
-def training_labels(folder: RunFolder, pipeline: Pipeline) -> Tensor:
-    """The labels (N,) that a run's priors learnt from."""
-    if isinstance(pipeline.autoencoder, Pixels):
-        return open_images(folder.read().data).train.labels
-    return read_codes(folder.codes, "train", code_fingerprint(pipeline.autoencoder), 1).labels
+def training_labels(evaluation: Evaluation) -> Tensor:
+    """The labels (N,) of a run's training images."""
+    autoencoder = evaluation.pipeline.autoencoder
+    if isinstance(autoencoder, Pixels):
+        return evaluation.splits.train.labels
+    return read_codes(evaluation.folder.codes, "train", code_fingerprint(autoencoder), 1).labels
 
 
-def split_set(where: str, dataset: ImageDataset, progress: Progress) -> ImageSet:
-    """Images of a split."""
-    return ImageSet(
-        where,
-        len(dataset),
-        dataset.size,
-        lambda number: shown(dataset, evenly_spaced(len(dataset), number), where, progress),
-        tuple(dataset.names),
-        kept=True,
-    )
+def reconstructions_of(name: str, evaluation: Evaluation) -> ImageSet:
+    """Reconstructions of a run's validation images."""
+    originals = dataset_set(name, evaluation.validation, evaluation.progress)
+
+    def reconstructions(number: int) -> Iterator[Tensor]:
+        return reconstructed_images(evaluation.pipeline, originals.batches(number))
+
+    return ImageSet(name, originals.count, originals.side, reconstructions, originals.names)
+
+
+def dataset_set(name: str, dataset: ImageDataset, progress: Progress) -> ImageSet:
+    """The images of a data set."""
+
+    def images(number: int) -> Iterator[Tensor]:
+        batches = dataset_images(dataset, evenly_spaced(len(dataset), number))
+        return tracked(batches, name, number, progress)
+
+    return ImageSet(name, len(dataset), dataset.size, images, tuple(dataset.names), is_data=True)
 
 
 def natural_side(folder: Path) -> int:
-    """The side of a folder's images, if they are square and of one size."""
+    """The side of a folder's images; ValueError unless they are square and of one size."""
     from PIL import Image
 
     sizes: set[tuple[int, int]] = set()
@@ -167,14 +181,14 @@ def natural_side(folder: Path) -> int:
         try:
             with Image.open(path) as image:
                 sizes.add(image.size)
-        # Pillow's readers meet broken files with a dozen kinds of error.
+        # Pillow raises many kinds of error for damaged files.
         except Exception:
-            continue  # named and counted when it is decoded
+            continue  # counted and named when the folder is decoded
     if len(sizes) != 1 or len(set(*sizes)) != 1:
-        found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
+        some = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
         raise ValueError(
             f"The images in {folder} are not squares of one size "
-            f"({found or 'none can be read'}{', ...' if len(sizes) > 3 else ''}); give --size to "
+            f"({some or 'none can be read'}{', ...' if len(sizes) > 3 else ''}); give --size to "
             "crop and resize them."
         )
     return next(iter(sizes))[0]
@@ -187,15 +201,19 @@ def compare_sets(
     count: int = 10_000,
     paired: bool = False,
 ) -> Comparison:
-    """Every distance of each set to the reference, all over one number of images.
-
-    Raises ValueError, before anything is looked at, for sets of two sizes, too few images and
-    pairs that are none.
+    """Distances of each set to the reference, all over the same number of images.
 
     Arguments:
-        count: images of each set, at most as many as the smallest has: figures at different
+        reference: usually real images.
+        others: compared with the reference, one by one.
+        extractor: gives the features.
+        count: images of each set, at most as many as the smallest has: distances at different
             numbers cannot be compared.
-        paired: also MSE, PSNR, SSIM and MS-SSIM, image by image; for reconstructions.
+        paired: also MSE, PSNR, SSIM and MS-SSIM of images of the same name; for reconstructions.
+
+    Raises:
+        ValueError: different sizes, too few images, or sets that are not pairs; before any
+            features are extracted.
     """
     number = min(count, *(dataset.count for dataset in (reference, *others)))
     require_enough(number)
@@ -203,15 +221,15 @@ def compare_sets(
         if other.side != reference.side:
             raise ValueError(
                 f"Images of two sizes cannot be compared: {reference.name} has {reference.side} "
-                f"pixels a side, {other.name} {other.side}; give --size to bring folders to one."
+                f"pixels a side, {other.name} {other.side}; give --size to resize folders."
             )
         if paired:
             require_pairs(reference, other)
-    real = seen_by(extractor, reference, number)
+    real = set_features(extractor, reference, number)
     distances: dict[str, Measurement] = {}
     errors: dict[str, Measurement] = {}
     for other in others:
-        distances[other.name] = distances_between(real, seen_by(extractor, other, number))
+        distances[other.name] = distances_between(real, set_features(extractor, other, number))
         if paired:
             pairs = zip(reference.batches(number), other.batches(number), strict=True)
             errors[other.name] = measure_pairs((to_float(a), to_float(b)) for a, b in pairs)
@@ -227,15 +245,15 @@ def compare_sets(
     )
 
 
-def seen_by(extractor: Extractor, dataset: ImageSet, count: int) -> Features:
-    """What a network sees in a set, from the cache where it can be."""
-    if not dataset.kept:
-        return look(extractor, dataset.batches(count))
-    return look_once(extractor, lambda: dataset.batches(count))
+def set_features(extractor: Extractor, images: ImageSet, count: int) -> Features:
+    """The features of so many images of a set, from the cache for images of data sets."""
+    if not images.is_data:
+        return extract_features(extractor, images.batches(count))
+    return cached_features(extractor, lambda: images.batches(count))
 
 
 def require_pairs(reference: ImageSet, other: ImageSet) -> None:
-    """Raises ValueError for sets whose images do not belong together one by one."""
+    """Raises ValueError unless both sets have images of the same names in the same order."""
     first, second = ([Path(n).with_suffix("") for n in s.names] for s in (reference, other))
     if len(first) != len(second) or not first:
         raise ValueError(
@@ -245,17 +263,17 @@ def require_pairs(reference: ImageSet, other: ImageSet) -> None:
     for one, two in zip(first, second, strict=True):
         if one != two:
             raise ValueError(
-                f"Pairs need images of the same names, got {one} in {reference.name} beside "
+                f"Pairs need images of the same names, got {one} in {reference.name} and "
                 f"{two} in {other.name}."
             )
 
 
 def metrics_of_runs(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
     """Every scalar that `evaluate` wrote, by its dotted name, by the run's path."""
-    return {str(folder.path): measured(folder).flat() for folder in folders}
+    return {str(folder.path): require_metrics(folder).flat() for folder in folders}
 
 
-def measured(folder: RunFolder) -> RunMetrics:
+def require_metrics(folder: RunFolder) -> RunMetrics:
     """The metrics of a run; ValueError where there are none."""
     folder.read()
     metrics = folder.read_metrics()

@@ -1,145 +1,111 @@
-"""The figures of a trained run: what its codes lose, and how well its priors know them.
-
-`evaluate` writes metrics.json: every figure with the data, N, seed and versions it was taken with.
-"""
+"""A trained run under evaluation: opened once, then passed to every question of this package."""
 
 import platform
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
+from typing import Self
 
 import torch
 
 import vqvae2
-from vqvae2.autoencoder.vqvae import VQVAE
-from vqvae2.data.codes import CodeDataset, open_codes
-from vqvae2.data.images import ImageDataset, open_images, open_validation
-from vqvae2.data.order import evenly_spaced, inference_batch_size
-from vqvae2.data.pixels import PixelCodes
+from vqvae2.data.images import (
+    ImageDataset,
+    ImageSplits,
+    Progress,
+    open_images,
+    open_validation,
+    quiet,
+)
 from vqvae2.distributed import SINGLE_PROCESS, World
-from vqvae2.metrics.distortion import measure_distortion
-from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
-from vqvae2.metrics.results import Measurement, Provenance, RunMetrics
+from vqvae2.metrics.results import Provenance, RunMetrics
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
-from vqvae2.weights import code_fingerprint, fingerprint
-
-TRAIN_IMAGES = 5000
-"""Training images over which the train-validation gap is taken, at most."""
+from vqvae2.weights import fingerprint
 
 
-def evaluate(
-    folder: RunFolder, limit: int = 10_000, device: str = "cpu", world: World = SINGLE_PROCESS
-) -> RunMetrics:
-    """Measures the models of a run on at most `limit` validation images; writes metrics.json.
-
-    The results of other measurements in it stay.
+@dataclass(frozen=True)
+class Evaluation:
+    """A run, its models and its images; each question about it is a function that takes this.
 
     Arguments:
-        ranks: who shares the work; the first writes.
+        folder: of the run; results are written into its metrics.json.
+        config: of the run.
+        pipeline: the trained models.
+        world: processes that share the work.
+        progress: called with the work, the number of images done and their total.
     """
-    run, pipeline = folder.read(), Pipeline.open(folder.path).to(device)
-    validation = open_validation(run.data)
-    chosen = evenly_spaced(len(validation), limit)
-    reconstruction = priors = None
-    if isinstance(pipeline.autoencoder, VQVAE):
-        images = validation.batches(world.shard(chosen), device)
-        reconstruction = measure_distortion(pipeline.autoencoder, images, world).measurement()
-    if pipeline.priors:
-        priors = evaluate_priors(folder, run, pipeline, limit, world)
-    metrics = replace(
-        folder.read_metrics(),
-        provenance=provenance(run, pipeline, validation, len(chosen)),
-        reconstruction=reconstruction,
-        priors=priors,
-    )
-    if world.is_main:
-        folder.write_metrics(metrics)
-    return metrics
 
+    folder: RunFolder
+    config: RunConfig
+    pipeline: Pipeline
+    world: World = SINGLE_PROCESS
+    progress: Progress = quiet
 
-def evaluate_priors(
-    folder: RunFolder,
-    run: RunConfig,
-    pipeline: Pipeline,
-    limit: int,
-    world: World = SINGLE_PROCESS,
-) -> Measurement:
-    """Nats per code of each level, held out and in training, and bits per image dimension."""
-    train, validation = splits(folder, run, pipeline)
-    levels = list(enumerate(pipeline.priors))
-    # No more than a step took, and fewer where ranks shared it: a position is dear like 16 pixels.
-    at_a_time = [
-        max(
-            1,
-            min(
-                stage.batch // stage.accumulate,
-                inference_batch_size(4 * max(prior.domain.grid.shape)),
-            ),
+    @classmethod
+    def open(
+        cls,
+        folder: RunFolder,
+        device: str = "cpu",
+        world: World = SINGLE_PROCESS,
+        progress: Progress = quiet,
+    ) -> Self:
+        """Loads the models of a run folder."""
+        config = folder.read()
+        pipeline = Pipeline.open(folder.path).to(device)
+        return cls(folder, config, pipeline, world, progress)
+
+    @property
+    def device(self) -> str:
+        """The device of the models."""
+        return str(self.pipeline.device)
+
+    @property
+    def num_classes(self) -> int:
+        """K, 1 without classes."""
+        return max(1, len(self.pipeline.config.class_names))
+
+    @cached_property
+    def splits(self) -> ImageSplits:
+        """The training and validation images."""
+        return open_images(self.config.data, progress=self.progress)
+
+    @cached_property
+    def validation(self) -> ImageDataset:
+        """The validation images; they alone are decoded unless `splits` are open."""
+        if "splits" in self.__dict__:
+            return self.splits.validation
+        return open_validation(self.config.data, progress=self.progress)
+
+    def provenance(self, validation_images: int) -> Provenance:
+        """The origin of a result on so many validation images."""
+        data = self.config.data
+        return Provenance(
+            preset=self.config.preset,
+            data=data.source,
+            size=data.size,
+            validation_images=validation_images,
+            images_fingerprint=self.validation.fingerprint(),
+            seed=self.config.seed,
+            models=fingerprints(self.pipeline),
+            versions=versions(),
+            date=datetime.now(UTC).date().isoformat(),
         )
-        for stage, prior in zip(
-            [level.training for level in run.levels], pipeline.priors, strict=False
-        )
-    ]
-    nats = [
-        nats_per_code(prior, level, validation, limit, at_a_time[level], world)
-        for level, prior in levels
-    ]
-    seen = [
-        nats_per_code(prior, level, train, TRAIN_IMAGES, at_a_time[level], world)
-        for level, prior in levels
-    ]
-    counts = [prior.domain.num_values for prior in pipeline.priors]
-    shape = (run.autoencoder.model.image_channels, run.data.size, run.data.size)
-    per_level = {
-        "validation_nats_per_code": tuple(nats),
-        "train_nats_per_code": tuple(seen),
-        "gap_nats_per_code": tuple(a - b for a, b in zip(nats, seen, strict=True)),
-        "parameters": tuple(
-            float(sum(p.numel() for p in prior.parameters())) for prior in pipeline.priors
-        ),
-    }
-    values: dict[str, float | None] = {}
-    if len(levels) == run.autoencoder.model.num_levels:
-        values["validation_bits_per_dim"] = bits_per_dim(nats, counts, shape)
-        per_level["validation_bits_per_dim"] = tuple(
-            bits_per_dim([n], [count], shape) for n, count in zip(nats, counts, strict=True)
-        )
-    return Measurement(len(evenly_spaced(len(validation), limit)), values, per_level)
 
+    def read(self) -> RunMetrics:
+        """The results so far."""
+        return self.folder.read_metrics()
 
-def splits(
-    folder: RunFolder, run: RunConfig, pipeline: Pipeline
-) -> tuple[CodeDataset, CodeDataset]:
-    """The run's training and validation codes, or the images themselves for a prior on pixels."""
-    if run.on_pixels:
-        data = open_images(run.data)
-        return PixelCodes(data.train), PixelCodes(data.validation)
-    known = code_fingerprint(pipeline.autoencoder)
-    train = open_codes(folder.codes, "train", known)
-    return train, open_codes(folder.codes, "validation", known)
-
-
-def provenance(
-    run: RunConfig, pipeline: Pipeline, validation: ImageDataset, count: int
-) -> Provenance:
-    """The origin of a result on `count` of the validation images."""
-    return Provenance(
-        preset=run.preset,
-        data=run.data.source,
-        size=run.data.size,
-        validation_images=count,
-        images_fingerprint=validation.fingerprint(),
-        seed=run.seed,
-        models=tuple(fingerprints(pipeline)),
-        versions=versions(),
-        date=datetime.now(UTC).date().isoformat(),
-    )
+    def write(self, metrics: RunMetrics) -> None:
+        """Writes metrics.json, on the main process."""
+        if self.world.is_main:
+            self.folder.write_metrics(metrics)
 
 
 def versions() -> dict[str, str]:
-    """The versions that compute results."""
+    """The versions of this package and of those that compute results."""
     return {
         "vqvae2": vqvae2.__version__,
         "torch": torch.__version__,
@@ -148,6 +114,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def fingerprints(pipeline: Pipeline) -> list[str]:
-    """Those of the autoencoder and of each prior: figures are of these weights and no others."""
-    return [fingerprint(model) for model in (pipeline.autoencoder, *pipeline.priors)]
+def fingerprints(pipeline: Pipeline) -> tuple[str, ...]:
+    """Fingerprints of the autoencoder and of each prior: results hold for these weights alone."""
+    return tuple(fingerprint(model) for model in (pipeline.autoencoder, *pipeline.priors))

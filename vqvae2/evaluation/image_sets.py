@@ -1,6 +1,6 @@
-"""Images as metrics take them, uint8 and a batch at a time: shown, restored or drawn.
+"""Images as metrics take them, uint8 in batches: of a data set, reconstructed, or sampled.
 
-Legend: `B` images, `S` their side.
+Legend: `B N` images, `S` their side, `K` classes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,54 +8,63 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import ImageDataset, Progress, quiet
+from vqvae2.data.images import ImageDataset, Progress
 from vqvae2.data.order import inference_batch_size
 from vqvae2.imaging.convert import to_float, to_uint8
 from vqvae2.pipeline import Pipeline
 from vqvae2.sampling import SamplingConfig
 
-DRAWN_AT_ONCE = 256  # and fewer of images beyond 64 x 64
+SAMPLING_BATCH = 256  # smaller for images beyond 64 x 64
 
 
-def shown(
-    dataset: ImageDataset, indices: Tensor, name: str, progress: Progress = quiet
-) -> Iterator[Tensor]:
-    """Some images of a split, (B, 3, S, S) a batch."""
-    done = 0
+def dataset_images(dataset: ImageDataset, indices: Tensor) -> Iterator[Tensor]:
+    """The images of indices (N,), in batches (B, 3, S, S)."""
     for part in indices.split(inference_batch_size(dataset.size)):
         yield dataset.batch(part)
-        done += len(part)
-        progress(name, done, len(indices))
 
 
-def restored(pipeline: Pipeline, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images after the way through the codes, rounded as files are."""
+def reconstructed_images(pipeline: Pipeline, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Reconstructions of batches (B, 3, S, S) uint8, rounded as files are."""
     for images in batches:
         yield to_uint8(pipeline.reconstruct(to_float(images)))
 
 
-def drawn(
+def sampled_images(
     pipeline: Pipeline,
     labels: Tensor,
     seeds: Tensor,
-    name: str,
-    progress: Progress = quiet,
     sampling: Sequence[SamplingConfig] | None = None,
 ) -> Iterator[Tensor]:
-    """A sample for each of labels (N,) and seeds (N,), rounded as files are."""
-    done, numbers = 0, seeds.tolist()
-    batch = min(DRAWN_AT_ONCE, 2 * inference_batch_size(pipeline.config.image_size))
-    parts = pipeline.sample_batches(labels, numbers, sampling=sampling, batch=batch)
-    for part in parts:
-        yield to_uint8(part.images)
-        done += len(part.images)
-        progress(name, done, len(labels))
+    """One sample (B, 3, S, S) for each of labels (N,) and seeds (N,), rounded as files are."""
+    batch = min(SAMPLING_BATCH, 2 * inference_batch_size(pipeline.config.image_size))
+    batches = pipeline.sample_batches(labels, seeds.tolist(), sampling=sampling, batch=batch)
+    for samples in batches:
+        yield to_uint8(samples.images)
 
 
-def seeds_within(labels: Tensor) -> Tensor:
-    """Seeds 0, 1, ... of each class for labels (N,), in their order."""
-    seeds = torch.empty_like(labels)
+def tracked(
+    batches: Iterable[Tensor], title: str, total: int, progress: Progress
+) -> Iterator[Tensor]:
+    """The same batches; reports the number of images done after each."""
+    done = 0
+    for images in batches:
+        yield images
+        done += len(images)
+        progress(title, done, total)
+
+
+def sample_seeds(labels: Tensor, num_classes: int) -> Tensor:
+    """A seed for each of labels (N,): no two are equal, so all samples have independent noise.
+
+    The n-th sample of class c has seed n K + c, however many samples there are.
+    """
+    return index_in_class(labels) * num_classes + labels
+
+
+def index_in_class(labels: Tensor) -> Tensor:
+    """The number of earlier labels of the same class, (N,) int64, for each of labels (N,)."""
+    indices = torch.empty_like(labels)
     for label in labels.unique():
         members = labels == label
-        seeds[members] = torch.arange(int(members.sum()))
-    return seeds
+        indices[members] = torch.arange(int(members.sum()))
+    return indices

@@ -15,7 +15,7 @@ from torch import Tensor
 from vqvae2.distributed import World
 from vqvae2.imaging.convert import to_uint8
 from vqvae2.metrics.extractors import Extractor
-from vqvae2.metrics.rejection import intended
+from vqvae2.metrics.rejection import class_scores
 from vqvae2.pipeline import Samples
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Selection:
         """Scores a batch and selects among it and the samples selected before."""
         labels = batch.labels.cpu()
         probabilities = self.judge.probabilities(to_uint8(batch.images)).cpu()
-        scores = intended(probabilities, labels, self.num_classes, self.judge.name)
+        scores = class_scores(probabilities, labels, self.num_classes, self.judge.name)
         keys = map(SampleKey, labels.tolist(), batch.seeds, scores.tolist())
         new = map(ScoredSample, keys, batch.images.cpu())
         self.samples = best(

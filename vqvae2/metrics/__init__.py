@@ -1,1 +1,1 @@
-"""What is measured, one metric a file; `evaluation.py` puts them together."""
+"""Metrics, one per file; `describe` names them and `results` holds their values."""

@@ -1,7 +1,8 @@
-"""Telling two sets of images apart by one number a image, as likelihoods are asked to.
+"""Out-of-distribution detection by a score per image, such as a likelihood.
 
-Likelihoods of generative models are known to fail at it: they follow how simple a image is, and
-give smooth images of another kind more than they give their own (Nalisnick et al. 2019).
+Likelihoods of generative models are known to fail at it: they depend on how simple an image is,
+and can be higher for smooth images of another kind than for the training images (Nalisnick et al.
+2019).
 
 Legend: `N M` images.
 """
@@ -11,19 +12,21 @@ from torch import Tensor
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:
-    """Area under the ROC curve of scores (N,) and (M,): how often an inside one is the higher.
+    """Area under the ROC curve: how often a score inside the distribution is the higher one.
 
-    1 tells the sets apart, 0.5 does not, 0 has them the wrong way round; ties count half.
+    1 separates the sets, 0.5 is chance, 0 is the reverse order; ties count half.
+
+    Arguments:
+        inside: scores (N,) of images of the distribution.
+        outside: scores (M,) of other images.
     """
     if not len(inside) or not len(outside):
-        raise ValueError(
-            f"Telling sets apart needs images of both, got {len(inside)} and {len(outside)}."
-        )
+        raise ValueError(f"AUROC needs images of both sets, got {len(inside)} and {len(outside)}.")
     from torchmetrics.functional.classification import binary_auroc
 
-    both = torch.cat([inside, outside]).double()
-    # It takes numbers in [0, 1] as they are and puts others through a sigmoid, which would tie
-    # all that are far out: their ranks say the same.
-    values, world = both.unique(return_inverse=True)
-    truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
-    return float(binary_auroc(world.double() / max(1, len(values) - 1), truth))
+    scores = torch.cat([inside, outside]).double()
+    # torchmetrics applies a sigmoid to scores outside [0, 1], which would tie extreme ones: it
+    # gets ranks instead.
+    values, ranks = scores.unique(return_inverse=True)
+    targets = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).long()
+    return float(binary_auroc(ranks.double() / max(1, len(values) - 1), targets))

@@ -80,17 +80,17 @@ METRICS = {
     ),
     # Priors
     "validation_nats_per_code": MetricDescription(
-        "nats per code", "nats", "lower", "{:.3f}", "of validation images, lower is better"
+        "nats per code", "", "lower", "{:.3f}", "of validation images, lower is better"
     ),
     "train_nats_per_code": MetricDescription(
-        "training nats per code", "nats", "lower", "{:.3f}", "of training images"
+        "training nats per code", "", "lower", "{:.3f}", "of training images"
     ),
     "gap_nats_per_code": MetricDescription(
-        "gap", "nats", "lower", "{:+.3f}", "validation minus training: memorisation"
+        "gap", "nats per code", "lower", "{:+.3f}", "validation minus training: memorisation"
     ),
     "parameters": MetricDescription("parameters", "", "", "{:,.0f}", "of each prior"),
     "validation_bits_per_dim": MetricDescription(
-        "bits per dimension", "bits", "lower", "{:.3f}",
+        "bits per dimension", "", "lower", "{:.3f}",
         "bits per image value: rate of the codes; likelihood of a prior on pixels",
     ),
     # Sets of images against training images

@@ -1,4 +1,4 @@
-"""Networks that look at images for us, behind one door, and images streamed through them.
+"""Feature extractors: networks that map images to features and class probabilities.
 
     a path        a TorchScript module with the calls of `inception-2015-12-05.pt`:
                   net(images) gives class probabilities,
@@ -6,7 +6,7 @@
     a URL         the same, fetched once; that Inception network by default
     hub:NAME      an image classifier of the hub or in a folder (package `transformers`)
 
-A published figure is compared only with one of the same network: every figure carries its name.
+A published value is compared only with one of the same network: every metric carries its name.
 
 Legend: `B` images, `H W` sides, `D` features, `K` classes.
 """
@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,18 +31,18 @@ INCEPTION = (
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt"
 )
-"""The network of the published Inception figures, as the authors of StyleGAN 2 ADA serve it."""
+"""The network of published FIDs, as the authors of StyleGAN 2 ADA serve it."""
 
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network as metrics use it.
+    """A network that gives features and class probabilities.
 
     Arguments:
-        name: part of the name of every figure taken with it.
-        digest: of the file's or the weights' bytes; figures and caches carry it.
+        name: part of the name of every metric computed with it.
+        digest: of the bytes of the file or of the weights; results and caches carry it.
         features: (B, D) of images (B, 3, H, W) uint8.
         probabilities: (B, K) of the same; rows sum to one.
     """
@@ -55,11 +54,12 @@ class Extractor:
 
 
 def open_extractor(where: str = "", name: str = "", device: str = "cpu") -> Extractor:
-    """The network at a path, a URL or on the hub; see the file's text.
+    """Opens the network at a path, a URL or on the hub.
 
     Arguments:
-        where: "" is the Inception network.
-        name: how figures call it; the file's name without its ending by default.
+        where: path, URL or `hub:NAME`; "" is the Inception network.
+        name: of the extractor; the file's name without its ending by default.
+        device: where the network runs.
     """
     if where.startswith("hub:"):
         return hub_classifier(where.removeprefix("hub:"), name, device)
@@ -70,7 +70,7 @@ def open_extractor(where: str = "", name: str = "", device: str = "cpu") -> Extr
 
 
 def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
-    """A TorchScript module from a file."""
+    """Loads a TorchScript module."""
     if not path.is_file():
         raise ValueError(
             f"There is no network at {path}; give the path or URL of a TorchScript file, or "
@@ -78,9 +78,9 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
         )
     try:
         with warnings.catch_warnings():
-            # Deprecated, and still the form of the network that published figures are taken with.
+            # Deprecated, but the format of the network of published FIDs.
             warnings.simplefilter("ignore", DeprecationWarning)
-            network: Any = torch.jit.load(str(path), map_location=device).eval()
+            network = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise ValueError(f"{path} is not a TorchScript network ({reason}).") from None
@@ -89,11 +89,10 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
 
     def call(images: Tensor, **options: bool) -> Tensor:
         try:
-            found: Tensor = network(images.to(device), **options)
+            return network(images.to(device), **options)
         except RuntimeError as error:
             lines = [line for line in str(error).strip().split("\n") if line.strip()]
             raise ValueError(f"The network {name} failed on images: {lines[-1]}") from None
-        return found
 
     return Extractor(
         name=name,
@@ -104,7 +103,7 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
 
 
 def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor:
-    """A classifier of the hub or in a folder; features are what its last layer is given."""
+    """Loads a classifier of the hub or of a folder; features are the input of its last layer."""
     try:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
     except ImportError:
@@ -112,7 +111,7 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
             "Classifiers of the hub need the package transformers: pip install 'vqvae2[hub]'."
         ) from None
     try:
-        # Pillow resizes without aliasing, the same on every machine.
+        # Pillow resizes without aliasing and identically on every machine.
         processor = AutoImageProcessor.from_pretrained(model, backend="pil")
         network = AutoModelForImageClassification.from_pretrained(model).to(device).eval()
     except (OSError, ValueError) as error:
@@ -120,13 +119,13 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
         raise ValueError(f"The hub gave no image classifier {model!r} ({reason})") from None
     name = name or model.rstrip("/").split("/")[-1]
     last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
-    seen: list[Tensor] = []
-    last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    inputs_of_last: list[Tensor] = []
+    last.register_forward_pre_hook(lambda _, inputs: inputs_of_last.append(inputs[0]))
 
     def call(images: Tensor) -> tuple[Tensor, Tensor]:
         inputs = processor(list(images.cpu()), return_tensors="pt").to(device)
         logits: Tensor = network(**inputs).logits
-        return seen.pop(), logits.softmax(dim=1)
+        return inputs_of_last.pop(), logits.softmax(dim=1)
 
     return Extractor(
         name=name,
@@ -136,21 +135,21 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
     )
 
 
-def checked(found: Tensor, images: Tensor, name: str) -> Tensor:
-    """What a network gave, if it is a finite row a image; ValueError says what it is."""
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images):
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+def checked(output: Tensor, images: Tensor, name: str) -> Tensor:
+    """The output of a network; ValueError unless it is one finite row per image."""
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f"The network {name} must give one row of numbers a image, ({len(images)}, D), got "
+            f"The network {name} must give one row of numbers per image, ({len(images)}, D), got "
             f"{shape}."
         )
-    if not torch.isfinite(found).all():
-        bad = int((~torch.isfinite(found).all(dim=1)).sum())
+    if not torch.isfinite(output).all():
+        bad = int((~torch.isfinite(output).all(dim=1)).sum())
         raise ValueError(
-            f"The network {name} gives numbers that are none (NaN or infinite) for {bad} of "
-            f"{len(images)} images; no figure can be taken with it."
+            f"The network {name} gives NaN or inf for {bad} of {len(images)} images; use another "
+            "network."
         )
-    return found
+    return output
 
 
 @torch.no_grad()
@@ -161,26 +160,32 @@ def stream(extract: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> It
 
 
 def fetch(url: str, sha256: str = "") -> Path:
-    """A file of the web, kept in the cache; one line if it cannot be had or is another."""
-    # Files of one name from two places are two files.
+    """Downloads a file into the cache, once.
+
+    Raises:
+        ValueError: the download failed, or the file does not have the expected `sha256`.
+    """
+    # By URL, so that equal names from two places do not collide.
     path = cache_folder() / "networks" / text_digest(url) / url.rsplit("/", 1)[-1]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}{PART_SUFFIX}")
         try:
-            with urllib.request.urlopen(url, timeout=30) as answer, part.open("wb") as file:
-                shutil.copyfileobj(answer, file)
+            with urllib.request.urlopen(url, timeout=30) as response, part.open("wb") as file:
+                shutil.copyfileobj(response, file)
             part.replace(path)
         except (urllib.error.URLError, OSError, ValueError) as error:
             raise ValueError(
-                f"{url} could not be fetched ({error}); fetch it where there is a connection and "
-                "give the path of the file instead."
+                f"{url} could not be downloaded ({error}); download it where there is a "
+                "connection and give the path of the file instead."
             ) from None
         finally:
             part.unlink(missing_ok=True)
-    found = file_digest(path)
-    if sha256 and found != sha256:
-        raise ValueError(f"{path} has sha256 {found}, expected {sha256}; remove it and try again.")
+    digest = file_digest(path)
+    if sha256 and digest != sha256:
+        raise ValueError(
+            f"{path} has sha256 {digest}, expected {sha256}; remove it and try again."
+        )
     return path
 
 

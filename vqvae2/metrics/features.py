@@ -1,4 +1,4 @@
-"""A set of images beside a real one, through one network: every distance that we know.
+"""A set of images through one feature extractor, and its distances to another set.
 
 Legend: `B N` images, `D` features, `K` classes.
 """
@@ -21,16 +21,16 @@ from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
 from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
 from vqvae2.metrics.results import Measurement
 
-FEATURES = "vqvae2-features 1"
+FORMAT = "vqvae2-features 1"
 """Format and version of the files in the cache."""
 
-NEEDED = max(SPLITS, NEIGHBOURS + 1)
-"""Images in a set without which one of the figures is not defined."""
+MINIMUM = max(SPLITS, NEIGHBOURS + 1)
+"""Number of images without which one of the metrics is not defined."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a network saw in a set of images.
+    """The outputs of a feature extractor for a set of images.
 
     Arguments:
         features: (N, D) float32.
@@ -45,18 +45,29 @@ class Features:
     def __len__(self) -> int:
         return len(self.features)
 
-    def gathered(self, world: World) -> "Features":
-        """What all ranks saw, each in its part of the set."""
+    def gather(self, world: World) -> "Features":
+        """The features of all processes, each of which has a part of the set."""
         return Features(world.gather(self.features), world.gather(self.probabilities), self.shape)
 
-    def some(self, indices: Tensor) -> "Features":
-        """What it saw in some of them."""
+    def select(self, indices: Tensor) -> "Features":
+        """The features of some of the images."""
         return Features(self.features[indices], self.probabilities[indices], self.shape)
+
+    def class_accuracy(self, labels: Tensor, num_classes: int) -> float | None:
+        """Share of images whose label (N,) has the highest probability.
+
+        None where the extractor has other classes; a first output may be "background".
+        """
+        first = self.probabilities.shape[1] - num_classes
+        if num_classes < 2 or first not in (0, 1):
+            return None
+        predictions = self.probabilities[:, first:].argmax(dim=1)
+        return float((predictions == labels).double().mean())
 
 
 @torch.no_grad()
-def look(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
-    """Shows a network images (B, 3, H, W) uint8, a batch at a time."""
+def extract_features(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
+    """The features of images (B, 3, H, W) uint8."""
     features, probabilities, shapes = [], [], set()
     for images in batches:
         shapes.add(tuple(images.shape[1:]))
@@ -68,47 +79,52 @@ def look(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
         features.append(extractor.features(images).float().cpu())
         probabilities.append(extractor.probabilities(images).float().cpu())
     if not features:
-        raise ValueError("Expected at least one image to look at, got none.")
+        raise ValueError("Expected at least one image to extract features of, got none.")
     return Features(torch.cat(features), torch.cat(probabilities), shapes.pop())
 
 
-def look_once(extractor: Extractor, batches: Callable[[], Iterable[Tensor]]) -> Features:
-    """`look`, kept in the cache: the same network looks at the same pixels once.
+def cached_features(extractor: Extractor, batches: Callable[[], Iterable[Tensor]]) -> Features:
+    """`extract_features` with a cache on disk, keyed by the extractor and the pixels.
 
     Arguments:
-        batches: gives the same images each time; they are read once to know them, and once more
-            if the network has not seen them.
+        extractor: gives the features.
+        batches: returns the same images at each call; they are read once for the key, and again
+            where the cache lacks their features.
     """
-    known = hashlib.sha256(f"{FEATURES} {extractor.digest}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT} {extractor.digest}\n".encode())
     for images in batches():
-        known.update(f"{tuple(images.shape)}".encode())
-        known.update(images.contiguous().numpy().tobytes())
-    path = cache_folder() / "features" / f"{known.hexdigest()[:32]}.safetensors"
-    seen = read_seen(path)
-    if seen is None:
-        seen = look(extractor, batches())
+        digest.update(f"{tuple(images.shape)}".encode())
+        digest.update(images.contiguous().numpy().tobytes())
+    path = cache_folder() / "features" / f"{digest.hexdigest()[:32]}.safetensors"
+    features = read_features(path)
+    if features is None:
+        features = extract_features(extractor, batches())
         with suppress(OSError):  # a cache that cannot be written only costs time
-            write_seen(path, seen)
-    return seen
+            write_features(path, features)
+    return features
 
 
-def write_seen(path: Path, seen: Features) -> None:
-    """Writes what a network saw."""
+def write_features(path: Path, features: Features) -> None:
+    """Writes a file of the cache."""
     from safetensors.torch import save
 
-    shape = torch.tensor(seen.shape)
-    tensors = {"features": seen.features, "probabilities": seen.probabilities, "shape": shape}
-    write_bytes(path, save(tensors, {"format": FEATURES}))
+    tensors = {
+        "features": features.features,
+        "probabilities": features.probabilities,
+        "shape": torch.tensor(features.shape),
+    }
+    write_bytes(path, save(tensors, {"format": FORMAT}))
 
 
-def read_seen(path: Path) -> Features | None:
-    """What `write_seen` wrote; None if there is nothing whole."""
+def read_features(path: Path) -> Features | None:
+    """Reads a file of the cache; None if it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        kept = load_file(path)
-        return Features(kept["features"], kept["probabilities"], tuple(kept["shape"].tolist()))
+        tensors = load_file(path)
+        shape = tuple(tensors["shape"].tolist())
+        return Features(tensors["features"], tensors["probabilities"], shape)
     except (OSError, SafetensorError, KeyError):
         return None
 
@@ -116,14 +132,16 @@ def read_seen(path: Path) -> Features | None:
 def distances_between(real: Features, other: Features) -> Measurement:
     """FID, KID, precision and recall of `other` against `real`, and its inception score.
 
-    KID has no deviation where its subsets are the whole sets. Raises ValueError for images of
-    two sizes and for fewer than `NEEDED` of them.
+    KID has no deviation where its subsets are the complete sets.
+
+    Raises:
+        ValueError: images of different sizes, or fewer than `MINIMUM` of them.
     """
     require_enough(min(len(real), len(other)))
     if real.shape != other.shape:
         raise ValueError(
-            f"Images of two sizes cannot be compared, (C, H, W) {real.shape} and {other.shape}; "
-            "a network sees the size before anything else. Bring them to one."
+            f"Images of two sizes cannot be compared, (C, H, W) {real.shape} and {other.shape}: "
+            "features depend on the size. Bring them to one size."
         )
     kid, kid_deviation = kernel_distance(real.features, other.features)
     precision, recall = precision_recall(real.features, other.features)
@@ -141,9 +159,9 @@ def distances_between(real: Features, other: Features) -> Measurement:
 
 
 def require_enough(count: int) -> None:
-    """Raises ValueError for sets too small for every figure."""
-    if count < NEEDED:
+    """Raises ValueError for sets too small for every metric."""
+    if count < MINIMUM:
         raise ValueError(
-            f"Comparing sets of images needs at least {NEEDED} in each, got {count}; more make "
-            "the figures mean something."
+            f"Comparing sets of images needs at least {MINIMUM} in each, got {count}; use more "
+            "images."
         )

@@ -1,36 +1,36 @@
 """Fréchet inception distance: two sets as Gaussians of features (Heusel et al. 2017).
 
-torchmetrics' sums and trace, in float64. It streams: what is kept is D x D numbers a set, however
-many images come. It falls with the number of images: compare figures at one number only.
+torchmetrics' sums and trace, in float64. Features are streamed: memory is D x D numbers per set,
+whatever the number of images. FID falls with the number of images: compare values of equal numbers
+only.
 
 Legend: `B` images, `D` features.
 """
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 
 class Passthrough(nn.Module):
-    """Takes features as they are where torchmetrics expects a network."""
+    """Returns features unchanged where torchmetrics expects a network."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The rows."""
+        """The rows (B, D)."""
         return rows
 
 
 def frechet_distance(real: Iterable[Tensor], other: Iterable[Tensor]) -> float:
-    """FID of two sets of features, (B, D) float64 a batch, of at least two images each."""
+    """FID of two sets of at least two images each, as batches of features (B, D)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = None
-    for rows, is_real in ((real, True), (other, False)):
-        for features in rows:
+    for batches, is_real in ((real, True), (other, False)):
+        for features in batches:
             if metric is None:
                 metric = FrechetInceptionDistance(
                     feature=Passthrough(features.shape[1]), sync_on_compute=False
@@ -39,13 +39,13 @@ def frechet_distance(real: Iterable[Tensor], other: Iterable[Tensor]) -> float:
             if features.shape[1] != expected:
                 raise ValueError(
                     f"Both sets must have features of one network, got {expected} and "
-                    f"{features.shape[1]} numbers a image."
+                    f"{features.shape[1]} numbers per image."
                 )
             metric.update(features.double(), real=is_real)
     counts = [0, 0]
     if metric is not None:
         counts = [int(metric.real_features_num_samples), int(metric.fake_features_num_samples)]
     if metric is None or min(counts) < 2:
-        raise ValueError(f"FID needs at least 2 images a set, got {counts[0]} and {counts[1]}.")
-    # Rounding can leave less than nothing between equal sets.
-    return max(0.0, float(metric.compute().to(torch.float64)))
+        raise ValueError(f"FID needs at least 2 images per set, got {counts[0]} and {counts[1]}.")
+    # Rounding can leave a negative distance between equal sets.
+    return max(0.0, float(metric.compute().double()))

@@ -1,7 +1,7 @@
-"""Inception score: sure of each image, undecided over all (Salimans et al. 2016).
+"""Inception score: certain of each image, undecided over all (Salimans et al. 2016).
 
-torchmetrics' score over `SPLITS` parts, their mean and spread. It looks at samples alone: a set of
-one good image a class gets full marks.
+torchmetrics' score over `SPLITS` parts, their mean and standard deviation. It ignores real images:
+a set of one good image per class gets the highest score.
 
 Legend: `N` images, `K` classes.
 """
@@ -12,7 +12,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from vqvae2.metrics.kid import in_order
+from vqvae2.metrics.kid import sort_rows
 from vqvae2.randomness import generator
 
 SPLITS = 10
@@ -22,16 +22,16 @@ def inception_score(probabilities: Tensor, seed: int = 0) -> tuple[float, float]
     """Score of class probabilities (N, K), and its standard deviation over parts."""
     if len(probabilities) < SPLITS:
         raise ValueError(
-            f"The inception score takes {SPLITS} parts of a set, got {len(probabilities)} "
-            "images; draw more."
+            f"The inception score splits a set into {SPLITS} parts, got {len(probabilities)} "
+            "images; use more samples."
         )
     from torchmetrics.image.inception import InceptionScore
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="Metric `InceptionScore` will save")
         metric = InceptionScore(feature=torch.nn.Identity(), splits=SPLITS, sync_on_compute=False)
-        # It takes logits; a class that is out of the question must not become infinite.
-        logits = in_order(probabilities.double()).clamp_min(1e-300).log()
+        # It takes logits; the logit of probability 0 must stay finite.
+        logits = sort_rows(probabilities.double()).clamp_min(1e-300).log()
         metric.update(logits)
         torch.manual_seed(generator("inception score", seed).initial_seed())
         mean, deviation = metric.compute()

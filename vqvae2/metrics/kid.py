@@ -1,9 +1,15 @@
 """Kernel inception distance: an unbiased distance of two sets (Bińkowski et al. 2018).
 
-torchmetrics' polynomial kernel over random subsets, their mean and spread. Unlike FID it does not
-depend on how many images there are, so it is the one to use where there are few. The subsets are
-drawn from the rows in sorted order with a seed of our own: the figure does not depend on the order
+torchmetrics' polynomial kernel over random subsets, their mean and standard deviation. Unlike FID
+it does not depend on the number of images, so it is the metric for small sets. The subsets come
+from the rows in sorted order and a seed of their own, so the result does not depend on the order
 of the images.
+
+The kernel (x y / D + 1)^3 assumes features of about the scale of Inception's pooled activations,
+whose root mean square is below 1. Features of other networks may be any number of times larger;
+the cubic term then amplifies a few images with large features without bound. So both sets are
+divided by the root mean square of the real features where it exceeds 1, which leaves the published
+protocol as it is.
 
 Legend: `N M` images, `D` features.
 """
@@ -24,25 +30,31 @@ def kernel_distance(real: Tensor, other: Tensor, seed: int = 0) -> tuple[float, 
     """KID of features (N, D) and (M, D), and its standard deviation over subsets."""
     size = min(SUBSET_SIZE, len(real), len(other))
     if size < 2:
-        raise ValueError(f"KID needs at least 2 images a set, got {len(real)} and {len(other)}.")
+        raise ValueError(f"KID needs at least 2 images per set, got {len(real)} and {len(other)}.")
     from torchmetrics.image.kid import KernelInceptionDistance
 
+    scale = feature_scale(real)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save")
         metric = KernelInceptionDistance(
             feature=Passthrough(real.shape[1]),
             subsets=SUBSETS,
             subset_size=size,
-            sync_on_compute=False,  # ranks share what is seen; one compares
+            sync_on_compute=False,  # processes share features; one of them compares
         )
-        metric.update(in_order(real.double()), real=True)
-        metric.update(in_order(other.double()), real=False)
+        metric.update(sort_rows(real.double() / scale), real=True)
+        metric.update(sort_rows(other.double() / scale), real=False)
         torch.manual_seed(generator("kid", seed).initial_seed())
         mean, deviation = metric.compute()
     return float(mean), float(deviation)
 
 
-def in_order(rows: Tensor) -> Tensor:
-    """Rows (N, D) sorted by their first numbers, then the next, and so on."""
+def feature_scale(real: Tensor) -> float:
+    """The root mean square of features (N, D) where it exceeds 1, else 1."""
+    return max(1.0, float(real.double().square().mean().sqrt()))
+
+
+def sort_rows(rows: Tensor) -> Tensor:
+    """Rows (N, D) in lexicographic order."""
     values = rows.numpy()
     return rows[torch.from_numpy(np.lexsort(values.T[::-1]))]

@@ -1,9 +1,9 @@
-"""Likelihood of validation codes: nats per code, a level.
+"""Likelihood of codes: nats per code of each level.
 
-Over all levels of a image they add up to the nats of its whole description; divided by ln 2 and
-the image's values that is bits per image dimension, the rate of a lossy code: it says nothing
-of the image's own likelihood without the distortion beside it. Of a prior on pixels it is that
-likelihood, the "bits per dimension" of the autoregressive family.
+Summed over all codes of an image, divided by ln 2 and by its number of values, they are bits per
+image dimension: the rate of a lossy code, which bounds the likelihood of the image only together
+with the distortion. For a prior on pixels they are the "bits per dimension" of autoregressive
+models.
 """
 
 import math
@@ -20,31 +20,37 @@ from vqvae2.priors import Prior
 @torch.no_grad()
 def nats_per_code(
     prior: Prior,
-    level: int,
     codes: CodeDataset,
     limit: int = 1 << 40,
     batch: int = 128,
     world: World = SINGLE_PROCESS,
 ) -> float:
-    """Mean nats per code of `level` over at most `limit` images, evenly spread.
+    """Mean nats per code of a prior's level over at most `limit` images, evenly spaced.
 
     Arguments:
-        ranks: who shares the work.
+        prior: of any level.
+        codes: of all levels.
+        limit: number of images, at most.
+        batch: images per forward pass.
+        world: processes that share the work.
     """
-    total, chosen = torch.zeros(1, dtype=torch.float64), evenly_spaced(len(codes), limit)
-    for indices in world.shard(chosen).split(batch):
+    level, total = len(prior.domain.coarser), torch.zeros(1, dtype=torch.float64)
+    images = evenly_spaced(len(codes), limit)
+    for indices in world.shard(images).split(batch):
         maps, labels = codes.batch(indices)
         maps = [code.to(prior.device) for code in maps[: level + 1]]
         log_prob = prior.log_prob(maps[level], labels.to(prior.device), maps[:level])
         total -= log_prob.cpu().double().flatten(1).mean(dim=1).sum()
-    return float(world.sum(total)) / len(chosen)
+    return float(world.sum(total)) / len(images)
 
 
 def bits_per_dim(nats: Sequence[float], positions: Sequence[int], shape: Sequence[int]) -> float:
-    """Bits per image dimension of levels with `nats` a code and `positions` codes each.
+    """Bits per image dimension.
 
     Arguments:
+        nats: per code of each level.
+        positions: codes per image of each level.
         shape: (C, H, W) of the image.
     """
-    whole = sum(n * count for n, count in zip(nats, positions, strict=True))
-    return whole / math.log(2) / math.prod(shape)
+    total = sum(n * count for n, count in zip(nats, positions, strict=True))
+    return total / math.log(2) / math.prod(shape)

@@ -1,4 +1,4 @@
-"""Nearest training images of samples: did the model learn them by heart?
+"""Nearest training images of samples, which show memorisation.
 
 Legend: `N` training images, `M` samples, `D` features, `n` neighbours.
 """
@@ -10,14 +10,16 @@ from vqvae2.metrics.precision_recall import distances
 
 
 def nearest(rows: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices and distances, (M, n) each, of the rows of `others` (N, D) nearest to `rows` (M, D).
+    """The `count` nearest rows of `others` (N, D) to each of `rows` (M, D), nearest first.
 
-    Nearest first.
+    Returns:
+        Indices into `others`, (M, n).
+        Distances, (M, n) float64.
     """
     if len(others) < count:
         raise ValueError(f"Expected at least {count} images to search, got {len(others)}.")
-    found = [
+    parts = [
         part.topk(count, dim=1, largest=False)
         for part in distances(rows.double(), others.double())
     ]
-    return torch.cat([part.indices for part in found]), torch.cat([part.values for part in found])
+    return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])

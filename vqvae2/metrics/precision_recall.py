@@ -1,8 +1,8 @@
-"""Improved precision and recall: who lies in whose neighbourhood (Kynkäänniemi et al. 2019).
+"""Improved precision and recall (Kynkäänniemi et al. 2019).
 
-The manifold of a set is the union of balls around its features, each reaching to its k-th nearest
-neighbour. Precision is the share of samples in the manifold of the real images, recall the share
-of real images in that of the samples. All distances are computed, in float64, a part at a time.
+The manifold of a set is the union of balls around its features, each with the distance to its k-th
+nearest neighbour as radius. Precision is the share of samples in the manifold of the real images,
+recall the share of real images in the manifold of the samples. Distances are float64.
 
 Legend: `N M` images, `D` features.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 3
-AT_ONCE = 1024  # rows whose distances to all others are held
+ROWS_PER_BLOCK = 1024  # rows whose distances to all others are in memory
 
 
 def precision_recall(
@@ -23,31 +23,31 @@ def precision_recall(
     for name, rows in (("real images", real), ("samples", samples)):
         if len(rows) <= neighbours:
             raise ValueError(
-                f"Precision and recall look at {neighbours} neighbours and need at least "
+                f"Precision and recall use {neighbours} neighbours and need at least "
                 f"{neighbours + 1} {name}, got {len(rows)}."
             )
     real, samples = real.double(), samples.double()
-    inside = share_inside(samples, real, radii(real, neighbours))
-    return inside, share_inside(real, samples, radii(samples, neighbours))
+    precision = share_inside(samples, real, radii(real, neighbours))
+    return precision, share_inside(real, samples, radii(samples, neighbours))
 
 
 def radii(rows: Tensor, neighbours: int) -> Tensor:
-    """Distance of each row (N, D) to its k-th nearest other one, (N,)."""
-    # The nearest is the row itself, at distance 0.
-    parts = [part.kthvalue(neighbours + 1, dim=1).values for part in distances(rows, rows)]
-    return torch.cat(parts)
+    """Distance (N,) of each row (N, D) to its k-th nearest other row."""
+    # The nearest row is the row itself, at distance 0.
+    blocks = [block.kthvalue(neighbours + 1, dim=1).values for block in distances(rows, rows)]
+    return torch.cat(blocks)
 
 
-def share_inside(rows: Tensor, centres: Tensor, reach: Tensor) -> float:
-    """Part of the rows (M, D) that lie in any ball around `centres` (N, D) of `reach` (N,)."""
-    inside = [(part <= reach).any(dim=1) for part in distances(rows, centres)]
+def share_inside(rows: Tensor, centres: Tensor, radius: Tensor) -> float:
+    """Share of rows (M, D) inside any ball around `centres` (N, D) of `radius` (N,)."""
+    inside = [(block <= radius).any(dim=1) for block in distances(rows, centres)]
     return float(torch.cat(inside).double().mean())
 
 
 def distances(rows: Tensor, others: Tensor) -> Iterator[Tensor]:
-    """Distances (at most `AT_ONCE`, N) of some rows to all others, part after part.
+    """Distances of rows (M, D) to others (N, D), in blocks (at most `ROWS_PER_BLOCK`, N).
 
-    By differences, not by |x|^2 + |y|^2 - 2 x y, which finds equal rows apart from themselves.
+    By differences, not by |x|^2 + |y|^2 - 2 x y, which is not 0 for equal rows.
     """
-    for part in rows.split(AT_ONCE):
-        yield torch.cdist(part, others, compute_mode="donot_use_mm_for_euclid_dist")
+    for block in rows.split(ROWS_PER_BLOCK):
+        yield torch.cdist(block, others, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,8 +1,8 @@
-"""Linear probes: what can be read off the codes of one level by a linear map.
+"""Linear probes: what a linear map can predict from the codes of one level.
 
-The paper says that the top level carries the global shape and the bottom level local texture
-(Sec. 3.1). A multinomial logistic regression from one level's codes (each code one-hot at its
-place, or counted over the image) to a known factor says how far that holds.
+The paper says that the top level models global shape and the bottom level local texture (Sec.
+3.1). A multinomial logistic regression from one level's codes (one-hot per position, or counts per
+image) to a known factor measures how far that holds.
 """
 
 from typing import Literal
@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Features = Literal["places", "counts"]
+Encoding = Literal["positions", "counts"]
 
 
-def code_features(codes: Tensor, num_codes: int, features: Features) -> Tensor:
-    """Codes (B, H, W) as a matrix: (B, H W K) one-hot places, or (B, K) counts."""
+def code_features(codes: Tensor, num_codes: int, encoding: Encoding) -> Tensor:
+    """Codes (B, H, W) as a matrix: one-hot positions (B, H W K), or counts (B, K)."""
     one_hot = F.one_hot(codes.flatten(1), num_codes).float()
-    if features == "places":
+    if encoding == "positions":
         return one_hot.flatten(1)
     return one_hot.mean(dim=1) * 10
 
@@ -25,7 +25,7 @@ def code_features(codes: Tensor, num_codes: int, features: Features) -> Tensor:
 def probe_accuracy(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], decay: float = 1e-3
 ) -> float:
-    """Test accuracy of logistic regression; both are (features (B, F), targets (B,))."""
+    """Test accuracy of logistic regression; both sets are (features (B, F), targets (B,))."""
     (x, y), (x_test, y_test) = train, test
     model = nn.Linear(x.shape[1], int(y.max()) + 1)
     nn.init.zeros_(model.weight)

@@ -1,49 +1,58 @@
-"""Classifier rejection: draw too many, keep those that look most like their class (Sec. 3.3).
+"""Classifier rejection: selecting the samples that are most like their class (Sec. 3.3).
 
-A sample's score is a classifier's probability of the class that it was drawn for. Keeping a
-smaller fraction trades diversity for quality, as truncating a GAN's noise does.
+A sample's score is a classifier's probability of the requested class. Selecting a smaller fraction
+trades diversity for quality, as the truncation of a GAN's noise does.
 
-Legend: `N` samples, `K` outputs of the classifier.
+Legend: `N` samples, `K` classes.
 """
 
 import torch
 from torch import Tensor
 
 
-def intended(probabilities: Tensor, labels: Tensor, num_classes: int, name: str) -> Tensor:
-    """The probability of each sample's own class, (N,).
+def class_scores(
+    probabilities: Tensor, labels: Tensor, num_classes: int, classifier: str
+) -> Tensor:
+    """The probability of each sample's requested class.
 
     Arguments:
-        probabilities: (N, K); K is the number of classes, or one more where the first output is
-            "background", as in networks of TensorFlow's time.
+        probabilities: (N, K), or (N, K + 1) where the first output is "background", as in networks
+            of TensorFlow.
         labels: (N,) int64.
-        name: of the classifier, for the message.
+        num_classes: K.
+        classifier: its name, for the message.
+
+    Returns:
+        (N,).
+
+    Raises:
+        ValueError: the classifier has other classes.
     """
-    first = first_class(probabilities.shape[1], num_classes, name)
+    first = first_class(probabilities.shape[1], num_classes, classifier)
     return probabilities.gather(1, labels[:, None] + first)[:, 0]
 
 
-def first_class(outputs: int, num_classes: int, name: str) -> int:
-    """Which output of a network is the first class, 0 or 1; ValueError if it knows others."""
-    if outputs not in (num_classes, num_classes + 1):
+def first_class(num_outputs: int, num_classes: int, classifier: str) -> int:
+    """The output of a classifier that is class 0: output 0 or 1; ValueError for other classes."""
+    if num_outputs not in (num_classes, num_classes + 1):
         raise ValueError(
-            f"The network {name} tells {outputs} classes apart, the model has {num_classes}: it "
-            "cannot judge these samples; give a network of the same classes, or own."
+            f"The network {classifier} has {num_outputs} classes, the model has {num_classes}: it "
+            "cannot select samples by class; give a network of the same classes, or own."
         )
-    return outputs - num_classes
+    return num_outputs - num_classes
 
 
-def keep_best(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """Indices of the best samples of each class, in their own order.
+def select_best(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Indices of the samples with the highest scores per class, in ascending order.
 
     Arguments:
-        scores: (N,), the higher the better; equal scores keep the earlier sample.
+        scores: (N,); of equal scores the earlier sample is selected.
         labels: (N,) int64.
-        counts: (K,), how many of each class are kept, at most as many as there are.
+        counts: (K,), number to select of each class, at most all of them.
     """
-    kept = []
+    selected = []
     for label, count in enumerate(counts.tolist()):
         members = (labels == label).nonzero()[:, 0]
         order = scores[members].sort(descending=True, stable=True).indices
-        kept.append(members[order[:count]])
-    return torch.cat(kept).sort().values
+        selected.append(members[order[:count]])
+    return torch.cat(selected).sort().values

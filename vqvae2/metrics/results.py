@@ -4,9 +4,9 @@ The scalars of a set of images are keyed by metric name; `metrics.describe` says
 means and how its values are printed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from vqvae2.metrics.accuracy_score import ClassifierTraining
+from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.sampling import SamplingConfig
 
 
@@ -38,6 +38,10 @@ class Measurement:
     def levels(self, name: str) -> tuple[float, ...]:
         """The values of a metric per level, () where it was not measured."""
         return self.per_level.get(name, ())
+
+    def add(self, **values: float | None) -> "Measurement":
+        """The measurement with more values."""
+        return replace(self, values={**self.values, **values})
 
     def flat(self) -> dict[str, float]:
         """All defined values by name; those of levels as `name.0`, `name.1`, ..."""
@@ -95,8 +99,8 @@ class SampleMetrics:
         reconstructions: the reconstructions of the validation images.
         by_fraction: samples by the fraction that the selector accepts, largest fraction first.
         by_temperature: all samples by the temperature of every level.
+        provenance: of the result.
         score_training: of the classifiers of the accuracy scores; None without those scores.
-        provenance: of the result; None until it is written.
     """
 
     digest: str
@@ -109,9 +113,14 @@ class SampleMetrics:
     validation: Measurement
     reconstructions: Measurement
     by_fraction: dict[str, Measurement]
-    by_temperature: dict[str, Measurement] = field(default_factory=dict)
+    by_temperature: dict[str, Measurement]
+    provenance: Provenance
     score_training: ClassifierTraining | None = None
-    provenance: Provenance | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples, and of training images that they are compared with."""
+        return next(iter(self.by_fraction.values())).num_images
 
     def sets(self) -> dict[str, Measurement]:
         """All measurements by the name of their set."""
@@ -145,14 +154,14 @@ class AccuracyScore:
         training: how the classifiers were trained.
         class_names: of the run.
         trained_on: accuracy by the set trained on, then by the set tested on.
-        provenance: of the result; None until it is written.
+        provenance: of the result.
     """
 
     num_images: int
     training: ClassifierTraining
     class_names: tuple[str, ...]
     trained_on: dict[str, dict[str, ClassAccuracy]]
-    provenance: Provenance | None = None
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -184,7 +193,7 @@ class OutOfDistribution:
     num_validation: int
     num_outside: int
     scores: dict[str, Detection]
-    provenance: Provenance | None = None
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -196,14 +205,16 @@ class ClassAgreement:
         on_reconstructions: of their reconstructions.
         on_samples: of samples; their class is the requested one.
         num_samples: number of samples.
-        provenance: of the result; None until it is written.
+        training: settings of the classifier.
+        provenance: of the result.
     """
 
     on_images: float
     on_reconstructions: float
     on_samples: float
     num_samples: int
-    provenance: Provenance | None = None
+    training: ClassifierTraining
+    provenance: Provenance
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Usage and perplexity of a codebook, counted over a whole set, never over a batch.
+"""Usage and perplexity of a codebook, counted over a complete set.
 
-A batch of b codes cannot show a perplexity above b, so averages over batches depend on the batch.
+A batch of b codes cannot have a perplexity above b, so averages over batches depend on their size.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass
 class CodeUsage:
-    """How often each of K codes occurred: (K,) int64 on the CPU."""
+    """The number of occurrences of each of K codes, (K,) int64 on the CPU."""
 
     counts: Tensor
 
     @classmethod
     def of(cls, num_codes: int) -> "CodeUsage":
-        """Nothing counted yet."""
+        """No occurrence of any code."""
         return cls(torch.zeros(num_codes, dtype=torch.int64))
 
     def add(self, codes: Tensor) -> None:
@@ -26,16 +26,16 @@ class CodeUsage:
 
     @property
     def used(self) -> int:
-        """Codes that occurred."""
+        """Number of codes that occur."""
         return int((self.counts > 0).sum())
 
     @property
     def share_used(self) -> float:
-        """Part of the codes that occurred."""
+        """Share of codes that occur."""
         return self.used / len(self.counts)
 
     @property
     def perplexity(self) -> float:
-        """exp of the entropy: how many equally frequent codes would carry as much."""
+        """exp of the entropy: the number of equally frequent codes of the same entropy."""
         share = self.counts.double() / self.counts.sum().clamp_min(1)
         return float(torch.special.entr(share).sum().exp())

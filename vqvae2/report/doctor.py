@@ -228,7 +228,7 @@ def judge_prior(level: int, nats: Sequence[float], metrics: Measurement) -> Find
     return Finding("good", text)
 
 
-def check_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Finding]:
+def check_samples(folder: RunFolder, models: tuple[str, ...] | None) -> Iterator[Finding]:
     """Whether the metrics of samples belong to the models, and are reliable.
 
     Arguments:
@@ -238,7 +238,7 @@ def check_samples(folder: RunFolder, models: list[str] | None) -> Iterator[Findi
     summary, metrics = folder.read_data(), folder.read_metrics()
     num_classes = max(1, len(summary.class_names)) if summary else 1
     for name, option, origin in metrics.sample_provenance():
-        if models is not None and list(origin.models) != models:
+        if models is not None and origin.models != models:
             advice = f"Measure again: `vqvae2 evaluate {folder.path} {option} ...`."
             yield Finding("warning", f"{name} belongs to other weights", advice)
     for extractor, samples in metrics.samples.items():

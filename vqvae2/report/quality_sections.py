@@ -47,7 +47,7 @@ def quality(source: ReportSource) -> list[Block]:
 
 def outdated_samples(source: ReportSource, metrics: RunMetrics) -> str:
     """A sentence if any result belongs to other weights than those of the run; "" otherwise."""
-    models = tuple(fingerprints(source.pipeline))
+    models = fingerprints(source.pipeline)
     if all(origin.models == models for _, _, origin in metrics.sample_provenance()):
         return ""
     return (

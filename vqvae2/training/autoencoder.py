@@ -188,7 +188,7 @@ class AutoencoderStage(Stage):
             assert isinstance(module, VQVAE)
             indices = evenly_spaced(len(validation), task.training.validation_examples)
             batches = validation.batches(session.world.shard(indices), session.device)
-            return measure_distortion(module, batches, session.world).measurement().flat()
+            return measure_distortion(module, batches, session.world).flat()
 
         def preview(module: nn.Module) -> "Image":
             assert isinstance(module, VQVAE)

@@ -190,7 +190,7 @@ class PriorStage(Stage):
             training, world = task.training, session.world
             batch = examples_per_part(training.batch, training.accumulate, world)
             limit = training.validation_examples
-            nats = nats_per_code(prior_of(module), self.level, validation, limit, batch, world)
+            nats = nats_per_code(prior_of(module), validation, limit, batch, world)
             return {"nats_per_code": nats}
 
         def preview(module: nn.Module) -> "Image":

@@ -1,0 +1,100 @@
+"""Samples of every class with their features, and the selection of the best of them.
+
+A fraction f of n samples of a class means: the n best of the first n / f samples of that class.
+
+Legend: `N` samples, `K` classes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vqvae2.evaluation.evaluation import Evaluation
+from vqvae2.evaluation.image_sets import index_in_class, sample_seeds, sampled_images, tracked
+from vqvae2.metrics.extractors import Extractor
+from vqvae2.metrics.features import Features, extract_features
+from vqvae2.metrics.rejection import class_scores, select_best
+from vqvae2.sampling import SamplingConfig
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks that measure samples.
+
+    Arguments:
+        extractor: gives the features of all metrics.
+        selector: classifier that selects samples; the extractor itself by default.
+    """
+
+    extractor: Extractor
+    selector: Extractor
+
+
+@dataclass(frozen=True)
+class ScoredSamples:
+    """Samples that can be drawn again, with their features.
+
+    Arguments:
+        labels: (N,) int64.
+        seeds: (N,) int64.
+        features: by the extractor.
+        scores: (N,), the selector's probability of the requested class; (0,) without selection.
+    """
+
+    labels: Tensor
+    seeds: Tensor
+    features: Features
+    scores: Tensor
+
+    def select(self, indices: Tensor) -> "ScoredSamples":
+        """Some of the samples."""
+        scores = self.scores[indices] if len(self.scores) else self.scores
+        features = self.features.select(indices)
+        return ScoredSamples(self.labels[indices], self.seeds[indices], features, scores)
+
+
+def draw_samples(
+    evaluation: Evaluation,
+    networks: Networks,
+    counts: Tensor,
+    fraction: float,
+    sampling: Sequence[SamplingConfig] | None = None,
+) -> ScoredSamples:
+    """As many samples of each class as selecting `counts` (K,) of them with `fraction` needs."""
+    world, extractor, selector = evaluation.world, networks.extractor, networks.selector
+    labels = torch.arange(len(counts)).repeat_interleave(num_draws(counts, fraction))
+    seeds = sample_seeds(labels, len(counts))
+    local_labels, local_seeds = world.shard_nonempty(labels), world.shard_nonempty(seeds)
+    batches = sampled_images(evaluation.pipeline, local_labels, local_seeds, sampling)
+    batches = tracked(batches, "samples", len(local_labels), evaluation.progress)
+    if fraction == 1:
+        features = extract_features(extractor, batches).gather(world)
+        return ScoredSamples(labels, seeds, features, torch.empty(0))
+    scored: list[Tensor] = []
+
+    def score(images: Tensor) -> Tensor:
+        scored.append(selector.probabilities(images).cpu())
+        return images
+
+    same = selector is extractor
+    features = extract_features(extractor, batches if same else map(score, batches))
+    probabilities = features.probabilities if same else torch.cat(scored)
+    scores = class_scores(probabilities, local_labels, len(counts), selector.name)
+    return ScoredSamples(labels, seeds, features.gather(world), world.gather(scores))
+
+
+def num_draws(counts: Tensor, fraction: float) -> Tensor:
+    """Samples to draw of each class so that `fraction` of them are `counts` (K,)."""
+    return torch.tensor([math.ceil(count / fraction - 1e-9) for count in counts.tolist()])
+
+
+def select_fraction(samples: ScoredSamples, counts: Tensor, fraction: float) -> ScoredSamples:
+    """The best `counts` (K,) of the first samples of each class, as many as `fraction` needs."""
+    first = index_in_class(samples.labels) < num_draws(counts, fraction)[samples.labels]
+    candidates = samples.select(first.nonzero()[:, 0])
+    if fraction == 1:
+        return candidates
+    return candidates.select(select_best(candidates.scores, candidates.labels, counts))
