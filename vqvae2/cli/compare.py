@@ -8,7 +8,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, table
-from vqvae2.cli.options import parse, require_positive
+from vqvae2.cli.options import optional, parse, require_positive
 from vqvae2.configuration import JsonObject, to_dict
 from vqvae2.evaluation.comparison import (
     common_side,
@@ -54,15 +54,15 @@ class Options:
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
-    sets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SET")]
-    against: Annotated[str, tyro.conf.arg(metavar="SET")] = ""
-    extractor: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
-    extractor_name: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    sets: Annotated[tuple[str, ...], tyro.conf.Positional, optional("SET ...")]
+    against: Annotated[str, optional("SET")] = ""
+    extractor: Annotated[str, optional("NETWORK")] = ""
+    extractor_name: Annotated[str, optional("NAME")] = ""
     count: int = 10_000
     size: int = 0
     paired: bool = False
-    out: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
-    device: str = AUTO
+    out: Annotated[str, optional("FILE")] = ""
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
 
 
 def main(arguments: list[str]) -> None:

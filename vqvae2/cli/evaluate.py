@@ -15,7 +15,7 @@ from vqvae2.cli.display import (
     show_out_of_distribution,
     show_samples,
 )
-from vqvae2.cli.options import parse, require_positive
+from vqvae2.cli.options import optional, parse, require_positive
 from vqvae2.data.images import image_files
 from vqvae2.evaluation.accuracy_score import evaluate_accuracy_score
 from vqvae2.evaluation.evaluation import Evaluation
@@ -44,8 +44,8 @@ class Options:
             network of published results, which is downloaded once.
         extractor_name: Name of the network in the results; its file name by default.
         keep: Fractions of samples to measure, for instance 1 0.5 0.2 0.1 0.05. For a fraction
-            below 1 more samples are drawn, and a classifier selects the best --samples of them
-            (classifier rejection).
+            below 1 more samples are drawn, and a classifier selects the best --samples of
+            them: classifier rejection.
         judge: The classifier that selects samples, named like the extractor. The default is the
             extractor itself, which then measures its own selection.
         temperatures: Also measure --samples images drawn with each of these temperatures.
@@ -62,16 +62,16 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     limit: int = 10_000
     samples: int = 0
-    extractor: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
-    extractor_name: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    extractor: Annotated[str, optional("NETWORK")] = ""
+    extractor_name: Annotated[str, optional("NAME")] = ""
     keep: tuple[float, ...] = (1.0,)
-    judge: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
-    temperatures: tuple[float, ...] = ()
+    judge: Annotated[str, optional("NETWORK")] = ""
+    temperatures: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()
     cas: int = 0
     score: ClassifierTraining = field(default_factory=ClassifierTraining)
-    outside: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    outside: Annotated[str, optional("FOLDER")] = ""
     outside_limit: int = 2000
-    device: str = AUTO
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
 
 
 def main(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, show_skipped
-from vqvae2.cli.options import SamplingOptions, output_folder, parse, require_positive
+from vqvae2.cli.options import SamplingOptions, optional, output_folder, parse, require_positive
 from vqvae2.data.images import load_folder
 from vqvae2.export.inpaintings import (
     EVERYTHING,
@@ -46,17 +46,17 @@ class Options:
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    box: tuple[float, ...] = ()
+    box: Annotated[tuple[float, ...], optional("L T R B")] = ()
     keep_levels: int = 0
-    class_name: Annotated[str, tyro.conf.arg(name="class", metavar="NAME")] = ""
+    class_name: Annotated[str, tyro.conf.arg(name="class"), optional("NAME")] = ""
     count: int = 4
     seed: int = 0
     sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
         default_factory=SamplingOptions
     )
-    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    out: Annotated[str, optional("FOLDER")] = ""
     batch: int = 64
-    device: str = AUTO
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
 
 
 def main(arguments: list[str]) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -53,19 +53,34 @@ def one_line_errors(command: str) -> Iterator[None]:
     except SystemExit as stop:
         if not stop.code:
             raise
-        text = without_box(printed.getvalue()).rstrip(".")
-        raise ValueError(f"{text}. `vqvae2 {command} --help` lists the options.") from None
+        text = sentence_of(printed.getvalue())
+        stop_mark = "" if text.endswith((".", "?")) else "."
+        help_text = f"`vqvae2 {command} --help` lists the options."
+        raise ValueError(f"{text}{stop_mark} {help_text}") from None
 
 
-def without_box(message: str) -> str:
-    """The sentences inside the frame that tyro draws around an error."""
-    lines = [
-        re.sub(r"[─━│┃╭╮╰╯]|^-+$|\x1b\[[0-9;]*m", "", line).strip()
-        for line in message.splitlines()
-    ]
-    text = " ".join(line for line in lines if line.strip("- "))
-    text = text.split("For full helptext")[0].strip()
-    return re.sub(r"^(.+?) \1:", r"\1:", text)  # the title of the frame, repeated by its text
+def sentence_of(message: str) -> str:
+    """The error in the frame that tyro prints, as one sentence."""
+    _, *lines = [re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]", "", line) for line in message.splitlines()]
+    blocks = "\n".join(lines).split("─" * 8)
+    sentence = " ".join(blocks[0].replace("─", " ").split())
+    if sentence.startswith("Missing from"):
+        return f"Missing: {', '.join(names_in(blocks[0]))}"
+    if sentence.startswith("Unrecognized options"):
+        near = [name for block in blocks[1:] for name in names_in(block)]
+        sentence = sentence.replace("Unrecognized options", "Unknown arguments")
+        return f"{sentence}; did you mean {' or '.join(near[:2])}?" if near else sentence
+    return sentence
+
+
+def names_in(block: str) -> list[str]:
+    """Names of options, which are indented by four spaces."""
+    return re.findall(r"^ {5}(\S+)", block, flags=re.MULTILINE)
+
+
+def optional(metavar: str) -> object:
+    """Names the value of an option that may be omitted; its help prints no default."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclass(frozen=True)
@@ -80,9 +95,9 @@ class SamplingOptions:
             or one per level.
     """
 
-    temperature: tuple[float, ...] = ()
-    top_k: tuple[int, ...] = ()
-    top_p: tuple[float, ...] = ()
+    temperature: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()
+    top_k: Annotated[tuple[int, ...], optional("NUMBER ...")] = ()
+    top_p: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()
 
     def resolve(self, pipeline: Pipeline) -> tuple[SamplingConfig, ...]:
         """The settings of the model, changed as the options say; one per level."""

@@ -7,7 +7,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, show_skipped
-from vqvae2.cli.options import output_folder, parse, require_positive
+from vqvae2.cli.options import optional, output_folder, parse, require_positive
 from vqvae2.data.images import load_folder
 from vqvae2.export.progress import grid_path
 from vqvae2.export.reconstructions import export_reconstructions
@@ -33,9 +33,9 @@ class Options:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     size: int = 0
-    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    out: Annotated[str, optional("FOLDER")] = ""
     batch: int = 32
-    device: str = AUTO
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
 
 
 def main(arguments: list[str]) -> None:

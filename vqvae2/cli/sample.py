@@ -8,7 +8,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve, share
 from vqvae2.cli.display import console, monitor
-from vqvae2.cli.options import SamplingOptions, output_folder, parse, require_positive
+from vqvae2.cli.options import SamplingOptions, optional, output_folder, parse, require_positive
 from vqvae2.evaluation.extractor import extractor_for
 from vqvae2.export.progress import grid_path
 from vqvae2.export.samples import SampleRequest, export_samples
@@ -28,8 +28,8 @@ class Options:
         seed: Seed of the first image of each class; the next images have the next seeds.
         sampling: How codes are drawn.
         keep: Fraction of the samples that is written, for instance 0.1. COUNT / KEEP samples of
-            each class are drawn, and those that --judge is most sure of are written (classifier
-            rejection).
+            each class are drawn, and those that --judge is most sure of are written: classifier
+            rejection.
         judge: The classifier for --keep: path or URL of a TorchScript file with the same classes,
             hub:NAME, or own to train one on the images of the run.
         out: Folder for the images; RUN/samples by default, ./samples for a saved pipeline.
@@ -38,17 +38,17 @@ class Options:
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    classes: tuple[str, ...] = ()
+    classes: Annotated[tuple[str, ...], optional("CLASS ...")] = ()
     count: int = 8
     seed: int = 0
     sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
         default_factory=SamplingOptions
     )
     keep: float = 1.0
-    judge: Annotated[str, tyro.conf.arg(metavar="NETWORK")] = ""
-    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    judge: Annotated[str, optional("NETWORK")] = ""
+    out: Annotated[str, optional("FOLDER")] = ""
     batch: int = 64
-    device: str = AUTO
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
 
 
 def main(arguments: list[str]) -> None:

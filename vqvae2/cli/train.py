@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vqvae2.cli.display import Stopper, console, monitor, show_metrics, table
-from vqvae2.cli.options import change, parse_known
+from vqvae2.cli.options import change, optional, parse_known
 from vqvae2.data.images import ImageSplits, open_images
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.validation import evaluate
@@ -46,18 +46,18 @@ class Options:
         preset: Name of a complete configuration; `vqvae2 presets` lists them. The default is
             images64.
         data: A folder of images (one sub-folder per class gives labels), Parquet files, WebDataset
-            shards (local, or at s3://, https://, ...), the name of a data set on the hub, or
-            "synthetic" for the built-in images. With --data.stream, large shards are read where
-            they are.
+            shards (local, or at s3://, https://, ...), the name of a data set on the hub, or the
+            word synthetic for the built-in images. With --data.stream, large shards are read
+            where they are.
         run: The run folder; runs/NAME-PRESET by default.
         stage: Train one stage alone: autoencoder, codes or priors.
         tracker: Also log to this tracker; its package must be installed.
         help_config: List every field that can be changed, and stop.
     """
 
-    preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
-    data: Annotated[str, tyro.conf.arg(metavar="SOURCE")] = ""
-    run: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    preset: Annotated[str, optional("NAME")] = ""
+    data: Annotated[str, optional("SOURCE")] = ""
+    run: Annotated[str, optional("FOLDER")] = ""
     stage: Annotated[str, tyro.conf.arg(metavar="STAGE")] = ALL_STAGES
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
     help_config: Annotated[

@@ -117,12 +117,14 @@ def likelihoods(source: ReportSource) -> list[Block]:
         rows.append(image_row(f"level {level}", heat(scaled[selected]), level))
         mean = heat(scaled.mean(0, keepdim=True))
         means.append(image_row(f"level {level}, mean", mean, level))
-    white = " and ".join(f"{float(maps.max()):.1f}" for maps in nats)
+    white = " and ".join(
+        f"{float(maps.max()):.1f} nats in level {level}" for level, maps in enumerate(nats)
+    )
     return [
         Text(
             f"From the most to the least probable of {len(indices)} validation images. Bright "
             "positions have codes that are improbable given the class, the coarser codes and the "
-            f"preceding positions. White is {white} nats{' per level' * (len(nats) > 1)}."
+            f"preceding positions. White is {white}."
         ),
         ImageRows(rows, [f"{value:,.0f} bits" for value in (total[selected] / log(2)).tolist()]),
         Text(f"The mean over the {len(indices)} images."),
