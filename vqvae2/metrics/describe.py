@@ -37,8 +37,8 @@ class MetricDescription:
     def title(self, extractor: str = "") -> str:
         """The head of a column: the name with its extractor, scale and unit."""
         name = f"{self.name}-{extractor}" if self.by_extractor and extractor else self.name
-        if self.unit == "%":
-            return name  # the sign is beside each value
+        if self.unit == "%" or self.unit in name.split():
+            return name  # the sign is beside each value, or the unit in the name
         return f"{name}, {self.unit}" if self.unit else name
 
 
