@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vqvae2.randomness import generator, integers
 
@@ -27,3 +29,14 @@ def test_an_integer_of_any_library_is_the_python_integer_of_its_value():
 def test_values_that_are_not_integers_are_refused(values):
     with pytest.raises(ValueError, match="Seeds must be a sequence of integers, got"):
         integers(values, "Seeds")
+
+
+@given(
+    a=st.tuples(st.text(max_size=5), st.integers()),
+    b=st.tuples(st.text(max_size=5), st.integers()),
+)
+@settings(max_examples=50, deadline=None)
+def test_equal_keys_give_equal_streams_and_other_keys_give_others(a, b):
+    first, again, other = (torch.rand(4, generator=generator(*key)) for key in (a, a, b))
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (a == b)

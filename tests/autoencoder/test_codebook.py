@@ -7,6 +7,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from builders import small_autoencoder, small_config, synthetic_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import vqvae2.autoencoder.codebook
@@ -269,3 +271,15 @@ def test_a_config_differs_by_its_fields_only():
 def test_invalid_numbers_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         CodebookConfig(**options)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), n=st.integers(1, 40), k=st.integers(1, 20), d=st.integers(1, 6)
+)
+@settings(max_examples=50, deadline=None)
+def test_no_code_is_nearer_than_the_nearest(seed, n, k, d):
+    noise = torch.Generator().manual_seed(seed)
+    x, vectors = (torch.randn(m, d, generator=noise).double() for m in (n, k))
+    chosen = (x - vectors[nearest_rows(x, vectors)]).square().sum(dim=1)
+    best = (x[:, None] - vectors).square().sum(dim=2).min(dim=1).values
+    torch.testing.assert_close(chosen, best)
