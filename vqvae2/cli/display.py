@@ -257,8 +257,7 @@ def metric_rows(measurement: Measurement, num_levels: int) -> list[list[str]]:
 
 def show_samples(extractor: str, metrics: SampleMetrics) -> None:
     """The quality of samples, reconstructions and validation images by one extractor."""
-    number = metrics.validation.num_images
-    title = f"Sets of {number:,} images against {number:,} training images"
+    title = f"{metrics.num_samples:,} samples; each set against as many training images"
     table(title, *distance_table(extractor, measured_sets(metrics)))
     console.print(sample_notes(extractor, metrics))
 

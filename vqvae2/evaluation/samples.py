@@ -10,7 +10,6 @@ Legend: `N` images, `K` classes.
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from vqvae2.data.images import ImageDataset
@@ -147,18 +146,8 @@ def measure_samples(
     Raises:
         ValueError: too few images, or a selector of other classes; before anything is sampled.
     """
-    pipeline, train = evaluation.pipeline, evaluation.splits.train
-    num_samples = min(config.num_images, len(train))
-    num_validation = min(config.num_images, len(evaluation.validation))
-    require_enough(min(num_samples, num_validation))
-    labels = train.labels[evenly_spaced(len(train), num_samples)]
-    counts = labels.bincount(minlength=evaluation.num_classes)
-    if min(config.fractions) < 1:
-        probabilities = networks.selector.probabilities(train.batch(torch.tensor([0])))
-        first_class(probabilities.shape[1], evaluation.num_classes, networks.selector.name)
-    if config.score_training is not None:
-        require_classes(counts)
-    reference = reference_features(evaluation, networks.extractor, num_samples, num_validation)
+    counts = class_counts(evaluation, networks, config)
+    reference = reference_features(evaluation, networks.extractor, config, int(counts.sum()))
     samples = draw_samples(evaluation, networks, counts, min(config.fractions))
     selected = {
         f"{fraction:g}": select_fraction(samples, counts, fraction)
@@ -168,28 +157,49 @@ def measure_samples(
     for name, some in selected.items():
         by_fraction[name] = measure_set(evaluation, reference, some)
         evaluation.progress("comparing", len(by_fraction), len(selected))
+    levels = evaluation.pipeline.config.sampling
     by_temperature: dict[str, Measurement] = {}
     for temperature in config.temperatures:
-        sampling = [replace(level, temperature=temperature) for level in pipeline.config.sampling]
+        sampling = [replace(level, temperature=temperature) for level in levels]
         others = draw_samples(evaluation, networks, counts, 1, sampling)
         by_temperature[f"{temperature:g}"] = measure_set(evaluation, reference, others)
     validation, reconstructions = measure_images(evaluation, reference)
-    side = pipeline.config.image_size
+    side = evaluation.config.data.size
     metrics = SampleMetrics(
         digest=networks.extractor.digest,
         num_features=reference.train.features.shape[1],
         selector=networks.selector.name,
         selector_digest=networks.selector.digest,
         preprocessing=f"{side}x{side}, uint8 RGB; reconstructions and samples rounded to uint8",
-        sampling=pipeline.config.sampling,
+        sampling=levels,
         seeds="n K + c for sample n of class c of K",
         validation=validation,
         reconstructions=reconstructions,
         by_fraction=by_fraction,
         by_temperature=by_temperature,
-        provenance=evaluation.provenance(num_validation),
+        provenance=evaluation.provenance(len(reference.validation)),
     )
     return metrics, selected
+
+
+def class_counts(
+    evaluation: Evaluation, networks: Networks, config: SampleEvaluationConfig
+) -> Tensor:
+    """Samples of each class, (K,): the classes of as many evenly spaced training images.
+
+    Raises:
+        ValueError: the images, their classes or the selector do not allow the measurement.
+    """
+    train, num_classes = evaluation.splits.train, evaluation.num_classes
+    indices = evenly_spaced(len(train), config.num_images)
+    require_enough(min(len(indices), len(evaluation.validation)))
+    counts = train.labels[indices].bincount(minlength=num_classes)
+    if min(config.fractions) < 1:
+        probabilities = networks.selector.probabilities(train.batch(indices[:1]))
+        first_class(probabilities.shape[1], num_classes, networks.selector.name)
+    if config.score_training is not None:
+        require_classes(counts)
+    return counts
 
 
 def measure_set(
@@ -225,22 +235,22 @@ def measure_images(
 
 
 def reference_features(
-    evaluation: Evaluation, extractor: Extractor, num_samples: int, num_validation: int
+    evaluation: Evaluation, extractor: Extractor, config: SampleEvaluationConfig, num_samples: int
 ) -> ReferenceFeatures:
     """Features of training images, validation images and reconstructions."""
     train, validation = evaluation.splits.train, evaluation.validation
-    indices = evenly_spaced(len(validation), num_validation)
+    indices = evenly_spaced(len(validation), config.num_images)
     local = evaluation.world.shard_nonempty(indices)
     batches = reconstructed_images(evaluation.pipeline, dataset_images(validation, local))
     batches = tracked(batches, "reconstructions", len(local), evaluation.progress)
-    real = dataset_features(evaluation, extractor, train, num_samples)
-    matched = num_samples == num_validation
+    features = {
+        number: dataset_features(evaluation, extractor, train, number)
+        for number in {num_samples, len(indices)}
+    }
     return ReferenceFeatures(
-        train=real,
-        train_matched=real
-        if matched
-        else dataset_features(evaluation, extractor, train, num_validation),
-        validation=dataset_features(evaluation, extractor, validation, num_validation),
+        train=features[num_samples],
+        train_matched=features[len(indices)],
+        validation=dataset_features(evaluation, extractor, validation, len(indices)),
         reconstructions=extract_features(extractor, batches).gather(evaluation.world),
         labels=validation.labels[indices],
     )

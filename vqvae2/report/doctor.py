@@ -247,7 +247,7 @@ def check_samples(folder: RunFolder, models: tuple[str, ...] | None) -> Iterator
 
 def judge_extractor(extractor: str, metrics: SampleMetrics, num_classes: int) -> Finding:
     """Whether an extractor knows the classes and has enough images."""
-    num_images, num_features = metrics.validation.num_images, metrics.num_features
+    num_images, num_features = metrics.num_samples, metrics.num_features
     accuracy, chance = metrics.validation.get("class_accuracy"), 1 / num_classes
     text = f"samples were measured with {extractor} on {num_images:,} images"
     if accuracy is not None and accuracy < chance + MIN_ACCURACY * (1 - chance):

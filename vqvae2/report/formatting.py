@@ -64,11 +64,18 @@ def distance_table(
         for key, metric in METRICS.items()
         if metric.in_tables and any(one.get(key) is not None for one in sets.values())
     ]
+    # The number of images matters only where it differs.
+    counts = {one.num_images for one in sets.values()}
     rows = [
-        [title, *("" if one.get(key) is None else format_metric(key, one[key]) for key in columns)]
+        [
+            title,
+            *([f"{one.num_images:,}"] if len(counts) > 1 else []),
+            *("" if one.get(key) is None else format_metric(key, one[key]) for key in columns),
+        ]
         for title, one in sets.items()
     ]
-    return ["set", *(METRICS[key].title(extractor) for key in columns)], rows
+    heads = ["set", *(["images"] if len(counts) > 1 else [])]
+    return [*heads, *(METRICS[key].title(extractor) for key in columns)], rows
 
 
 def measured_sets(metrics: SampleMetrics) -> dict[str, Measurement]:

@@ -60,9 +60,9 @@ def distances(source: ReportSource, extractor: str, metrics: SampleMetrics) -> l
     """Samples, reconstructions and validation images against training images."""
     blocks: list[Block] = [
         Text(
-            f"{extractor} compares each set with {metrics.validation.num_images:,} training "
-            "images; every set has the same number of images. Values of another network or "
-            "another number of images are not comparable. Precision is the share of the set that "
+            f"{extractor} compares each set with as many training images, {metrics.num_samples:,} "
+            "for samples. Values of another network or another number of images are not "
+            "comparable. Precision is the share of the set that "
             "is close to training images, recall the share of training images that are close to "
             f"the set. {sample_notes(extractor, metrics)}"
         ),
