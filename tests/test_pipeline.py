@@ -168,8 +168,10 @@ def test_seeds_and_labels_of_any_integer_type_give_the_same_images(pipeline, con
 
 
 def test_without_class_names_all_labels_of_the_priors_are_accepted(pipeline):
-    named = pipeline.sample([1, 0])
-    pipeline.config = replace(pipeline.config, class_names=())
+    named = pipeline.sample(
+        np.array(["dog", "cat"]), sampling=[SamplingConfig()] * len(pipeline.priors)
+    )
+    pipeline.config = PipelineConfig(image_size=16)
     assert torch.equal(pipeline.sample([1, 0]).images, named.images)
     with pytest.raises(ValueError, match=r"Labels must be in \[0, 2\), got 2"):
         pipeline.sample([2])
@@ -206,7 +208,7 @@ def test_log_prob_has_one_value_per_code(pipeline):
     ("labels", "options", "message"),
     [
         (["cta"], {}, "Unknown class 'cta'; did you mean cat"),
-        ("cat", {}, "Expected a list with one label per image, got 'cat' alone"),
+        ("cat", {}, "Expected a list with one label per image, got the string 'cat'"),
         ([2], {}, r"must be in \[0, 2\), got 2"),
         ([-1], {}, r"must be in \[0, 2\), got -1"),
         (["5"], {}, r"must be in \[0, 2\), got 5"),

@@ -43,7 +43,7 @@ class PipelineConfig:
     Arguments:
         image_size: S, the side of the images that the priors were trained on.
         class_names: in the order of the labels; () for a model without class names.
-        sampling: the default per level, coarsest first.
+        sampling: the default per level, coarsest first; () leaves the distributions unchanged.
     """
 
     image_size: int
@@ -200,7 +200,8 @@ class Pipeline:
         self._require_priors()
         ids = self.labels(labels)
         seeds = list(range(len(ids))) if seeds is None else integers(seeds, "Seeds")
-        sampling = self.config.sampling if sampling is None else sampling
+        if sampling is None:
+            sampling = self.config.sampling or [SamplingConfig()] * len(self.priors)
         if len(seeds) != len(ids):
             raise ValueError(
                 f"Expected one seed per image, got {len(seeds)} seeds for {len(ids)} images."
@@ -279,7 +280,9 @@ class Pipeline:
     def labels(self, names: Iterable[SupportsIndex | str]) -> Tensor:
         """Labels (B,) int64 from integers of any type, or class names."""
         if isinstance(names, str):
-            raise ValueError(f"Expected a list with one label per image, got {names!r} alone.")
+            raise ValueError(
+                f"Expected a list with one label per image, got the string {names!r}."
+            )
         if isinstance(names, Tensor):
             names = names.tolist()
         numbers = [self._label(name) if isinstance(name, str) else name for name in names]

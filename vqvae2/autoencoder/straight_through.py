@@ -48,7 +48,7 @@ class SquaredDistance(torch.autograd.Function):
 
 
 def squared_distance(x: Tensor, constant: Tensor) -> Tensor:
-    """Mean squared difference of two (B, D, H, W), whose gradient reaches `x` alone."""
+    """Mean squared difference of two (B, D, H, W), whose gradient reaches `x` only."""
     with torch.autocast(x.device.type, enabled=False):
         return SquaredDistance.apply(x, constant)  # type: ignore[no-untyped-call]
 

@@ -181,7 +181,7 @@ class VQVAE(nn.Module):
         Arguments:
             images: (B, C, H, W) in [0, 1].
             keep: (B, levels) booleans; the decoder reads zeros where False (level dropout, see
-                `vqvae2.training.autoencoder_task`). None keeps all levels.
+                `vqvae2.training.autoencoder`). None keeps all levels.
             quantize: False decodes the encoder's vectors without quantisation, for the first
                 training steps.
         """

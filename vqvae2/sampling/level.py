@@ -23,7 +23,7 @@ from vqvae2.sampling.inpaint import UNKNOWN
 
 
 def uniforms(seeds: Iterable[SupportsIndex], num_values: int, level: int) -> Tensor:
-    """Uniform numbers (B, N), float64 in [0, 1): row i depends on (seeds[i], level) alone."""
+    """Uniform numbers (B, N), float64 in [0, 1): row i depends only on (seeds[i], level)."""
     rows = [
         torch.rand(num_values, generator=generator("codes", seed, level), dtype=torch.float64)
         for seed in seeds
