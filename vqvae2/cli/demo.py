@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from vqvae2.cli.display import console, table
+from vqvae2.cli.display import console, monitor, table
 from vqvae2.cli.options import parse
 from vqvae2.cli.train import Options as TrainOptions
 from vqvae2.cli.train import resolve, train
 from vqvae2.evaluation.class_agreement import evaluate_class_agreement
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.report.formatting import percent
+from vqvae2.report.formatting import agreement_rows
 from vqvae2.report.report import write_report
 
 
@@ -29,12 +29,8 @@ def main(arguments: list[str]) -> None:
     training = TrainOptions(preset="demo", run=options.run)
     folder, config = resolve(training, [])
     train(folder, config, training)
-    agreement = evaluate_class_agreement(Evaluation.open(folder))
-    rows = [
-        ["validation images", percent(agreement.on_images)],
-        ["their reconstructions", percent(agreement.on_reconstructions)],
-        [f"{agreement.num_samples} samples", percent(agreement.on_samples)],
-    ]
+    with monitor() as view:
+        agreement = evaluate_class_agreement(Evaluation.open(folder, progress=view.track))
     title = "Classes recognised by a classifier that is trained on the training images"
-    table(title, ["set", "correct"], rows)
+    table(title, ["set", "correct"], agreement_rows(agreement))
     console.print(f"report    {write_report(folder)}")

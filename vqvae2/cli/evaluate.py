@@ -38,7 +38,7 @@ class Options:
         limit: Maximum number of validation images; they are taken evenly from the set.
         samples: Also draw this number of samples and compare them with as many training images:
             FID, KID, inception score, precision and recall. At most as many as there are
-            validation images.
+            training images.
         extractor: The network that compares images: path or URL of a TorchScript file, hub:NAME,
             or own to train a classifier on the images of the run. The default is the Inception
             network of published results, which is downloaded once.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from markupsafe import Markup, escape
 
 from vqvae2.metrics.describe import DASH, METRICS, format_metric
-from vqvae2.metrics.results import Measurement, SampleMetrics
+from vqvae2.metrics.results import ClassAgreement, Measurement, SampleMetrics
 from vqvae2.sampling import SamplingConfig
 
 
@@ -94,6 +94,15 @@ def measured_sets(metrics: SampleMetrics) -> dict[str, Measurement]:
         **fractions,
         **temperatures,
     }
+
+
+def agreement_rows(agreement: ClassAgreement) -> list[list[str]]:
+    """The accuracy of a classifier on each set of images."""
+    return [
+        ["validation images", percent(agreement.on_images)],
+        ["reconstructions", percent(agreement.on_reconstructions)],
+        [f"{agreement.num_samples:,} samples", percent(agreement.on_samples)],
+    ]
 
 
 def sample_notes(extractor: str, metrics: SampleMetrics) -> str:

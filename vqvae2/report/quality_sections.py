@@ -15,7 +15,13 @@ from vqvae2.metrics.results import (
 )
 from vqvae2.report import plots
 from vqvae2.report.blocks import Block, Curve, Plots, Table, Text, WideImage, curve, embedded_file
-from vqvae2.report.formatting import distance_table, measured_sets, percent, sample_notes
+from vqvae2.report.formatting import (
+    agreement_rows,
+    distance_table,
+    measured_sets,
+    percent,
+    sample_notes,
+)
 from vqvae2.report.source import ReportSource, Unavailable
 
 MAX_CLASSES = 20  # columns of the accuracy score
@@ -144,12 +150,7 @@ def class_agreement(agreement: ClassAgreement) -> list[Block]:
         f"A classifier trained on the training images predicts the class of "
         f"{agreement.num_samples:,} samples. A prediction is correct if it is the requested class."
     )
-    rows = [
-        ["validation images", percent(agreement.on_images)],
-        ["reconstructions", percent(agreement.on_reconstructions)],
-        ["samples", percent(agreement.on_samples)],
-    ]
-    return [Text(text), Table(["set", "correct"], rows)]
+    return [Text(text), Table(["set", "correct"], agreement_rows(agreement))]
 
 
 def detection(folder: str, result: OutOfDistribution) -> list[Block]:
