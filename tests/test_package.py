@@ -44,8 +44,8 @@ def test_type_checkers_see_the_same_names_as_programs():
         for node in ast.parse(INIT.read_text()).body
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     )
-    seen = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert seen == {name: f"vqvae2.{module}" for name, module in vqvae2._MODULES.items()}
+    imported = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert imported == {name: f"vqvae2.{module}" for name, module in vqvae2._MODULES.items()}
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -14,14 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vqvae2.autoencoder.codebook import Codebook as Codebook
-    from vqvae2.autoencoder.codebook import CodebookConfig as CodebookConfig
-    from vqvae2.autoencoder.codebook import Quantized as Quantized
-    from vqvae2.autoencoder.pixels import Pixels as Pixels
-    from vqvae2.autoencoder.pixels import PixelsConfig as PixelsConfig
-    from vqvae2.autoencoder.vqvae import VQVAE as VQVAE
-    from vqvae2.autoencoder.vqvae import Reconstruction as Reconstruction
-    from vqvae2.autoencoder.vqvae import VQVAEConfig as VQVAEConfig
+    from vqvae2.autoencoder import VQVAE as VQVAE
+    from vqvae2.autoencoder import Codebook as Codebook
+    from vqvae2.autoencoder import CodebookConfig as CodebookConfig
+    from vqvae2.autoencoder import Pixels as Pixels
+    from vqvae2.autoencoder import PixelsConfig as PixelsConfig
+    from vqvae2.autoencoder import Quantized as Quantized
+    from vqvae2.autoencoder import Reconstruction as Reconstruction
+    from vqvae2.autoencoder import VQVAEConfig as VQVAEConfig
     from vqvae2.code_grid import CodeGrid as CodeGrid
     from vqvae2.pipeline import Pipeline as Pipeline
     from vqvae2.pipeline import PipelineConfig as PipelineConfig
@@ -46,38 +46,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "Pipeline": "pipeline",
-    "PipelineConfig": "pipeline",
-    "Samples": "pipeline",
-    "VQVAE": "autoencoder.vqvae",
-    "VQVAEConfig": "autoencoder.vqvae",
-    "Reconstruction": "autoencoder.vqvae",
-    "Codebook": "autoencoder.codebook",
-    "CodebookConfig": "autoencoder.codebook",
-    "Quantized": "autoencoder.codebook",
-    "Prior": "priors",
-    "CodeGrid": "code_grid",
-    "Domain": "priors",
-    "GatedPixelCNNConfig": "priors",
-    "PixelCNNConfig": "priors",
-    "RowLSTMConfig": "priors",
-    "DiagonalBiLSTMConfig": "priors",
-    "PixelCNNPPConfig": "priors",
-    "PixelSNAILConfig": "priors",
-    "TransformerConfig": "priors",
-    "Pixels": "autoencoder.pixels",
-    "PixelsConfig": "autoencoder.pixels",
-    "LogisticMixture": "priors.likelihood",
-    "Categorical": "priors.likelihood",
-    "SamplingConfig": "sampling",
-    "sample_level": "sampling",
-    "iterate_hierarchy": "sampling",
-    "sample_hierarchy": "sampling",
-    "erase": "sampling",
-    "uniforms": "sampling",
+_NAMES = {
+    "pipeline": "Pipeline PipelineConfig Samples",
+    "autoencoder": "VQVAE VQVAEConfig Reconstruction Codebook CodebookConfig Quantized Pixels "
+    "PixelsConfig",
+    "priors": "Prior Domain GatedPixelCNNConfig PixelCNNConfig RowLSTMConfig "
+    "DiagonalBiLSTMConfig PixelCNNPPConfig PixelSNAILConfig TransformerConfig",
+    "code_grid": "CodeGrid",
+    "priors.likelihood": "LogisticMixture Categorical",
+    "sampling": "SamplingConfig sample_level iterate_hierarchy sample_hierarchy erase uniforms",
 }
-"""The module that defines each public name; the imports above repeat it for type checkers."""
+"""The public names of each module; the imports above repeat them for type checkers."""
+
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = list(_MODULES)
 

@@ -25,13 +25,13 @@ def test_the_best_of_each_class_over_all_batches_are_selected():
     selection.add(batch([0.2, 0.8, 0.4], [1, 1, 0], [0, 1, 0]))
     selection.add(batch([0.6, 0.4, 0.0], [1, 1, 0], [2, 3, 1]))
     selection.add(batch([1.0], [0], [2]))
-    keys = selection.keys(SINGLE_PROCESS)
-    assert [(key.label, key.seed) for key in keys] == [(0, 0), (0, 1), (1, 1), (1, 2)]
-    assert [sample.key for sample in selection.samples] == keys
+    pairs = [(0, 0), (0, 1), (1, 1), (1, 2)]
+    assert selection.pairs(SINGLE_PROCESS) == pairs
+    assert [(sample.label, sample.seed) for sample in selection.samples] == pairs
 
 
 def test_of_equal_scores_the_lower_seed_is_selected():
     selection = Selection(JUDGE, num_classes=2, num_images=2)
     selection.add(batch([0.4] * 3, [1] * 3, [7, 5, 9]))
     selection.add(batch([0.4] * 2, [1] * 2, [6, 4]))
-    assert [key.seed for key in selection.keys(SINGLE_PROCESS)] == [4, 5]
+    assert selection.pairs(SINGLE_PROCESS) == [(1, 4), (1, 5)]

@@ -75,12 +75,12 @@ def export_inpaintings(
     for indices in torch.split(torch.arange(len(dataset)), images_per_batch):
         images = to_float(dataset.batch(indices))
         versions = inpaint_versions(pipeline, images, labels[indices], request)
-        for image, drawn in zip(images[: MAX_GRID_ROWS - len(rows)], versions, strict=False):
-            rows.append(torch.cat([image_and_preserved_part(pipeline, image, request), drawn]))
+        for image, row in zip(images[: MAX_GRID_ROWS - len(rows)], versions, strict=False):
+            rows.append(torch.cat([image_and_preserved_part(pipeline, image, request), row]))
         paths = [
             path
-            for index, drawn in zip(indices.tolist(), versions, strict=True)
-            for path in write_versions(folder, dataset.name(index), drawn, request)
+            for index, row in zip(indices.tolist(), versions, strict=True)
+            for path in write_versions(folder, dataset.name(index), row, request)
         ]
         done += len(images)
         yield ExportProgress(done, len(dataset), tuple(paths))

@@ -5,7 +5,7 @@ those with the highest probability of their class are selected.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,60 +97,25 @@ def export_samples(
     batches = pipeline.sample_batches(
         labels[local], seeds[local].tolist(), sampling=request.sampling, batch=request.batch_size
     )
-    writer = SampleWriter(pipeline.config.class_names, request, folder)
+    class_names = pipeline.config.class_names
+    writer = SampleWriter(class_names, request, folder)
     pairs = list(zip(labels.tolist(), seeds.tolist(), strict=True))
-    if judge is None or request.keep == 1:
-        yield from write_all(writer, batches, len(local))
-    else:
-        num_classes = max(1, len(pipeline.config.class_names))
-        selection = Selection(judge, num_classes, request.num_images)
-        yield from score_all(selection, batches, len(local))
-        keys = selection.keys(world)
-        pairs = [(key.label, key.seed) for key in keys]
-        yield ExportProgress(len(local), len(local), write_selected(writer, selection, pairs))
+    done, total, selection = 0, len(local), None
+    if judge is not None and request.keep < 1:
+        selection = Selection(judge, max(1, len(class_names)), request.num_images)
+    for batch in batches:
+        done += len(batch.seeds)
+        if selection is None:
+            yield ExportProgress(done, total, writer.write_batch(batch))
+        else:
+            selection.add(batch)
+            yield ExportProgress(done, total)
+    if selection is not None:
+        pairs = selection.pairs(world)
+        yield ExportProgress(done, total, writer.write_selected(selection, pairs))
     world.barrier()
     if world.is_main:
-        yield ExportProgress(len(local), len(local), (writer.write_grid(pairs),))
-
-
-def write_all(
-    writer: "SampleWriter", batches: Iterable[Samples], total: int
-) -> Iterator[ExportProgress]:
-    """Writes every sample as it is drawn."""
-    done = 0
-    for batch in batches:
-        samples = zip(batch.images, batch.labels.tolist(), batch.seeds, strict=True)
-        paths = tuple(writer.write(image, label, seed) for image, label, seed in samples)
-        done += len(paths)
-        yield ExportProgress(done, total, paths)
-
-
-def score_all(
-    selection: Selection, batches: Iterable[Samples], total: int
-) -> Iterator[ExportProgress]:
-    """Lets the judge score every sample as it is drawn."""
-    done = 0
-    for batch in batches:
-        selection.add(batch)
-        done += len(batch.seeds)
-        yield ExportProgress(done, total)
-
-
-def write_selected(
-    writer: "SampleWriter", selection: Selection, pairs: list[tuple[int, int]]
-) -> tuple[Path, ...]:
-    """Writes the samples of this process that are among the best of all processes."""
-    selected = set(pairs)
-    return tuple(
-        writer.write(
-            sample.image,
-            sample.key.label,
-            sample.key.seed,
-            {"judge": selection.judge.name, "score": sample.key.score},
-        )
-        for sample in selection.samples
-        if (sample.key.label, sample.key.seed) in selected
-    )
+        yield ExportProgress(done, total, (writer.write_grid(pairs),))
 
 
 @dataclass(frozen=True)
@@ -185,6 +150,22 @@ class SampleWriter:
         path = self.path(label, seed)
         save_png(path, to_pil(image), settings)
         return path
+
+    def write_batch(self, batch: Samples) -> tuple[Path, ...]:
+        """Writes all samples of a batch."""
+        samples = zip(batch.images, batch.labels.tolist(), batch.seeds, strict=True)
+        return tuple(self.write(image, label, seed) for image, label, seed in samples)
+
+    def write_selected(
+        self, selection: Selection, pairs: Sequence[tuple[int, int]]
+    ) -> tuple[Path, ...]:
+        """Writes the selected samples of this process that are among the best of all processes."""
+        judge, selected = selection.judge.name, set(pairs)
+        return tuple(
+            self.write(one.image, one.label, one.seed, {"judge": judge, "score": one.score})
+            for one in selection.samples
+            if (one.label, one.seed) in selected
+        )
 
     def write_grid(self, pairs: Sequence[tuple[int, int]]) -> Path:
         """Writes a grid of the first images of some classes, read from their files.

@@ -83,9 +83,9 @@ def samples(source: ReportSource) -> list[Block]:
 
 def num_seeds(pipeline: Pipeline, num_classes: int) -> int:
     """Number of samples of each class, so that not too many codes are drawn."""
-    wanted = NUM_COLUMNS if pipeline.config.class_names else NUM_SAMPLES_WITHOUT_CLASSES
+    num_requested = NUM_COLUMNS if pipeline.config.class_names else NUM_SAMPLES_WITHOUT_CLASSES
     codes_per_image = sum(prior.domain.num_values for prior in pipeline.priors)
-    return max(1, min(wanted, MAX_SAMPLED_CODES // (codes_per_image * num_classes)))
+    return max(1, min(num_requested, MAX_SAMPLED_CODES // (codes_per_image * num_classes)))
 
 
 def describe_samples(pipeline: Pipeline, num_classes: int, num_seeds: int) -> str:

@@ -137,8 +137,8 @@ def prior_plot(
 def rejection_plot(
     fractions: Sequence[float], curves: Mapping[str, Sequence[float]], label: str
 ) -> str:
-    """Metrics by the fraction of samples that is kept; `label` names the vertical axis."""
-    figure, axes = canvas("kept fraction of samples", label)
+    """Metrics by the selected fraction of samples; `label` names the vertical axis."""
+    figure, axes = canvas("selected fraction of samples", label)
     for number, (name, values) in enumerate(curves.items()):
         axes.plot(
             fractions, values, label=name, color=level_colour(number), marker="o", markersize=4,

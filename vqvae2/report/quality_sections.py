@@ -86,7 +86,7 @@ def distances(source: ReportSource, extractor: str, metrics: SampleMetrics) -> l
 
 
 def rejection_curves(extractor: str, by_fraction: dict[str, Measurement]) -> list[Curve]:
-    """Metrics by the fraction of samples that is kept."""
+    """Metrics by the selected fraction of samples."""
     if len(by_fraction) < 2:
         return []
     fractions, curves = [float(fraction) for fraction in by_fraction], []
