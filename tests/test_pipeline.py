@@ -208,7 +208,7 @@ def test_log_prob_has_one_value_per_code(pipeline):
     ("labels", "options", "message"),
     [
         (["cta"], {}, "Unknown class 'cta'; did you mean cat"),
-        ("cat", {}, "Expected a list with one label per image, got the string 'cat'"),
+        ("cat", {}, "Expected a list of one label per image, got the string 'cat'"),
         ([2], {}, r"must be in \[0, 2\), got 2"),
         ([-1], {}, r"must be in \[0, 2\), got -1"),
         (["5"], {}, r"must be in \[0, 2\), got 5"),

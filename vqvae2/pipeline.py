@@ -280,9 +280,7 @@ class Pipeline:
     def labels(self, names: Iterable[SupportsIndex | str]) -> Tensor:
         """Labels (B,) int64 from integers of any type, or class names."""
         if isinstance(names, str):
-            raise ValueError(
-                f"Expected a list with one label per image, got the string {names!r}."
-            )
+            raise ValueError(f"Expected a list of one label per image, got the string {names!r}.")
         if isinstance(names, Tensor):
             names = names.tolist()
         numbers = [self._label(name) if isinstance(name, str) else name for name in names]
