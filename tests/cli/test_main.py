@@ -17,7 +17,7 @@ from vqvae2.cli.main import COMMANDS, run
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_help_lists_every_command(arguments, capsys):
     assert run(arguments) == 0
     text = capsys.readouterr().out

@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Runs one command and returns the exit code."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if name in ("-h", "--help"):
+    if name in ("-h", "--help", "help"):
         return guarded(lambda: print(usage()))
-    if name == "--version":
+    if name in ("--version", "version"):
         return guarded(lambda: print(f"vqvae2 {vqvae2.__version__}"))
     if name not in COMMANDS:
         return fail(f"Unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
