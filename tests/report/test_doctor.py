@@ -24,7 +24,7 @@ def test_a_collapsed_codebook_is_a_problem_with_advice():
     finding = judge_usage(0, usage([1000] + [0] * 511))
     assert finding.verdict == "problem"
     assert "collapsed" in finding.text
-    assert "level_dropout" in finding.advice
+    assert "--autoencoder.level-dropout" in finding.advice
 
 
 def test_unused_codes_are_a_warning_and_a_used_codebook_is_good():

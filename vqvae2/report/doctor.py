@@ -117,7 +117,7 @@ def judge_levels(line: dict[str, float]) -> Iterator[Finding]:
         if factor >= MIN_EFFECT:
             yield Finding("good", text)
             continue
-        advice = "The other levels determine the image alone; raise autoencoder.level_dropout."
+        advice = "The other levels determine the image alone; raise --autoencoder.level-dropout."
         yield Finding("problem" if factor < NO_EFFECT else "warning", text, advice)
 
 
@@ -163,18 +163,18 @@ def judge_usage(level: int, usage: CodeUsage) -> Finding:
         f"level {level} uses {usage.used} of {total} codes on validation images, perplexity "
         f"{usage.perplexity:.0f}"
     )
+    restart = f"--autoencoder.model.codebooks.{level}.revive-below"
     if entropy < MIN_ENTROPY:
         return Finding(
             "problem",
             f"{text}: the codebook has collapsed",
-            "Start the codes from data, restart unused codes (codebooks.revive_below), and raise "
-            "autoencoder.level_dropout.",
+            f"Raise {restart} to restart unused codes, and --autoencoder.level-dropout.",
         )
     if usage.counts.sum() < POSITIONS_PER_CODE * total:
         advice = "Too few validation images to judge the codebook; use more."
         return Finding("warning", text, advice)
     if usage.share_used < 1 - MAX_UNUSED:
-        advice = "Raise codebooks.revive_below, or use fewer codes."
+        advice = f"Raise {restart}, or use fewer codes."
         return Finding("warning", f"{text}: {total - usage.used} are unused", advice)
     return Finding("good", text)
 
