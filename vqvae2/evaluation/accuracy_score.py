@@ -40,6 +40,9 @@ from vqvae2.metrics.classifier import (
 )
 from vqvae2.metrics.results import AccuracyScore, ClassAccuracy
 
+Source = Callable[[], LabelledImages]
+"""Makes a training set, on all processes together; a function, so that few are in memory."""
+
 
 def evaluate_accuracy_score(
     evaluation: Evaluation, limit: int, training: ClassifierTraining
@@ -81,10 +84,6 @@ def measure_accuracy_score(
     return AccuracyScore(len(indices), training, data.class_names, trained_on, origin)
 
 
-Source = Callable[[], LabelledImages]
-"""Makes a training set, on all processes together; a function, so that few are in memory."""
-
-
 def classifier_accuracies(
     evaluation: Evaluation,
     sources: Mapping[str, Source],
@@ -95,20 +94,32 @@ def classifier_accuracies(
 
     Each process trains another classifier, and all have the results.
     """
-    world, num_classes = evaluation.world, len(evaluation.splits.class_names)
-    names = list(sources)
+    world, names = evaluation.world, list(sources)
     for begin in range(0, len(names), world.size):
-        scores = torch.zeros(1, len(tests), 1 + num_classes, dtype=torch.float64)
-        datasets: list[tuple[str, LabelledImages]] = []
-        for rank, name in enumerate(names[begin : begin + world.size]):
-            dataset = sources[name]()
-            datasets += [(name, dataset)] if rank == world.rank else []
-        for name, dataset in datasets:
-            report = partial(report_step, evaluation.progress, name, training.steps)
-            model = train_classifier(dataset, num_classes, training, evaluation.device, report)
-            scores[0] = torch.stack([accuracies(model, t, num_classes) for t in tests.values()])
-        for name, rows in zip(names[begin:], world.gather(scores), strict=False):
+        some = {name: sources[name] for name in names[begin : begin + world.size]}
+        scores = world.gather(local_accuracies(evaluation, some, tests, training)[None])
+        for name, rows in zip(some, scores, strict=False):
             yield name, {test: named(row) for test, row in zip(tests, rows, strict=True)}
+
+
+def local_accuracies(
+    evaluation: Evaluation,
+    sources: Mapping[str, Source],
+    tests: Mapping[str, LabelledImages],
+    training: ClassifierTraining,
+) -> Tensor:
+    """`accuracies` on each test set, (tests, 1 + K), of the source of this process's rank."""
+    world, num_classes = evaluation.world, len(evaluation.splits.class_names)
+    local: list[tuple[str, LabelledImages]] = []
+    for rank, (name, source) in enumerate(sources.items()):
+        dataset = source()
+        local += [(name, dataset)] if rank == world.rank else []
+    if not local:
+        return torch.zeros(len(tests), 1 + num_classes, dtype=torch.float64)
+    [(name, dataset)] = local
+    report = partial(report_step, evaluation.progress, name, training.steps)
+    model = train_classifier(dataset, num_classes, training, evaluation.device, report)
+    return torch.stack([accuracies(model, test, num_classes) for test in tests.values()])
 
 
 def report_step(progress: Progress, name: str, steps: int, step: int) -> None:

@@ -12,17 +12,17 @@ DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class MetricDescription:
-    """How people read a metric.
+    """How a metric is named and printed.
 
     Arguments:
-        name: in the field's words.
+        name: as in papers.
         unit: "" where there is none.
         better: direction of improvement; "" where there is none.
         format: of `str.format`, applied to the value times `scale`.
         meaning: in a few words.
-        scale: factor from the stored value to the printed one.
-        by_extractor: the value depends on the feature extractor, whose name joins the metric's.
-        in_tables: tables of sets of images have a column for it.
+        scale: factor from the stored to the printed value.
+        by_extractor: whether the name of the feature extractor is part of the title.
+        in_tables: whether tables of sets of images have a column for it.
     """
 
     name: str
@@ -56,31 +56,33 @@ METRICS = {
         "MSE / variance", "", "lower", "{:.4f}", "MSE / variance of the pixels"
     ),
     "psnr_db": MetricDescription(
-        "PSNR", "dB", "higher", "{:.2f}", "peak signal-to-noise ratio of that MSE, dB"
+        "PSNR", "dB", "higher", "{:.2f}", "peak signal-to-noise ratio"
     ),
     "ssim": MetricDescription(
         "SSIM", "", "higher", "{:.3f}", "structural similarity, 1 is identical"
     ),
     "ms_ssim": MetricDescription(
         "MS-SSIM", "", "higher", "{:.3f}",
-        "the same over five scales, for images of 176 pixels and more",
+        "SSIM over five scales, for images of 176 pixels and more",
     ),
     "mse_level_alone": MetricDescription(
-        "MSE alone", "", "lower", "{:.5f}", "MSE when the decoder sees one level alone"
+        "MSE alone", "", "lower", "{:.5f}", "MSE when one level alone is decoded"
     ),
     "mse_level_blanked": MetricDescription(
-        "MSE without", "", "", "{:.5f}", "MSE when one level is blanked"
+        "MSE without", "", "", "{:.5f}", "MSE when all other levels are decoded"
     ),
-    "codes_used": MetricDescription("codes used", "", "higher", "{:.0f}", "codes that occur"),
+    "codes_used": MetricDescription(
+        "codes used", "", "higher", "{:.0f}", "number of codes that occur"
+    ),
     "share_used": MetricDescription(
-        "share used", "%", "higher", "{:.0f} %", "the same as a part of K", scale=100
+        "share used", "%", "higher", "{:.0f} %", "share of the codebook that occurs", scale=100
     ),
     "perplexity": MetricDescription(
         "perplexity", "", "higher", "{:.0f}", "number of equally likely codes of the same entropy"
     ),
     # Priors
     "validation_nats_per_code": MetricDescription(
-        "nats per code", "", "lower", "{:.3f}", "of validation images, lower is better"
+        "nats per code", "", "lower", "{:.3f}", "of validation images"
     ),
     "train_nats_per_code": MetricDescription(
         "training nats per code", "", "lower", "{:.3f}", "of training images"
@@ -88,7 +90,9 @@ METRICS = {
     "gap_nats_per_code": MetricDescription(
         "gap", "nats per code", "lower", "{:+.3f}", "validation minus training: memorisation"
     ),
-    "parameters": MetricDescription("parameters", "", "", "{:,.0f}", "of each prior"),
+    "parameters": MetricDescription(
+        "parameters", "", "", "{:,.0f}", "number of weights of each prior"
+    ),
     "validation_bits_per_dim": MetricDescription(
         "bits per dimension", "", "lower", "{:.3f}",
         "bits per image value: rate of the codes; likelihood of a prior on pixels",
@@ -128,7 +132,7 @@ METRICS = {
         in_tables=False,
     ),
     "class_accuracy": percent(
-        "recognised", "share of images of which the extractor predicts the class", "higher"
+        "class accuracy", "share of images whose class the extractor predicts", "higher"
     ),
     "accuracy_score": percent(
         "CAS", "accuracy on real images of a classifier trained on the set", "higher"

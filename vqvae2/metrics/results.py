@@ -269,14 +269,16 @@ class RunMetrics:
         return self != RunMetrics()
 
     def sample_provenance(self) -> list[tuple[str, str, Provenance]]:
-        """(name, option of `evaluate` that repeats it, origin) of each result on samples."""
-        named = [(f"what {name} measured", "--samples", r) for name, r in self.samples.items()]
-        results: list[tuple[str, str, SampleMetrics | OutOfDistribution | AccuracyScore | None]]
-        results = [*named]
-        for name, result in self.out_of_distribution.items():
-            results.append((f"how {name} is told apart", "--outside", result))
-        results.append(("the classification accuracy score", "--cas", self.accuracy_score))
-        return [(what, option, r.provenance) for what, option, r in results if r and r.provenance]
+        """Each result on samples: its title, the option that repeats it, its origin."""
+        origins = [
+            (f"evaluation by {name}", "--samples", result.provenance)
+            for name, result in self.samples.items()
+        ]
+        for folder, detection in self.out_of_distribution.items():
+            origins.append((f"detection of {folder}", "--outside", detection.provenance))
+        if score := self.accuracy_score:
+            origins.append(("classification accuracy score", "--cas", score.provenance))
+        return origins
 
     def measurements(self) -> dict[str, Measurement]:
         """The measurements by dotted name, `samples.EXTRACTOR.by_fraction.0.5` for instance."""
@@ -292,17 +294,15 @@ class RunMetrics:
             for name, measurement in self.measurements().items()
             for key, value in measurement.flat().items()
         }
-        for trained, tested in (
-            self.accuracy_score.trained_on.items() if self.accuracy_score else ()
-        ):
-            for name, accuracy in tested.items():
-                values[f"accuracy_score.{trained}.{name}"] = accuracy.top1
-        for folder, detection in self.out_of_distribution.items():
-            for name, score in detection.scores.items():
-                values[f"out_of_distribution.{folder}.{name}.auroc"] = score.auroc
-        if self.class_agreement:
-            values |= {
-                f"class_agreement.{name}": getattr(self.class_agreement, name)
-                for name in ("on_images", "on_reconstructions", "on_samples")
-            }
+        if self.accuracy_score:
+            for source, tests in self.accuracy_score.trained_on.items():
+                for test, accuracy in tests.items():
+                    values[f"accuracy_score.{source}.{test}"] = accuracy.top1
+        for folder, result in self.out_of_distribution.items():
+            for name, score in result.scores.items():
+                values[f"out_of_distribution.{folder}.{name}"] = score.auroc
+        if agreement := self.class_agreement:
+            values["class_agreement.images"] = agreement.on_images
+            values["class_agreement.reconstructions"] = agreement.on_reconstructions
+            values["class_agreement.samples"] = agreement.on_samples
         return values
