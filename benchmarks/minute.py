@@ -1,44 +1,43 @@
-"""What a preset's stage 1 has learnt after a minute of training, held out; evaluation not counted.
+"""How good an autoencoder is after one minute of training, on validation images.
 
     python benchmarks/minute.py --data data/cifar10
-    python benchmarks/minute.py --data data/cifar10 --plain     # the paper's plain form beside it
+    python benchmarks/minute.py --data data/cifar10 --plain     # also the paper's plain form
 
-Prints a table and writes JSON with --out.
+Evaluation is not part of the minute. Prints a table and writes JSON with --out.
 """
 
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
 from accelerate import Accelerator
-from vqvae2.training.autoencoder_task import AutoencoderTask
+from processes import write_results
 
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
 from vqvae2.data.images import open_images
 from vqvae2.data.order import evenly_spaced
 from vqvae2.metrics.distortion import measure_distortion
+from vqvae2.metrics.results import Measurement
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.presets import find_preset
+from vqvae2.training.autoencoder import AutoencoderTask, new_model
 from vqvae2.training.loop import new_state, train
-from vqvae2.training.stages import seed_weights
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train stage 1 for a while and measure.
+    """Train an autoencoder for some time and measure it.
 
     Arguments:
         data: A folder of images with a validation split.
-        preset: Whose stage 1.
-        seconds: Of training.
-        plain: Also the plain form: no steps without quantisation, no level dropout, no revival.
-        images: Validation images measured.
-        seed: Of weights, order and noise.
+        preset: The preset whose autoencoder is trained.
+        seconds: Seconds of training.
+        plain: Also the plain form: no steps without quantisation, no level dropout, no restarts.
+        images: Number of validation images.
+        seed: Seed of weights, order and noise.
         out: JSON file.
     """
 
@@ -46,58 +45,72 @@ class Options:
     preset: str = "cifar10"
     seconds: float = 60.0
     plain: bool = False
-    dataset: int = 2000
+    images: int = 2000
     seed: int = 0
     out: Path | None = None
 
 
+@dataclass(frozen=True)
+class Result:
+    """What one form reached."""
+
+    form: str
+    seconds: float
+    steps: int
+    measurement: Measurement
+
+
 def plain_form(run: RunConfig) -> RunConfig:
-    """The same run as the paper states it: codes from data, EMA, and nothing else."""
-    codebook = replace(run.autoencoder.codebooks[0], revive_below=0.0)
-    return replace(
-        run,
-        autoencoder=replace(run.autoencoder, codebooks=(codebook,)),
-        stage1=replace(run.stage1, continuous_steps=0, level_dropout=0.0),
-    )
+    """The same run as the paper describes it: codes from data, moving averages, nothing else."""
+    stage = run.autoencoder
+    codebooks = tuple(replace(codebook, revive_below=0.0) for codebook in stage.model.codebooks)
+    model = replace(stage.model, codebooks=codebooks)
+    stage = replace(stage, model=model, continuous_steps=0, level_dropout=0.0)
+    return replace(run, autoencoder=stage)
 
 
-def measure(run: RunConfig, options: Options, name: str) -> dict[str, Any]:
-    data = open_images(run.data)
-    seed_weights(options.seed, "autoencoder")
-    model = VQVAE(run.autoencoder)
+def measure(run: RunConfig, options: Options, form: str) -> Result:
+    splits = open_images(run.data)
+    model = new_model(run)
     model.to(memory_format=torch.channels_last)
-    task = AutoencoderTask(model, data.train, run.stage1, options.seed)
+    task = AutoencoderTask(model, splits.train, run.autoencoder, run.seed)
     state = new_state(task)
-    begun = time.monotonic()
+    start = time.monotonic()
     for _ in train(task, state, Accelerator(cpu=True)):
-        if time.monotonic() - begun >= options.seconds:
+        if time.monotonic() - start >= options.seconds:
             break
-    seconds = time.monotonic() - begun
-    chosen = evenly_spaced(len(data.validation), options.dataset)
-    images = data.validation.batches(chosen)
-    measured = measure_distortion(state.average, images)
-    values = {**measured.values, **measured.per_level}
-    return {"form": name, "seconds": seconds, "steps": state.step, **values}
+    seconds = time.monotonic() - start
+    indices = evenly_spaced(len(splits.validation), options.images)
+    assert isinstance(state.average, VQVAE)
+    distortion = measure_distortion(state.average, splits.validation.batches(indices))
+    return Result(form, seconds, state.step, distortion)
 
 
 def main() -> None:
     options = tyro.cli(Options)
-    run = find_preset(options.preset)(options.data)
+    run = replace(find_preset(options.preset)(options.data), seed=options.seed)
     results = [measure(run, options, "ours")]
     if options.plain:
         results.append(measure(plain_form(run), options, "plain"))
     rows = []
-    for r in results:
-        cells = [f"{r['seconds']:.0f}", str(r["steps"]), f"{r['mse']:.5f}"]
-        cells += [" / ".join(f"{n:.0f}" for n in r[key]) for key in ("codes_used", "perplexity")]
-        cells.append(" / ".join(f"{error:.4f}" for error in r["mse_level_alone"]))
-        rows.append([r["form"], *cells])
+    for result in results:
+        values = result.measurement
+        used, perplexity, alone = (
+            " / ".join(f"{value:{digits}}" for value in values.levels(name))
+            for name, digits in
+            [("codes_used", ".0f"), ("perplexity", ".0f"), ("mse_level_alone", ".4f")]
+        )  # fmt: skip
+        cells = [f"{result.seconds:.0f}", str(result.steps), f"{values['mse']:.5f}"]
+        rows.append([result.form, *cells, used, perplexity, alone])
     columns = ["form", "s", "steps", "MSE", "codes used", "perplexity", "MSE alone"]
-    table(f"{options.preset}, {options.dataset} validation images", columns, rows)
+    table(f"{options.preset}, {options.images:,} validation images", columns, rows)
     if options.out:
-        document = {"options": asdict(options), "torch": torch.__version__, "results": results}
-        options.out.write_text(json.dumps(document, default=str, indent=2) + "\n")
-        console.print(f"written to {options.out}")
+        settings = {name: str(value) for name, value in asdict(options).items()}
+        documents = [asdict(result) for result in results]
+        write_results(
+            options.out, {"options": settings, "torch": torch.__version__, "results": documents}
+        )
+        console.print(f"All results are in {options.out}.")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""What streamed images cost: memory while the data grow tenfold, and images a second.
+"""The cost of streamed images: memory for one and for ten times the data, and images/s.
 
     python benchmarks/streaming.py --images 4000
 
-Writes shards of built-in images, then reads as many steps of batches from each in a process of
-its own. Held is what the process has beyond its start, at its peak. Prints a table, writes JSON.
+Writes shards of built-in images, then reads equally many batches of each in a process of its own.
+Memory is the peak of that process minus its memory at the start. Prints a table and writes JSON.
 """
 
-import json
-import multiprocessing
 import shutil
 import tarfile
 import tempfile
@@ -19,6 +17,7 @@ from pathlib import Path
 import torch
 import tyro
 from PIL import Image
+from processes import in_process, peak_mib, write_results
 
 from vqvae2.cli.display import console, table
 from vqvae2.data.config import DataConfig
@@ -26,7 +25,7 @@ from vqvae2.data.images import open_images
 from vqvae2.data.order import batch_indices
 from vqvae2.data.synthetic import CLASS_NAMES, labels_of, render
 
-BATCH, IMAGES_A_SHARD = 64, 2000
+BATCH, IMAGES_PER_SHARD = 64, 2000
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,14 @@ class Options:
     """Measure streaming.
 
     Arguments:
-        images: Of the smaller set; the larger has ten times as many.
-        side: Of the images.
-        window: Images that are shuffled together.
-        steps: Batches of 64 that are read.
+        images: Number of images of the smaller set; the larger has ten times as many.
+        side: Side of the images.
+        window: Number of images that are shuffled together.
+        steps: Number of batches of 64 that are read.
         out: JSON file.
     """
 
-    dataset: int = 4000
+    images: int = 4000
     side: int = 64
     window: int = 2048
     steps: int = 200
@@ -49,12 +48,13 @@ class Options:
 
 
 def write_shards(folder: Path, kind: str, options: Options, count: int) -> int:
-    """Shards of `count` training images and one of 256 held out; bytes of them all."""
-    firsts = {f"train-{n:05d}": n for n in range(0, count, IMAGES_A_SHARD)}
+    """Writes `count` training images and one shard of 256 validation images; the bytes of all."""
+    firsts = {f"train-{n:05d}": n for n in range(0, count, IMAGES_PER_SHARD)}
     for name, first in {**firsts, "val": count}.items():
-        own = range(first, first + (256 if name == "val" else min(IMAGES_A_SHARD, count - first)))
-        labels = labels_of(own, 0).tolist()
-        files = [encoded(image) for image in render(own, options.side, 0).images]
+        size = 256 if name == "val" else min(IMAGES_PER_SHARD, count - first)
+        indices = range(first, first + size)
+        labels = labels_of(indices, 0).tolist()
+        files = [encoded(image) for image in render(indices, options.side, 0).images]
         if kind == "tar":
             write_tar(folder / f"{name}.tar", files, labels)
         else:
@@ -93,50 +93,42 @@ def read(source: str, options: Options) -> dict[str, float]:
     """Reads batches in the order of training."""
     torch.set_num_threads(1)
     config = DataConfig(source=source, size=options.side, stream=True, window=options.window)
-    begun, before = time.perf_counter(), peak()
+    start, before = time.perf_counter(), peak_mib()
     train = open_images(config).train
-    opened = time.perf_counter() - begun
-    begun = time.perf_counter()
+    seconds_to_open = time.perf_counter() - start
+    start = time.perf_counter()
     for step in range(options.steps):
         train.batch(batch_indices(train.order, BATCH, 0, step))
         train.prefetch(batch_indices(train.order, BATCH, 0, step + 8))
     return {
         "images": len(train),
-        "seconds_to_open": opened,
-        "images_a_second": options.steps * BATCH / (time.perf_counter() - begun),
-        "mib_held": peak() - before,
+        "seconds_to_open": seconds_to_open,
+        "images_per_second": options.steps * BATCH / (time.perf_counter() - start),
+        "memory_mib": peak_mib() - before,
     }
-
-
-def peak() -> float:
-    """MiB of this process at its peak; unlike `ru_maxrss` without those of who started it."""
-    status = Path("/proc/self/status").read_text().split()
-    return float(status[status.index("VmHWM:") + 1]) / 1024
 
 
 def main() -> None:
     options = tyro.cli(Options)
-    found, rows = {}, []
+    results, rows = {}, []
     for kind in ("parquet", "tar"):
-        for count in (options.dataset, 10 * options.dataset):
+        for count in (options.images, 10 * options.images):
             folder = Path(tempfile.mkdtemp(prefix="vqvae2-shards-"))
             try:
                 console.print(f"writing {count:,} images as {kind}")
                 size = write_shards(folder, kind, options, count)
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    seen = pool.apply(read, (str(folder), options))
+                metrics = in_process(read, str(folder), options)
             finally:
                 shutil.rmtree(folder)
-            found[f"{kind} {count}"] = {**seen, "mib_on_disk": size / 2**20}
+            results[f"{kind} {count}"] = {**metrics, "mib_on_disk": size / 2**20}
             rows.append(
-                [kind, f"{seen['images']:,}", f"{size / 2**20:,.0f}",
-                 f"{seen['seconds_to_open']:.1f}", f"{seen['images_a_second']:,.0f}",
-                 f"{seen['mib_held']:.0f}"]
+                [kind, f"{metrics['images']:,}", f"{size / 2**20:,.0f}",
+                 f"{metrics['seconds_to_open']:.1f}", f"{metrics['images_per_second']:,.0f}",
+                 f"{metrics['memory_mib']:.0f}"]
             )  # fmt: skip
-    columns = ["shards", "images", "MiB on disk", "s to open", "images a second", "MiB held"]
-    table("streamed", columns, rows)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    columns = ["shards", "images", "MiB on disk", "s to open", "images/s", "MiB of memory"]
+    table("streaming", columns, rows)
+    write_results(options.out, results)
 
 
 if __name__ == "__main__":

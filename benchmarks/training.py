@@ -1,49 +1,46 @@
-"""Speed of training: images a second, and the share of the machine's own matrix products.
+"""Speed of training: images/s, and the fraction of the machine's rate of matrix products.
 
     python benchmarks/training.py
 
-The loop is the real one (`vqvae2.training.loop`) on the built-in images. Model FLOPs are those
-of convolutions and matrix products, forward and backward, as torch counts them; the peak is the
-best rate of large matrix products in the same process, before and after. Beside it the plain form:
-the same network, contiguous NCHW, Adam that is not fused, no loop around it. Each line is a
-process of its own, whose peak memory is shown. Prints tables and writes JSON.
+The loop is the real one (`vqvae2.training.loop`) on the built-in images. Model FLOPs are those of
+convolutions and matrix products, forward and backward, as torch counts them; the peak is the best
+rate of large matrix products in the same process, before and after. For comparison the plain form:
+the same network, contiguous NCHW, Adam that is not fused, no loop around it. Each line is measured
+in a process of its own, with its peak memory. Prints tables and writes JSON.
 """
 
-import json
-import multiprocessing
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator
-from vqvae2.training.autoencoder_task import AutoencoderTask
-from vqvae2.training.prior_task import PriorTask
+from processes import in_process, in_processes, peak_mib, write_results
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
-from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.data.order import Shuffle
+from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.priors import Prior
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.presets import find_preset
+from vqvae2.training.autoencoder import AutoencoderTask, new_model
 from vqvae2.training.loop import new_state, train
+from vqvae2.training.prior import PriorTask
 from vqvae2.training.speed import matrix_rate, measure_speed
-from vqvae2.training.stages import seed_weights
 
 SIDES = {32: ("cifar10", 32), 64: ("images64", 32), 128: ("images128", 8), 256: ("images128", 2)}
 """The preset and the batch for each side of the images."""
 
-VECTORS, CODES, SIZE = 262_144, 512, 64
+NUM_VECTORS, NUM_CODES, CODE_SIZE = 262_144, 512, 64
+
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,8 @@ class Options:
     """Measure training.
 
     Arguments:
-        sides: Of images for the autoencoder: 32, 64, 128, 256.
-        seconds: Of training, for each.
+        sides: Sides of the images for the autoencoder: 32, 64, 128, 256.
+        seconds: Seconds of training per line.
         parts: autoencoder, prior, quantiser, ranks, gpu.
         out: JSON file.
     """
@@ -65,18 +62,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Case:
-    """One line.
+    """One line of the table.
 
     Arguments:
-        what: "autoencoder" or "prior".
+        model: "autoencoder" or "prior".
         side: of the images.
-        form: "ours" or "plain"; on a GPU also "bf16", "compiled" and both.
+        form: "ours" or "plain"; also "compiled", and on a GPU "bf16" and both.
         seconds: of training.
-        device: where.
-        batch: examples a step; 0 is the usual one.
+        device: "cpu" or "cuda".
+        batch: examples per step; 0 is the usual number.
     """
 
-    what: str
+    model: str
     side: int
     form: str
     seconds: float
@@ -84,8 +81,8 @@ class Case:
     batch: int = 0
 
 
-class CodeNoise:
-    """Codes at random, for speed alone."""
+class RandomCodes:
+    """Random codes, for measurements of speed only."""
 
     def __init__(self, grids: list[CodeGrid], count: int) -> None:
         self.levels = [torch.randint(grid.num_codes, (count, *grid.shape)) for grid in grids]
@@ -95,25 +92,24 @@ class CodeNoise:
         return self.count
 
     def batch(self, indices: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Some of them; labels are 0."""
+        """Codes of the given indices; labels are 0."""
         return [level[indices] for level in self.levels], torch.zeros_like(indices)
 
 
-def measure(case: Case) -> dict[str, float]:
-    """Examples a second, FLOPs a second over the peak, peak memory in MiB."""
-    steps, batch = ours(case) if case.form != "plain" else plain(case)
+def measure(case: Case) -> Metrics:
+    """Examples/s, FLOP/s over the peak, peak memory in MiB."""
+    steps, batch = plain_steps(case) if case.form == "plain" else real_steps(case)
     dtype = torch.bfloat16 if "bf16" in case.form else torch.float32
-    task = stage1(case) if case.what == "autoencoder" else stage2(case)
-    accelerator = Accelerator(cpu=case.device == "cpu")
-    flops = batch * measure_speed(task, 1, accelerator).flops
+    task = new_task(case)
+    flops = batch * measure_speed(task, 1, Accelerator(cpu=case.device == "cpu")).flops
     del task
     for _ in range(3):  # the first steps are slower
         next(steps)
     matrix_rate.cache_clear()
     peak, done = matrix_rate(case.device, dtype), 0
-    forget_peak(case.device)
-    begun = clock(case.device)
-    while (spent := clock(case.device) - begun) < case.seconds:
+    reset_peak_memory(case.device)
+    start = synchronized_time(case.device)
+    while (elapsed := synchronized_time(case.device) - start) < case.seconds:
         next(steps)
         done += 1
     memory = peak_mib()
@@ -123,51 +119,65 @@ def measure(case: Case) -> dict[str, float]:
     peak = max(peak, matrix_rate(case.device, dtype))
     return {
         "batch": batch,
-        "examples_a_second": done * batch / spent,
-        "gflops_an_example": flops / batch / 1e9,
-        "gflops_a_second": flops * done / spent / 1e9,
-        "peak_gflops_a_second": peak / 1e9,
-        "share_of_peak": flops * done / spent / peak,
+        "examples_per_second": done * batch / elapsed,
+        "gflops_per_example": flops / batch / 1e9,
+        "gflops_per_second": flops * done / elapsed / 1e9,
+        "peak_gflops_per_second": peak / 1e9,
+        "peak_fraction": flops * done / elapsed / peak,
         "memory_mib": memory,
     }
 
 
-def ours(case: Case) -> tuple[Iterator[Any], int]:
-    """The real loop, a step at a time."""
+def real_steps(case: Case) -> tuple[Iterator[object], int]:
+    """The real loop, one step at a time, and its batch."""
     precision = "bf16" if "bf16" in case.form else "no"
     accelerator = Accelerator(cpu=case.device == "cpu", mixed_precision=precision)
-    task = stage1(case) if case.what == "autoencoder" else stage2(case)
-    if "compiled" in case.form:
-        task.module.compile()
-    return train(task, new_state(task), accelerator), task.config.batch
+    task = new_task(case)
+    return train(task, new_state(task), accelerator), task.training.batch
 
 
-def stage1(case: Case) -> AutoencoderTask:
-    name, batch = SIDES.get(case.side, ("ffhq1024", 1))
-    batch = case.batch or batch
-    run = find_preset(name)()
+def new_task(case: Case, world: World = SINGLE_PROCESS) -> AutoencoderTask | PriorTask:
+    return (
+        autoencoder_task(case, world) if case.model == "autoencoder" else prior_task(case, world)
+    )
+
+
+def autoencoder_task(case: Case, world: World = SINGLE_PROCESS) -> AutoencoderTask:
+    if case.side == 1024:
+        run, usual = find_preset("ffhq1024")(), 4
+    else:
+        preset, usual = SIDES[case.side]
+        run = find_preset(preset)()
+    batch = case.batch or usual
     data = DataConfig(size=case.side, synthetic_images=4 * batch, validation_fraction=0.25)
-    seed_weights(0, "stage1")
-    model = VQVAE(run.autoencoder).to(case.device, memory_format=torch.channels_last)
-    config = replace(run.stage1.train, steps=1 << 30, batch=batch, accumulate=1)
-    stage = replace(run.stage1, train=config, continuous_steps=0)
-    return AutoencoderTask(model, open_images(data).train, stage, seed=0)
+    model = new_model(run).to(case.device, memory_format=torch.channels_last)
+    training = replace(
+        run.autoencoder.training,
+        steps=1 << 30,
+        batch=batch,
+        accumulate=1,
+        compile="compiled" in case.form,
+    )
+    stage = replace(run.autoencoder, training=training, continuous_steps=0)
+    return AutoencoderTask(model, open_images(data).train, stage, seed=0, world=world)
 
 
-def stage2(case: Case) -> PriorTask:
+def prior_task(case: Case, world: World = SINGLE_PROCESS) -> PriorTask:
     run = find_preset("images64")()
     batch = case.batch or 16
-    prior = Prior(run.priors[1], run.domain(1)).to(case.device)
-    codes = CodeNoise(run.grids(), 4 * batch)
-    return PriorTask(prior, 1, codes, TrainingConfig(steps=1 << 30, batch=batch), seed=0)
+    prior = Prior(run.levels[1].prior, run.domain(1)).to(case.device)
+    codes = RandomCodes(run.grids(), 4 * batch)
+    training = TrainingConfig(steps=1 << 30, batch=batch, compile="compiled" in case.form)
+    level = replace(run.levels[1], training=training)
+    return PriorTask(prior, 1, codes, level, seed=0, world=world)
 
 
-def plain(case: Case) -> tuple[Iterator[Any], int]:
+def plain_steps(case: Case) -> tuple[Iterator[object], int]:
     """The same autoencoder as most people write its training."""
-    task = stage1(case)
-    model = task.module.to(memory_format=torch.contiguous_format).train()
+    task = autoencoder_task(case)
+    model = task.model.to(memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False, fused=False)
-    images = task.dataset.batch(torch.arange(task.config.batch)).to(case.device).float() / 255
+    images = task.dataset.batch(torch.arange(task.training.batch)).to(case.device).float() / 255
     noise = torch.Generator().manual_seed(0)
 
     def steps() -> Iterator[None]:
@@ -179,194 +189,162 @@ def plain(case: Case) -> tuple[Iterator[Any], int]:
             model.update_codebooks(result.levels, noise)
             yield
 
-    return steps(), task.config.batch
+    return steps(), task.training.batch
 
 
-def peak_mib() -> float:
-    """MiB of this process at its peak; unlike `ru_maxrss` without those of who started it."""
-    status = Path("/proc/self/status").read_text().split()
-    return float(status[status.index("VmHWM:") + 1]) / 1024
-
-
-def forget_peak(device: str) -> None:
-    """Begins anew to measure peak memory: what came before is not the steps'."""
+def reset_peak_memory(device: str) -> None:
+    """Restarts the measurement of peak memory, so that it covers the steps alone."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def clock(device: str) -> float:
-    """Seconds, when all work of the device is done."""
+def synchronized_time(device: str) -> float:
+    """Seconds, once the device has finished all work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def search(form: str) -> dict[str, float]:
-    """Seconds of quantising and summing, and MiB beyond input and output."""
+def measure_quantiser(form: str) -> Metrics:
+    """Seconds of search and update, and MiB beside input and output."""
     torch.manual_seed(0)
-    x = torch.randn(VECTORS // 4096, SIZE, 64, 64)
-    codebook = Codebook(CodebookConfig(num_codes=CODES, code_size=SIZE)).eval()
+    x = torch.randn(NUM_VECTORS // 4096, CODE_SIZE, 64, 64)
+    codebook = Codebook(CodebookConfig(num_codes=NUM_CODES, code_size=CODE_SIZE)).eval()
     noise = torch.Generator().manual_seed(0)
 
     def common() -> None:
-        """Distances of all to all, and one-hot rows times the vectors, in both directions."""
-        rows = x.movedim(1, -1).reshape(-1, SIZE)
+        """All distances at once, and one-hot rows times the vectors, in both directions."""
+        rows = x.movedim(1, -1).reshape(-1, CODE_SIZE)
         squares = rows.square().sum(1, keepdim=True) + codebook.vectors.square().sum(1)
-        one_hot = F.one_hot((squares - 2 * rows @ codebook.vectors.T).argmin(1), CODES).float()
-        (one_hot @ codebook.vectors).view(-1, 64, 64, SIZE).movedim(-1, 1).contiguous()
+        nearest = (squares - 2 * rows @ codebook.vectors.T).argmin(1)
+        one_hot = F.one_hot(nearest, NUM_CODES).float()
+        (one_hot @ codebook.vectors).view(-1, 64, 64, CODE_SIZE).movedim(-1, 1).contiguous()
         one_hot.sum(0), one_hot.T @ rows
 
-    def own() -> None:
+    def ours() -> None:
         codebook.update(codebook(x), noise)
 
-    step: Callable[[], None] = common if form == "common" else own
+    step: Callable[[], None] = common if form == "common" else ours
     before = peak_mib()
     with torch.no_grad():
         step()
         after = peak_mib()
-        took = []
+        times = []
         for _ in range(5):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             step()
-            took.append(time.perf_counter() - begun)
-    # The vectors and the codes are what was asked for.
-    results = (x.numel() * 4 + VECTORS * 8) / 2**20
-    return {"seconds": min(took), "temporaries_mib": after - before - results}
+            times.append(time.perf_counter() - start)
+    results_mib = (x.numel() * 4 + NUM_VECTORS * 8) / 2**20  # vectors and codes
+    return {"seconds": min(times), "temporaries_mib": after - before - results_mib}
 
 
-def pace(what: str, side: int, seconds: float, threads: int) -> float:
-    """Examples a second of the real loop, of all ranks together."""
+def measure_rate(model: str, side: int, seconds: float, threads: int) -> float:
+    """Examples/s of the real loop, of all processes together."""
     torch.set_num_threads(threads)
     accelerator = Accelerator(cpu=True)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    case = Case(what, side, "ours", seconds)
-    task: AutoencoderTask | PriorTask = stage1(case) if what == "autoencoder" else stage2(case)
-    task.rank, task.world = rank, world
+    world = World(accelerator.process_index, accelerator.num_processes)
+    task = new_task(Case(model, side, "ours", seconds), world)
     steps = train(task, new_state(task), accelerator)
     for _ in range(3):
         next(steps)
-    # As many steps on every rank: they wait for one another.
-    begun = time.perf_counter()
+    # As many steps on every process: they wait for one another.
+    start = time.perf_counter()
     next(steps)
-    each = torch.tensor(time.perf_counter() - begun)
+    each = torch.tensor(time.perf_counter() - start)
     count = int(max(5.0, seconds / float(accelerator.reduce(each, "mean"))))
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(count):
         next(steps)
-    return count * task.config.batch / (time.perf_counter() - begun)
+    return count * task.training.batch / (time.perf_counter() - start)
 
 
-def as_rank(rank: int, world: int, port: int, results: Any, function: Any, given: Any) -> None:
-    """What a function returns in one of several processes that know of one another."""
-    if world > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-    results.put(function(*given))
+def compare_processes(seconds: float) -> dict[str, object]:
+    """Two processes against one process with one thread and with two."""
+    results, rows = {}, []
+    for model in ("autoencoder", "prior"):
+        one, two = (in_process(measure_rate, model, 64, seconds, threads) for threads in (1, 2))
+        both = min(in_processes(2, measure_rate, model, 64, seconds, 1))
+        results[model] = {"one_thread": one, "two_threads": two, "two_ranks": both}
+        ratios = [f"{both / one:.2f}", f"{both / two:.2f}"]
+        rows.append([model, f"{one:,.1f}", f"{two:,.1f}", f"{both:,.1f}", *ratios])
+    columns = ["model", "1 thread", "2 threads", "2 processes", "over 1 thread", "over 2"]
+    table("examples/s of the same joint batch", columns, rows)
+    return {"ranks": results}
 
 
-def together(world: int, function: Callable[..., float], *given: Any) -> list[float]:
-    """What a function returns in each of `world` processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    world = [
-        context.Process(target=as_rank, args=(rank, world, port, results, function, given))
-        for rank in range(world)
-    ]
-    for process in world:
-        process.start()
-    found = [results.get() for _ in world]
-    for process in world:
-        process.join()
-    return found
-
-
-def show_ranks(seconds: float) -> dict[str, Any]:
-    """Two ranks beside one process of one thread, and of two."""
-    found, rows = {}, []
-    for what, side in (("autoencoder", 64), ("prior", 64)):
-        one, two = (apart(pace, what, side, seconds, threads) for threads in (1, 2))
-        both = min(together(2, pace, what, side, seconds, 1))
-        found[what] = {"one_thread": one, "two_threads": two, "two_ranks": both}
-        rows.append(
-            [what, f"{one:,.1f}", f"{two:,.1f}", f"{both:,.1f}", f"{both / one:.2f}",
-             f"{both / two:.2f}"]
-        )  # fmt: skip
-    columns = ["what", "1 thread", "2 threads", "2 ranks", "over 1 thread", "over 2"]
-    table("examples a second of the same joint batch", columns, rows)
-    return {"ranks": found}
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def show(cases: list[Case]) -> dict[str, Any]:
-    found, rows = {}, []
+def compare_forms(cases: list[Case]) -> dict[str, object]:
+    """One line per case."""
+    results, rows = {}, []
     for case in cases:
-        seen = apart(measure, case)
-        found[f"{case.what} {case.side} {case.form} {case.device} {seen['batch']:.0f}"] = seen
+        metrics = in_process(measure, case)
+        name = f"{case.model} {case.side} {case.form} {case.device} {metrics['batch']:.0f}"
+        results[name] = metrics
         rows.append(
-            [case.what, str(case.side), case.form, f"{seen['batch']:.0f}",
-             f"{seen['examples_a_second']:,.1f}", f"{seen['gflops_an_example']:.2f}",
-             f"{seen['gflops_a_second']:,.0f} / {seen['peak_gflops_a_second']:,.0f}",
-             f"{seen['share_of_peak']:.2f}", f"{seen['memory_mib']:,.0f}"]
+            [case.model, str(case.side), case.form, f"{metrics['batch']:.0f}",
+             f"{metrics['examples_per_second']:,.1f}", f"{metrics['gflops_per_example']:.2f}",
+             f"{metrics['gflops_per_second']:,.0f} / {metrics['peak_gflops_per_second']:,.0f}",
+             f"{metrics['peak_fraction']:.2f}", f"{metrics['memory_mib']:,.0f}"]
         )  # fmt: skip
-    columns = ["what", "side", "form", "batch", "a second", "GFLOP each", "GFLOP/s / peak",
-               "share", "MiB"]  # fmt: skip
+    columns = ["model", "side", "form", "batch", "examples/s", "GFLOP per example",
+               "GFLOP/s / peak", "fraction", "MiB"]  # fmt: skip
     table("training", columns, rows)
-    return found
+    return results
 
 
-def main() -> None:
-    options = tyro.cli(Options)
-    found: dict[str, Any] = {}
+def compare_quantisers() -> dict[str, object]:
+    """The codebook against the common practice."""
+    forms = {form: in_process(measure_quantiser, form) for form in ("ours", "common")}
+    rows = [
+        [form, f"{1000 * metrics['seconds']:.0f}", f"{metrics['temporaries_mib']:.0f}"]
+        for form, metrics in forms.items()
+    ]
+    title = f"quantiser, {NUM_VECTORS:,} vectors of {CODE_SIZE}, {NUM_CODES} codes"
+    table(title, ["form", "ms", "MiB of temporaries"], rows)
+    return {"quantiser": forms}
+
+
+def cpu_cases(options: Options) -> list[Case]:
     cases = [
         Case("autoencoder", side, form, options.seconds, batch=batch)
         for side in options.sides
-        # The preset of 64 itself takes steps of 16: less work beside what every step costs.
+        # The preset of 64 takes batches of 16: less work beside the constant cost of a step.
         for batch in ((SIDES[side][1], 16) if side == 64 else (SIDES[side][1],))
         for form in ("ours", "compiled", "plain")
         if "autoencoder" in options.parts
     ]
     if "prior" in options.parts:
         cases.append(Case("prior", 64, "ours", options.seconds))
-    if cases:
-        found |= show(cases)
+    return cases
+
+
+def gpu_cases(seconds: float) -> list[Case]:
+    return [
+        Case("autoencoder", side, form, seconds, "cuda", batch)
+        for side, batch in ((64, 512), (128, 128), (256, 64), (1024, 4))
+        for form in ("ours", "bf16", "compiled", "bf16 compiled")
+    ]
+
+
+def main() -> None:
+    options = tyro.cli(Options)
+    results: dict[str, object] = {}
+    if cases := cpu_cases(options):
+        results |= compare_forms(cases)
     if "quantiser" in options.parts:
-        forms = {form: apart(search, form) for form in ("ours", "common")}
-        found["quantiser"] = forms
-        rows = [
-            [form, f"{1000 * seen['seconds']:.0f}", f"{seen['temporaries_mib']:.0f}"]
-            for form, seen in forms.items()
-        ]
-        table(f"quantiser, {VECTORS:,} x {CODES} x {SIZE}", ["form", "ms", "MiB beside"], rows)
+        results |= compare_quantisers()
     if "ranks" in options.parts:
-        found |= show_ranks(options.seconds)
+        results |= compare_processes(options.seconds)
     if "gpu" in options.parts:
-        forms_gpu = ("ours", "bf16", "compiled", "bf16 compiled")
-        on_gpu = [
-            Case("autoencoder", side, form, options.seconds, "cuda", batch)
-            for side, batch in ((64, 512), (128, 128), (256, 64), (1024, 4))
-            for form in forms_gpu
-        ]
         if torch.cuda.is_available():
-            found |= show(on_gpu)
+            results |= compare_forms(gpu_cases(options.seconds))
         else:
             console.print(
-                "No GPU: there, the same table for images of 64, 128, 256 and 1024 (three "
-                "levels) in float32, bfloat16, compiled and both."
+                "No GPU. With one, this part measures images of 64, 128, 256 and 1024 pixels "
+                "(three levels) in float32, bfloat16, compiled and both."
             )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    write_results(options.out, results)
 
 
 if __name__ == "__main__":
