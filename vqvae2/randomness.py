@@ -3,7 +3,7 @@
 import hashlib
 import operator
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import SupportsIndex
 
 import torch
@@ -21,14 +21,20 @@ def generator(*key: SupportsIndex | str) -> torch.Generator:
 
 
 @contextmanager
-def seeded_weights(seed: int, name: str) -> Iterator[None]:
-    """Makes the first weights of a model a function of (seed, name).
+def seeded(*key: SupportsIndex | str) -> Iterator[None]:
+    """Makes torch's global CPU generator a function of `key`; afterwards it is as before.
 
-    Layers draw from torch's global generator, which is as before afterwards.
+    For code that takes no generator: the initialisation of layers, torchmetrics.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator("weights", seed, name).initial_seed())
+        # torch.manual_seed would also seed accelerators, and for good.
+        torch.default_generator.manual_seed(generator(*key).initial_seed())
         yield
+
+
+def seeded_weights(seed: int, name: str) -> AbstractContextManager[None]:
+    """Makes the first weights of a model a function of (seed, name)."""
+    return seeded("weights", seed, name)
 
 
 def integers(values: Iterable[SupportsIndex], name: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The feature extractor that a user names, or one that is trained on the run's own images."""
+"""The feature extractor that a user names, or one that is trained on the run's images."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Samples and their nearest training images in one image grid: a look for memorisation."""
+"""Samples and their nearest training images in one image grid, to show memorisation."""
 
 import torch
 from torch import Tensor

@@ -35,7 +35,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class ScoredSamples:
-    """Samples that can be drawn again, with their features.
+    """Samples, by label and seed, with their features.
 
     Arguments:
         labels: (N,) int64.

@@ -1,6 +1,6 @@
 """A residual network for small images and its training, for every metric that needs a classifier.
 
-The networks of He et al. 2015 (arXiv 1512.03385), Sec. 4.2, trained on the run's own classes: they
+The networks of He et al. 2015 (arXiv 1512.03385), Sec. 4.2, trained on the classes of a run: they
 give the classification accuracy score and the class agreement of samples, and serve as feature
 extractor where no published network fits. Their results are compared with nothing else.
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vqvae2.data.order import Order, Shuffle, batch_indices, inference_batch_size
 from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.extractors import Extractor, checked
-from vqvae2.randomness import generator
+from vqvae2.randomness import generator, seeded
 from vqvae2.weights import fingerprint
 
 
@@ -172,8 +172,7 @@ def train_classifier(
     """
     require_classes(dataset.labels.bincount(minlength=num_classes))
     side = dataset.batch(torch.tensor([0])).shape[-1]
-    with torch.random.fork_rng(devices=[]):  # layers take no generator
-        torch.manual_seed(generator("classification score", training.seed).initial_seed())
+    with seeded("classification score", training.seed):
         model = ResNet(num_classes, training.depth, side).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(

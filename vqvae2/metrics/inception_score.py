@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.metrics.kid import sort_rows
-from vqvae2.randomness import generator
+from vqvae2.randomness import seeded
 
 SPLITS = 10
 
@@ -27,12 +27,11 @@ def inception_score(probabilities: Tensor, seed: int = 0) -> tuple[float, float]
         )
     from torchmetrics.image.inception import InceptionScore
 
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), seeded("inception score", seed):
         warnings.filterwarnings("ignore", message="Metric `InceptionScore` will save")
         metric = InceptionScore(feature=torch.nn.Identity(), splits=SPLITS, sync_on_compute=False)
         # It takes logits; the logit of probability 0 must stay finite.
         logits = sort_rows(probabilities.double()).clamp_min(1e-300).log()
         metric.update(logits)
-        torch.manual_seed(generator("inception score", seed).initial_seed())
         mean, deviation = metric.compute()
     return float(mean), 0.0 if math.isnan(float(deviation)) else float(deviation)

@@ -2,7 +2,7 @@
 
 torchmetrics' polynomial kernel over random subsets, their mean and standard deviation. Unlike FID
 it does not depend on the number of images, so it is the metric for small sets. The subsets come
-from the rows in sorted order and a seed of their own, so the result does not depend on the order
+from the rows in sorted order and a fixed seed, so the result does not depend on the order
 of the images.
 
 The kernel (x y / D + 1)^3 assumes features of about the scale of Inception's pooled activations,
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.metrics.fid import Passthrough
-from vqvae2.randomness import generator
+from vqvae2.randomness import seeded
 
 SUBSETS, SUBSET_SIZE = 100, 1000
 
@@ -34,7 +34,7 @@ def kernel_distance(real: Tensor, other: Tensor, seed: int = 0) -> tuple[float, 
     from torchmetrics.image.kid import KernelInceptionDistance
 
     scale = feature_scale(real)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), seeded("kid", seed):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save")
         metric = KernelInceptionDistance(
             feature=Passthrough(real.shape[1]),
@@ -44,7 +44,6 @@ def kernel_distance(real: Tensor, other: Tensor, seed: int = 0) -> tuple[float, 
         )
         metric.update(sort_rows(real.double() / scale), real=True)
         metric.update(sort_rows(other.double() / scale), real=False)
-        torch.manual_seed(generator("kid", seed).initial_seed())
         mean, deviation = metric.compute()
     return float(mean), float(deviation)
 
