@@ -18,7 +18,7 @@ from vqvae2.runs.config import (
 )
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.session import TrainingSession
-from vqvae2.training.stages import train as train_stages
+from vqvae2.training.stages import train_run
 
 TRAIN = TrainingConfig(
     steps=10, batch=8, warmup_steps=2, validate_every=5, save_every=5, log_every=1,
@@ -66,7 +66,7 @@ def train(path: Path, run: RunConfig, stop_after: int | None = None) -> RunFolde
         asked += 1
         return stop_after is not None and asked >= stop_after
 
-    for _ in train_stages(session(path, run, should_stop)):
+    for _ in train_run(session(path, run, should_stop)):
         pass
     return RunFolder(path)
 

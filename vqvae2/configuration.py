@@ -68,8 +68,6 @@ def _parse(hint: Hint, data: object, where: str) -> object:
         return _parse_tuple(arguments, data, where)
     if origin in (dict, Mapping) and isinstance(data, Mapping):
         return {str(key): _parse(arguments[1], v, f"{where}.{key}") for key, v in data.items()}
-    if origin is typing.Literal and data in arguments:
-        return data
     if origin in (types.UnionType, typing.Union):
         return _parse_alternative(arguments, data, where)
     if _fits(hint, data):
@@ -84,7 +82,7 @@ def _parse_tuple(hints: Sequence[Hint], data: list[object], where: str) -> tuple
     if len(each) != len(data):
         raise ValueError(f"{where} must have {len(each)} values, got {data!r}.")
     pairs = enumerate(zip(each, data, strict=True))
-    return tuple(_parse(hint, item, f"{where}[{i}]") for i, (hint, item) in pairs)
+    return tuple(_parse(hint, item, f"{where}.{i}") for i, (hint, item) in pairs)
 
 
 def _parse_alternative(hints: Sequence[Hint], data: object, where: str) -> object:
@@ -130,6 +128,8 @@ def _fits(hint: Hint, data: object) -> bool:
         return isinstance(data, Mapping)
     if origin is tuple:
         return isinstance(data, list)
+    if origin is typing.Literal:
+        return any(data == a and type(data) is type(a) for a in typing.get_args(hint))
     if hint is float:
         return isinstance(data, int | float) and not isinstance(data, bool)
     if hint is int:
@@ -152,6 +152,11 @@ def _kinds(hint: Hint) -> tuple[str, ...]:
 
 
 def _name(hint: Hint) -> str:
+    """What messages call a type."""
+    if hint is types.NoneType:
+        return "null"
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(repr(value) for value in typing.get_args(hint))
     return getattr(hint, "__name__", str(hint))
 
 
@@ -164,4 +169,6 @@ def differences(old: Json, new: Json, where: str = "") -> list[str]:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = [(f"{where}.{i}", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
         return [line for name, a, b in pairs for line in differences(a, b, name)]
+    if isinstance(old, list) and isinstance(new, list):
+        return [f"{where}: {len(old)} entries before, {len(new)} now"]
     return [] if old == new else [f"{where}: {old!r} before, {new!r} now"]

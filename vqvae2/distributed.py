@@ -1,4 +1,4 @@
-"""Several processes that work together: who they are, and what they exchange.
+"""Processes that work together, and the data that they exchange.
 
 Every collective operation of the package is here. All processes run the same program and reach
 every collective call.
@@ -23,7 +23,7 @@ others through the launcher, so this may be long."""
 
 @dataclass(frozen=True)
 class World:
-    """The processes that share a job, as one of them sees them; a single process by default.
+    """The group of processes that share a job, from the view of one of them; alone by default.
 
     Arguments:
         rank: index of this process.

@@ -35,8 +35,11 @@ def write_json(path: Path, name: str, version: int, content: Mapping[str, Json])
     write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
-def read_json(path: Path, name: str, version: int) -> JsonObject:
+def read_json(path: Path, name: str, version: int, remedy: str = "make it again") -> JsonObject:
     """Reads the content of a file that `write_json` wrote.
+
+    Arguments:
+        remedy: what to do about a file of another version.
 
     Raises:
         UnknownVersion: the file is of another format or version.
@@ -51,11 +54,9 @@ def read_json(path: Path, name: str, version: int) -> JsonObject:
         raise ValueError(f"{path} must hold {name} version {version}, got a {type(document)}.")
     header = document.pop("format", None), document.pop("version", None)
     if header != (name, version):
-        ours = header[0] == name
-        remedy = " Use the version that wrote it, or train again." if ours else ""
         raise UnknownVersion(
-            f"{path} must hold {name} version {version}, got {header[0]} version "
-            f"{header[1]}.{remedy}"
+            f"{path} must hold {name} version {version}, got {header[0]} version {header[1]}; "
+            f"{remedy}."
         )
     return document
 

@@ -32,7 +32,7 @@ from vqvae2.data.streaming import ImageStream
 from vqvae2.data.synthetic import render
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.session import Stopped, TrainingSession
-from vqvae2.training.stages import train as train_stages
+from vqvae2.training.stages import train_run
 
 streaming = partial(config, stream=True, window=8)
 parquet = partial(write_parquet, rows_per_group=4)
@@ -157,7 +157,7 @@ def test_images_that_turn_out_unusable_are_reported_after_the_stage(tmp_path):
     run_folder = RunFolder(tmp_path / "run")
     run = replace(run, data=source, num_classes=1)
     session = TrainingSession(run_folder, run, data, Accelerator(cpu=True))
-    (text,) = [event.text for event in train_stages(session) if event.text]
+    (text,) = [event.text for event in train_run(session) if event.text]
     assert re.match(r"4 of the images cannot be used: train.parquet#4, .*#6, \.\.\.;", text)
     names = tuple(f"train.parquet#{n}" for n in range(4, 8))
     assert run_folder.read_data().skipped == names

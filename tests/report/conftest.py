@@ -13,7 +13,7 @@ from vqvae2.evaluation.validation import evaluate
 from vqvae2.runs.config import LevelConfig, RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
-from vqvae2.training.stages import prepare, train
+from vqvae2.training.stages import prepare, train_run
 
 
 def tiny() -> RunConfig:
@@ -49,9 +49,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
     training = session(root / "complete", tiny())
     prepare(training)
     shutil.copytree(root / "complete", root / "begun")
-    list(train(training, lambda stage: stage.group == "autoencoder"))
+    list(train_run(training, lambda stage: stage.group == "autoencoder"))
     shutil.copytree(root / "complete", root / "autoencoder")
-    list(train(training))
+    list(train_run(training))
     evaluate(Evaluation.open(training.folder), limit=24)
     return {name: RunFolder(root / name) for name in ("begun", "autoencoder", "complete")}
 

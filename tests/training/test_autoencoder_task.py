@@ -8,7 +8,7 @@ from small_runs import session, small_run, with_training
 from vqvae2.data.images import open_images
 from vqvae2.pipeline import Pipeline
 from vqvae2.training.autoencoder import AutoencoderTask
-from vqvae2.training.stages import train as train_stages
+from vqvae2.training.stages import train_run
 
 
 def test_order_and_noise_are_functions_of_seed_and_step():
@@ -50,7 +50,7 @@ def test_accumulated_parts_train_like_the_complete_batch(tmp_path):
     parts = with_training(run, None, accumulate=4)
     for name, each in [("whole", run), ("parts", parts)]:
         only = lambda stage: stage.group == "autoencoder"  # noqa: E731
-        for _ in train_stages(session(tmp_path / name, each), only):
+        for _ in train_run(session(tmp_path / name, each), only):
             pass
     a, b = (Pipeline.open(tmp_path / name).autoencoder.state_dict() for name in ("whole", "parts"))
     for name in a:

@@ -5,7 +5,6 @@ A failing assertion of any process fails the test: `spawn` raises it again.
 
 import os
 import shutil
-import socket
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from builders import save_network
 from PIL import ImageChops
+from processes import free_port, join_group
 from small_runs import small_run, train, with_training
 from torch.nn.utils import parameters_to_vector
 
@@ -41,23 +41,7 @@ from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop
 from vqvae2.training.prior import PriorTask
 from vqvae2.training.session import Stopped, TrainingSession, new_accelerator
-from vqvae2.training.stages import train as train_stages
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def be_rank(rank: int, world: int, port: int) -> None:
-    """Makes this process one of `world`, as torchrun does."""
-    torch.set_num_threads(1)
-    if world > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
-        }  # fmt: skip
+from vqvae2.training.stages import train_run
 
 
 def inputs() -> torch.Tensor:
@@ -103,7 +87,7 @@ def without_dropout(level: LevelConfig) -> LevelConfig:
 
 def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False) -> None:
     """A whole small run; with `world` 2 as one of two ranks, a shard of codes in turn."""
-    be_rank(rank, world, port)
+    join_group(rank, world, port)
     extraction.IMAGES_PER_SHARD = 16
     run = small_run()
     # Dropout is each rank's own noise; without it the ranks do what one does.
@@ -117,7 +101,7 @@ def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False)
         accelerator = new_accelerator(run, target)
         session = TrainingSession(target, run, open_images(run.data), accelerator, stops)
         with suppress(Stopped):
-            for event in train_stages(session):
+            for event in train_run(session):
                 last_done[event.stage] = event.done
     torch.save(last_done, Path(folder) / f"done-{rank}.pt")
     if world > 1:
@@ -155,7 +139,7 @@ def test_two_processes_train_what_one_trains(tmp_path):
 
 def command_on(rank: int, world: int, port: int, commands: list[list[str]]) -> None:
     """Command lines, as one of `world` processes."""
-    be_rank(rank, world, port)
+    join_group(rank, world, port)
     for command in commands:
         assert run_command(command) == 0
     if world > 1:
@@ -213,7 +197,7 @@ def sorted_values(values: dict[str, object]) -> list[object]:
 
 
 def diverge(rank: int, port: int) -> None:
-    be_rank(rank, 2, port)
+    join_group(rank, 2, port)
     Accelerator(cpu=True)
     world = World.current()
     module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
@@ -222,20 +206,20 @@ def diverge(rank: int, port: int) -> None:
     require_equal_weights(module, world)
     if rank:
         module[1].bias.data[0] = 0.1000001
-    with pytest.raises(ValueError, match=r"diverged: 1.bias and 0 more tensors"):
+    with pytest.raises(ValueError, match=r"diverged: 1 tensor, beginning with 1.bias"):
         require_equal_weights(module, world)
     dist.destroy_process_group()
 
 
 def sum_on(rank: int, port: int) -> None:
     """Means are over the sums and counts of all processes; other folders are an error."""
-    be_rank(rank, 2, port)
+    join_group(rank, 2, port)
     Accelerator(cpu=True)
     world = World.current()
     sums = {"mse": (torch.tensor(float(6 * rank)), torch.tensor(3 * rank))}
     assert means_over_world(sums, world) == {"mse": 2.0}
     require_same_progress([7, 1], world)
-    with pytest.raises(ValueError, match="do not see the same run folder"):
+    with pytest.raises(ValueError, match="read different run folders"):
         require_same_progress([7, rank], world)
     dist.destroy_process_group()
 
@@ -250,7 +234,7 @@ def test_processes_whose_weights_diverged_are_an_error():
 
 def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     """Both stages in float64 through the real loop; with `world` 2 as one of two ranks."""
-    be_rank(rank, world, port)
+    join_group(rank, world, port)
     run = small_run()
     dataset = open_images(run.data).train
     steps = TrainingConfig(steps=50, batch=8, warmup_steps=2)

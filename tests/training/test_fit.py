@@ -12,7 +12,7 @@ from vqvae2.pipeline import Pipeline
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training import checkpoint
 from vqvae2.training.autoencoder import AutoencoderTask
-from vqvae2.training.stages import train as train_stages
+from vqvae2.training.stages import train_run
 
 
 def test_a_nan_loss_stops_before_it_is_saved(tmp_path):
@@ -52,7 +52,7 @@ def test_a_few_nan_steps_can_be_skipped(tmp_path, monkeypatch):
     poison(monkeypatch, 2, 4)
     run = small_run()
     patient = with_training(run, None, max_skipped_steps=2)
-    events = train_stages(session(tmp_path, patient), lambda stage: stage.group == "autoencoder")
+    events = train_run(session(tmp_path, patient), lambda stage: stage.group == "autoencoder")
     texts = [event.text for event in events if event.text]
     assert [text.split(" was")[0] for text in texts] == [
         "autoencoder: step 3",

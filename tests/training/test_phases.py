@@ -5,10 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
+from processes import free_port, join_group
 from small_runs import TRAIN
 from torch import Tensor, nn
 
+from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.training import checkpoint
 from vqvae2.training.loop import Loss, Phase, new_state, train
 
@@ -18,9 +22,9 @@ STEPS = 10
 class AdversarialTask:
     """A generator against a discriminator, on numbers that are functions of the step."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World = SINGLE_PROCESS) -> None:
         torch.manual_seed(0)
-        self.training = TRAIN
+        self.training, self.world = TRAIN, world
         self.generator, self.discriminator = nn.Linear(3, 4), nn.Linear(4, 1)
         self.calls: list[tuple[str, int]] = []
         self.phases = [
@@ -30,7 +34,8 @@ class AdversarialTask:
 
     def batch(self, step: int) -> list[tuple[Tensor, Tensor]]:
         noise = torch.Generator().manual_seed(step)
-        return [(torch.randn(8, 3, generator=noise), torch.randn(8, 4, generator=noise))]
+        codes, images = (torch.randn(8, n, generator=noise) for n in (3, 4))
+        return [(self.world.shard(codes), self.world.shard(images))]
 
     def before_step(self, step: int) -> None:
         self.calls.append(("before", step))
@@ -127,3 +132,22 @@ def test_a_step_is_skipped_when_any_phase_has_a_nan_gradient(broken):
     assert skipped == [3]
     assert all(torch.isfinite(p).all() for p in task.generator.parameters())
     assert all(torch.isfinite(p).all() for p in task.discriminator.parameters())
+
+
+def train_on(rank: int, size: int, port: int, folder: str) -> None:
+    """The task as one of `size` processes."""
+    torch.set_num_threads(1)
+    join_group(rank, size, port)
+    state = steps(AdversarialTask(World(rank, size)), STEPS)
+    torch.save(checkpoint.state_tensors(state), f"{folder}/{size}-{rank}.pt")
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def test_two_phases_on_two_processes_equal_those_on_one(tmp_path):
+    multiprocessing.spawn(train_on, (2, free_port(), str(tmp_path)), nprocs=2)
+    multiprocessing.spawn(train_on, (1, 0, str(tmp_path)), nprocs=1)
+    first, second, alone = (torch.load(tmp_path / f"{n}.pt") for n in ("2-0", "2-1", "1-0"))
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, atol=1e-5, rtol=1e-4)

@@ -18,7 +18,7 @@ from vqvae2.data.pixels import PixelCodes
 from vqvae2.priors import Domain, Prior
 from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.training.autoencoder import AutoencoderTask
-from vqvae2.training.loop import new_state, train, use_one_thread
+from vqvae2.training.loop import Loss, Phase, new_state, train, use_one_thread
 from vqvae2.training.prior import PriorLoss, PriorTask
 from vqvae2.training.speed import Speed, matrix_rate, measure_speed
 
@@ -152,3 +152,17 @@ def test_the_peak_is_measured_on_equal_products():
     maps, filters = a.T.reshape(1, 64, 2, 32), b.T.reshape(64, 64, 1, 1)
     found = torch.nn.functional.conv2d(maps, filters).reshape(64, 64).T
     torch.testing.assert_close(found, a @ b, rtol=1e-4, atol=1e-4)
+
+
+def test_measuring_the_speed_leaves_buffers_as_they_were(dataset):
+    task = autoencoder_task(dataset)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2)).train()
+
+    def loss(module: torch.nn.Module, part: object, step: int) -> Loss[None]:
+        return Loss(module(part[0].float()).sum(), {}, None)
+
+    task.phases = [Phase("norm", module, loss, TRAIN)]
+    before = [buffer.clone() for buffer in module.buffers()]
+    measure_speed(task, 0, Accelerator(cpu=True))
+    pairs = zip(before, module.buffers(), strict=True)
+    assert all(torch.equal(old, new) for old, new in pairs)

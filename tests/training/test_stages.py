@@ -13,8 +13,7 @@ from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import PRESETS
 from vqvae2.training.session import Stopped
-from vqvae2.training.stages import may_change, stages
-from vqvae2.training.stages import train as train_stages
+from vqvae2.training.stages import may_change, stages, train_run
 
 
 def test_a_prior_refuses_another_autoencoder(tmp_path):
@@ -104,7 +103,7 @@ def test_every_stage_is_done_once_its_model_is_written(tmp_path):
     done = []
     for stage in stages(run):
         assert not stage.done(folder)
-        for _ in train_stages(session(tmp_path, run), lambda s, name=stage.name: s.name == name):
+        for _ in train_run(session(tmp_path, run), lambda s, name=stage.name: s.name == name):
             pass
         done.append(stage.name)
         assert [s.name for s in stages(run) if s.done(folder)] == done

@@ -26,7 +26,7 @@ from vqvae2.evaluation.validation import evaluate
 from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.stages import stages
+from vqvae2.training.stage import is_saved
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ def require_samples(options: Options) -> None:
 
 
 def require_priors(folder: RunFolder) -> None:
-    """Raises ValueError unless all stages of the run are done."""
-    config = folder.read()
-    if not config.levels or not all(stage.done(folder) for stage in stages(config)):
+    """Raises ValueError unless the priors of all levels are trained."""
+    levels = range(len(folder.read().levels))
+    if not levels or not all(is_saved(folder.prior(level)) for level in levels):
         raise ValueError(
             "Samples and likelihoods need the priors of all levels: run "
             f"`vqvae2 train --run {folder.path}` first."

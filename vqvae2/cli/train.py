@@ -23,8 +23,7 @@ from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
 from vqvae2.training.session import TrainingSession, new_accelerator
 from vqvae2.training.stage import Stage
-from vqvae2.training.stages import stages
-from vqvae2.training.stages import train as train_stages
+from vqvae2.training.stages import stages, train_run
 
 DEFAULT_PRESET = "images64"
 SAMPLES_PER_CLASS = 8
@@ -115,7 +114,7 @@ def train(folder: RunFolder, config: RunConfig, options: Options) -> None:
             show_data(folder, config, splits)
         with closing(splits), Stopper(f"vqvae2 train --run {folder.path}") as stopper:
             session = TrainingSession(folder, config, splits, accelerator, stopper)
-            for event in train_stages(session, select):
+            for event in train_run(session, select):
                 view.show(event)
     accelerator.end_training()
     if is_main:

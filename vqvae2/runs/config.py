@@ -66,10 +66,12 @@ class TrainingConfig:
         require(f"{name}.max_skipped_steps", self.max_skipped_steps, 0)
         require(f"{name}.cooldown", self.cooldown, 0, 1)
         require(f"{name}.average_decay", self.average_decay, 0, 1)
-        for field_name in ("learning_rate", "clip_norm"):
-            value = getattr(self, field_name)
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name}.{field_name} must be positive, got {value}.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                f"{name}.learning_rate must be above 0 and finite, got {self.learning_rate}."
+            )
+        if not self.clip_norm > 0:
+            raise ValueError(f"{name}.clip_norm must be above 0, got {self.clip_norm}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +79,15 @@ class AutoencoderStageConfig:
     """Stage 1: the autoencoder and how it is trained.
 
     Three settings prevent codebook collapse; the paper's plain form is `continuous_steps=0,
-    level_dropout=0` with `restart_below=0` in the codebooks (docs/codebooks.md compares them).
+    level_dropout=0` with `revive_below=0` in the codebooks (docs/codebooks.md compares them).
 
     Arguments:
         model: the autoencoder; `PixelsConfig` for a prior on the pixels themselves.
         training: the optimization; None for pixels, which need none.
         continuous_steps: first steps without quantisation, so that the codebooks start from the
             outputs of an encoder that is already useful.
-        start_vectors_per_code: encoder outputs per code, at the coarsest level, from which the
-            codebooks start.
+        start_vectors_per_code: encoder outputs per code from which each codebook starts, at least,
+            within 1,024 images.
         level_dropout: fraction of the images whose finer levels are hidden from the decoder, which
             so learns to use the coarse levels; otherwise the finest level explains the image and
             the coarse codes carry nothing.
@@ -101,8 +103,8 @@ class AutoencoderStageConfig:
         """Raises ValueError for numbers out of range."""
         if (self.training is None) != isinstance(self.model, PixelsConfig):
             raise ValueError(
-                f"{name}.training must be None exactly for a model of pixels, got "
-                f"{self.training} for {self.model.kind}."
+                f"{name}.training must be null for pixels, which are not trained, and set for an "
+                "autoencoder."
             )
         if self.training is not None:
             self.training.check(f"{name}.training")
@@ -172,9 +174,17 @@ class RunConfig:
             )
         self.autoencoder.check("autoencoder")
         if self.on_pixels and self.augmentation.count > 1:
-            raise ValueError("Augmentation makes more codes, and a run on pixels has none.")
+            raise ValueError(
+                "augmentation must be off for a run on pixels: it makes more codes, and there are "
+                f"none. Got {self.augmentation.count} augmented images per image."
+            )
         for level, config in enumerate(self.levels):
             config.check(f"levels.{level}")
+            if level == 0 and config.coarser_dropout:
+                raise ValueError(
+                    "levels.0.coarser_dropout must be 0, the coarsest level has no coarser codes; "
+                    f"got {config.coarser_dropout}."
+                )
         self.grids()
         build_outline(model.build, model, "autoencoder.model")
         for level, config in enumerate(self.levels):

@@ -30,6 +30,8 @@ CONFIG, CONFIG_VERSION = "vqvae2-run", 3
 DATA, DATA_VERSION = "vqvae2-data", 2
 METRICS, METRICS_VERSION = "vqvae2-metrics", 3
 
+REMEDY = "use the version of vqvae2 that began this run, or train in another run folder"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSummary:
@@ -109,7 +111,7 @@ class RunFolder:
             hint = f"; beside it are: {', '.join(near)}" if near else ""
             raise ValueError(f"{self.path} is not a run folder: config.json is missing{hint}.")
         path = self.path / "config.json"
-        return from_dict(RunConfig, read_json(path, CONFIG, CONFIG_VERSION))
+        return from_dict(RunConfig, read_json(path, CONFIG, CONFIG_VERSION, REMEDY), str(path))
 
     def write_config(self, config: RunConfig) -> None:
         """Writes config.json."""
@@ -127,7 +129,7 @@ class RunFolder:
         path = self.path / "data.json"
         if not path.is_file():
             return None
-        return from_dict(DataSummary, read_json(path, DATA, DATA_VERSION), str(path))
+        return from_dict(DataSummary, read_json(path, DATA, DATA_VERSION, REMEDY), str(path))
 
     def write_data(self, summary: DataSummary) -> None:
         """Writes data.json."""

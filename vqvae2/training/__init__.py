@@ -1,1 +1,1 @@
-"""Training: what a run is, its folder, its checkpoints, one loop, the stages."""
+"""The stages of a run: the loop, checkpoints, one file per stage."""

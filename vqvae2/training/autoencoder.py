@@ -22,17 +22,17 @@ from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.randomness import generator, seeded_weights
 from vqvae2.runs.config import AutoencoderStageConfig, RunConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.fit import TrainingJob, fit
+from vqvae2.training.fit import StageTraining, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, require_batch
-from vqvae2.training.stage import EVERYTHING, Stage, is_saved
+from vqvae2.training.stage import SHARED_FIELDS, Stage, is_saved
 from vqvae2.weights import save_autoencoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Part = tuple[Tensor, Tensor]
-"""Images (B, 3, S, S) uint8, and which levels the decoder sees of each, (B, levels) bool."""
+"""Images (B, 3, S, S) uint8, and the levels that the decoder gets of each, (B, levels) bool."""
 
 Output = list[Quantized] | None
 """What the codebooks returned, coarsest first; None without quantisation."""
@@ -64,8 +64,7 @@ class AutoencoderTask:
         self.world = world
         self.training: TrainingConfig = config.training
         self.phases = [Phase("autoencoder", model, self.loss, self.training)]
-        parts = (world.size, self.training.accumulate)
-        require_batch(len(dataset), self.training.batch, parts)
+        require_batch(len(dataset), self.training, world)
 
     def indices(self, step: int) -> Tensor:
         """The images of this process at `step`, (B,)."""
@@ -73,11 +72,11 @@ class AutoencoderTask:
         return batch_indices(order, batch, self.seed, step, self.world)
 
     def example_names(self, step: int) -> list[str]:
-        """The names of those images."""
+        """The names of this process's images at `step`."""
         return [self.dataset.name(index) for index in self.indices(step).tolist()]
 
     def batch(self, step: int) -> list[Part]:
-        """The images of `step` in parts, each image with the levels that the decoder sees."""
+        """The images of `step` in parts, each image with the levels that the decoder gets."""
         training = self.training
         keep = self.visible_levels(step).chunk(self.world.size)[self.world.rank]
         images = self.dataset.batch(self.indices(step))
@@ -88,7 +87,7 @@ class AutoencoderTask:
         return list(zip(*parts, strict=True))
 
     def visible_levels(self, step: int) -> Tensor:
-        """The levels that the decoder sees of each image of the joint batch, (B, levels) bool.
+        """The levels that the decoder gets of each image of the joint batch, (B, levels) bool.
 
         An image with hidden levels keeps its 1 to L - 1 coarsest, each number equally likely.
         """
@@ -162,11 +161,11 @@ class AutoencoderStage(Stage):
     name = "autoencoder"
     group = "autoencoder"
     title = "autoencoder"
-    depends_on = EVERYTHING
+    depends_on = SHARED_FIELDS
 
     @property
     def training(self) -> TrainingConfig | None:
-        """The config's."""
+        """How the autoencoder is trained."""
         return self.config.training
 
     def done(self, folder: RunFolder) -> bool:
@@ -196,7 +195,7 @@ class AutoencoderStage(Stage):
             images = torch.cat(list(validation.batches(indices, session.device)))
             return preview_levels(module, images)
 
-        job: TrainingJob[Part, Output] = TrainingJob(self.name, task, validate, "mse", preview)
+        job: StageTraining[Part, Output] = StageTraining(self.name, task, validate, "mse", preview)
         yield from fit(session, job)
         if session.world.is_main:
             save_autoencoder(session.folder.autoencoder, model)

@@ -8,7 +8,7 @@ a damaged one loses little. Tensors are named `model.PHASE.NAME`, `average.PHASE
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     notes: dict[str, float]
 
-    def below(self, *prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with the prefix, named without it."""
+    def with_prefix(self, *prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with a prefix, named without it."""
         start = "".join(f"{name}." for name in prefix)
         names = [name for name in self.tensors if name.startswith(start)]
         return {name.removeprefix(start): self.tensors[name] for name in names}
@@ -134,7 +134,8 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
     for name, phase in state.phases.items():
         tensors |= {f"model.{name}.{key}": v for key, v in phase.module.state_dict().items()}
         tensors |= {
-            f"optimizer.{name}.{key}": value for key, value in optimizer_tensors(phase.optimizer)
+            f"optimizer.{name}.{key}": value
+            for key, value in optimizer_tensors(phase.optimizer).items()
         }
     return tensors | average_tensors(state)
 
@@ -151,25 +152,24 @@ def average_tensors(state: TrainingState) -> dict[str, Tensor]:
 def load_state(state: TrainingState, saved: Checkpoint) -> None:
     """Replaces a training state by a saved one."""
     for name, phase in state.phases.items():
-        phase.module.load_state_dict(saved.below("model", name))
+        phase.module.load_state_dict(saved.with_prefix("model", name))
         if phase.average is not None:
-            phase.average.load_state_dict(saved.below("average", name))
-        load_optimizer(phase.optimizer, saved.below("optimizer", name))
+            phase.average.load_state_dict(saved.with_prefix("average", name))
+        load_optimizer(phase.optimizer, saved.with_prefix("optimizer", name))
     state.step, state.notes = saved.step, dict(saved.notes)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state by name, `INDEX.KEY`; its settings come from the config.
 
     Where processes keep a part each, the main process has it all; every process calls this.
     """
-    if consolidate := getattr(optimizer, "consolidate_state_dict", None):
-        consolidate(to=0)  # of a ZeroRedundancyOptimizer
+    if not isinstance(optimizer, torch.optim.Adam):
+        optimizer.consolidate_state_dict(to=0)  # type: ignore[attr-defined]
         if not World.current().is_main:
-            return
-    for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():
-            yield f"{index}.{key}", value
+            return {}
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": v for index, values in state.items() for key, v in values.items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.augmentation import AugmentedImages
+from vqvae2.data.codes import read_info
 from vqvae2.data.extraction import (
     describe_codes,
     extract_shard,
@@ -16,9 +18,8 @@ from vqvae2.data.extraction import (
 )
 from vqvae2.data.images import ImageDataset
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.prior import require_autoencoder
 from vqvae2.training.session import Event, Stopped, TrainingSession
-from vqvae2.training.stage import Stage
+from vqvae2.training.stage import Stage, require_autoencoder
 from vqvae2.weights import load_autoencoder
 
 
@@ -33,9 +34,8 @@ class ExtractionStage(Stage):
     depends_on = ()
 
     def done(self, folder: RunFolder) -> bool:
-        """Whether codes of both splits are there; `run` checks whether they fit."""
-        splits = ("train", "validation")
-        return all(any(folder.codes.glob(f"{split}-*.parquet")) for split in splits)
+        """Whether all shards of both splits are there; `run` checks whether they fit."""
+        return all(has_all_shards(folder.codes, split) for split in ("train", "validation"))
 
     def run(self, session: TrainingSession) -> Iterator[Event]:
         """Extracts the codes of the (augmented) training images and of the validation images."""
@@ -73,3 +73,12 @@ def extract(
             raise Stopped
     if world.is_main:
         remove_other_shards(folder, split, total)
+
+
+def has_all_shards(folder: Path, split: str) -> bool:
+    """Whether a split has as many shards as its first one announces."""
+    shards = sorted(folder.glob(f"{split}-*.parquet"))
+    try:
+        return bool(shards) and len(shards) == num_shards(read_info(shards[0]).num_images)
+    except ValueError:
+        return False

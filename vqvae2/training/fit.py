@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vqvae2.distributed import World
 from vqvae2.files import write_bytes
 from vqvae2.imaging.png import save_png
+from vqvae2.messages import counted
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.log import Log
 from vqvae2.training import checkpoint
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainingJob(Generic[Part, Output]):
-    """A task with what a run folder needs to know of it.
+class StageTraining(Generic[Part, Output]):
+    """A task, its validation and its preview.
 
     Arguments:
         stage: name of the stage.
@@ -62,7 +63,7 @@ class RunWriter(Generic[Part, Output]):
     """Writes what a stage produces into the run folder; only the main process writes."""
 
     session: TrainingSession
-    job: TrainingJob[Part, Output]
+    job: StageTraining[Part, Output]
 
     @property
     def log(self) -> Log:
@@ -128,7 +129,7 @@ class RunWriter(Generic[Part, Output]):
             best, text = saved, f"{error}; using the weights of step {saved.step} instead."
         for phase in self.job.task.phases:
             if phase.averaged:
-                phase.module.load_state_dict(best.below("average", phase.name))
+                phase.module.load_state_dict(best.with_prefix("average", phase.name))
             phase.module.eval()
         return text
 
@@ -152,7 +153,7 @@ class RunWriter(Generic[Part, Output]):
             save_png(path, self.job.preview(state.average))
 
     def list_examples(self, step: int) -> str:
-        """Writes the names of this process's examples of the step before `step`; says where."""
+        """Writes the names of the examples that led to `step`; returns a sentence."""
         names = self.job.task.example_names(step - 1)
         name = f"{self.job.stage}.step-{step}.rank-{self.session.world.rank}.txt"
         path = self.log.path.with_name(name)
@@ -160,7 +161,7 @@ class RunWriter(Generic[Part, Output]):
         return f"examples {', '.join(names[:3])}, ...: all {len(names)} in {path}"
 
 
-def fit(session: TrainingSession, job: TrainingJob[Part, Output]) -> Iterator[Event]:
+def fit(session: TrainingSession, job: StageTraining[Part, Output]) -> Iterator[Event]:
     """Trains to the last step and leaves the best averaged weights in the task's modules.
 
     Raises:
@@ -230,7 +231,7 @@ class FiniteGuard:
 
     Arguments:
         stage: name of the stage.
-        list_examples: writes the names of a step's examples and says where.
+        list_examples: writes the names of a step's examples, returns a sentence with the path.
     """
 
     def __init__(self, stage: str, list_examples: Callable[[int], str]) -> None:
@@ -304,7 +305,7 @@ class Schedule:
 
 
 class Clock:
-    """Examples per second of training alone, since it was made."""
+    """Training speed in examples/s, without validation and saving."""
 
     def __init__(self, batch: int) -> None:
         self.batch, self.steps = batch, 0
@@ -328,8 +329,8 @@ def require_same_progress(numbers: list[int], world: World) -> None:
     """Raises ValueError, on all processes, where they find different files in the run folder."""
     world.require_equal(
         numbers,
-        "The processes do not see the same run folder: one is further than another. Name a folder "
-        "that all machines share.",
+        "The processes read different run folders: they disagree about which steps and stages are "
+        "done. Name a folder that all machines share.",
     )
 
 
@@ -347,9 +348,9 @@ def require_equal_weights(module: nn.Module, world: World) -> None:
     ]
     if differing:
         raise ValueError(
-            f"The processes have diverged: {differing[0]} and {len(differing) - 1} more tensors "
-            "are not equal on all of them. One machine computes differently (another torch, a "
-            "faulty device?); the last checkpoint is from before."
+            f"The processes have diverged: {counted(len(differing), 'tensor')}, beginning with "
+            f"{differing[0]}, differ between them. One machine computes differently (another "
+            "torch, a faulty device?); the last checkpoint is from before."
         )
 
 

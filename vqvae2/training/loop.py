@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -97,11 +97,16 @@ class Task(Protocol[Part, Output]):
 
 @dataclass
 class PhaseState:
-    """What training changes in one phase: a module, its average if one is kept, an optimizer."""
+    """What training changes in one phase: module, average if one is kept, and optimizer."""
 
-    module: nn.Module
+    phase: Phase[Any, Any]
     average: nn.Module | None
     optimizer: torch.optim.Optimizer
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that is trained."""
+        return self.phase.module
 
 
 @dataclass
@@ -138,7 +143,7 @@ class Progress:
     Arguments:
         step: completed steps.
         sums: metrics of the step on this process, still on the device: reading one waits for it.
-        skipped: whether the step was skipped because a gradient was NaN or infinite.
+        skipped: whether a gradient was NaN or infinite; its phase and later ones were not updated.
     """
 
     step: int
@@ -155,13 +160,14 @@ def new_state(task: Task[Part, Output]) -> TrainingState:
     """The state before the first step."""
     phases = {}
     for phase in task.phases:
+        assert phase.name not in phases, "phases of a task have different names"
         optimizer = new_optimizer(phase.module, phase.training)
         average = None
         if phase.averaged:
             average = copy.deepcopy(phase.module).requires_grad_(False).eval()
         if phase.training.recompute:
             recompute_layers(phase.module)  # after the copy, which computes no gradient
-        phases[phase.name] = PhaseState(phase.module, average, optimizer)
+        phases[phase.name] = PhaseState(phase, average, optimizer)
     return TrainingState(phases)
 
 
@@ -186,38 +192,82 @@ def train(
     Arguments:
         accelerator: its processes, device and precision are used.
     """
-    shared = []
-    for phase in task.phases:
-        if phase.training.compile:
-            phase.module.compile()
-        shared.append((phase, shared_module(phase.module, accelerator)))
-        phase.module.train()
+    step = TrainingStep(task, state, accelerator)
     for parts in batches_ahead(task, state.step):
         task.before_step(state.step)
-        sums: dict[str, tuple[Tensor, Tensor]] = {}
-        outputs: list[Output] = []
-        for phase, module in shared:
-            optimizer = state.phases[phase.name].optimizer
-            optimizer.zero_grad()  # of gradients that other phases' losses left here
-            losses = backward(phase, module, parts, state.step, accelerator)
-            norm = nn.utils.clip_grad_norm_(phase.module.parameters(), phase.training.clip_norm)
-            if may_skip(state, phase.training, norm):
-                optimizer.zero_grad()
-                break
-            update_weights(optimizer, learning_rate(phase.training, state.step))
-            sums |= add_sums([loss.metrics for loss in losses])
-            sums[f"gradient_norm.{phase.name}"] = norm.detach(), torch.ones_like(norm)
-            outputs = outputs or [loss.output for loss in losses]
-        else:
-            task.after_step(outputs, state.step)
-            for phase in task.phases:
-                decay = phase.training.average_decay
-                update_average(state.phases[phase.name], state.step, decay)
-            state.step += 1
-            yield Progress(state.step, sums)
-            continue
+        sums = step.update(parts)
         state.step += 1
-        yield Progress(state.step, {}, skipped=True)
+        yield Progress(state.step, sums or {}, skipped=sums is None)
+
+
+class TrainingStep(Generic[Part, Output]):
+    """The updates of one step: of every phase in order, of what the task adds, of the averages."""
+
+    def __init__(
+        self, task: Task[Part, Output], state: TrainingState, accelerator: "Accelerator"
+    ) -> None:
+        self.task, self.state, self.accelerator = task, state, accelerator
+        self.shared = []
+        for phase in task.phases:
+            if phase.training.compile:
+                phase.module.compile()
+            self.shared.append((phase, shared_module(phase.module, accelerator)))
+            phase.module.train()
+
+    def update(self, parts: Sequence[Part]) -> MetricSums | None:
+        """The metrics of the step; None where a gradient is NaN or infinite and may be skipped."""
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        outputs: list[Output] | None = None
+        for phase, module in self.shared:
+            losses = self.update_phase(phase, module, parts, sums)
+            if losses is None:
+                return None
+            outputs = outputs or [loss.output for loss in losses]
+        self.task.after_step(outputs or [], self.state.step)
+        for state in self.state.phases.values():
+            update_average(state, self.state.step)
+        return sums
+
+    def update_phase(
+        self,
+        phase: Phase[Part, Output],
+        module: nn.Module,
+        parts: Sequence[Part],
+        sums: dict[str, tuple[Tensor, Tensor]],
+    ) -> list[Loss[Output]] | None:
+        """Updates one module and adds its metrics to `sums`; None for a skipped gradient."""
+        training, step = phase.training, self.state.step
+        optimizer = self.state.phases[phase.name].optimizer
+        optimizer.zero_grad()  # of gradients that other phases' losses left here
+        losses = self.backward(phase, module, parts)
+        norm = nn.utils.clip_grad_norm_(phase.module.parameters(), training.clip_norm)
+        if may_skip(self.state, training, norm):
+            optimizer.zero_grad()
+            return None
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(training, step)
+        optimizer.step()
+        optimizer.zero_grad()
+        metrics = add_sums([loss.metrics for loss in losses])
+        metrics[f"gradient_norm.{phase.name}"] = norm.detach(), torch.ones_like(norm)
+        assert not metrics.keys() & sums.keys(), "phases log different metrics"
+        sums |= metrics
+        return losses
+
+    def backward(
+        self, phase: Phase[Part, Output], module: nn.Module, parts: Sequence[Part]
+    ) -> list[Loss[Output]]:
+        """The losses of all parts of a batch; their gradients add up in the parameters."""
+        losses, accelerator = [], self.accelerator
+        for number, part in enumerate(parts):
+            # Processes exchange gradients with the last part only.
+            is_last = number == len(parts) - 1
+            exchange = contextlib.nullcontext() if is_last else accelerator.no_sync(module)
+            with accelerator.autocast(), exchange:
+                loss = phase.loss(module, to_device(part, accelerator.device), self.state.step)
+                accelerator.backward(loss.value / len(parts))
+            losses.append(loss)
+        return losses
 
 
 def batches_ahead(task: Task[Part, Output], first: int) -> Iterator[list[Part]]:
@@ -244,34 +294,6 @@ def use_one_thread(thread: ThreadPoolExecutor) -> None:
     thread.submit(torch.get_num_threads).result()  # which would set the number later
     thread.submit(torch.set_num_threads, 1).result()
     torch.set_num_threads(threads)  # the matrix library has one number for all threads
-
-
-def backward(
-    phase: Phase[Part, Output],
-    module: nn.Module,
-    parts: Sequence[Part],
-    step: int,
-    accelerator: "Accelerator",
-) -> list[Loss[Output]]:
-    """The losses of all parts of a batch; their gradients add up in the module's parameters."""
-    losses = []
-    for number, part in enumerate(parts):
-        # Processes exchange gradients with the last part only.
-        is_last = number == len(parts) - 1
-        exchange = contextlib.nullcontext() if is_last else accelerator.no_sync(module)
-        with accelerator.autocast(), exchange:
-            loss = phase.loss(module, to_device(part, accelerator.device), step)
-            accelerator.backward(loss.value / len(parts))
-        losses.append(loss)
-    return losses
-
-
-def update_weights(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """One optimizer step at a learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
 
 
 def may_skip(state: TrainingState, training: TrainingConfig, norm: Tensor) -> bool:
@@ -310,15 +332,15 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
 
 
 @torch.no_grad()
-def update_average(phase: PhaseState, step: int, decay: float) -> None:
+def update_average(state: PhaseState, step: int) -> None:
     """Moves the average towards the weights, faster at first; buffers are copied."""
-    if phase.average is None:
+    if state.average is None:
         return
-    decay = min(decay, (1 + step) / (10 + step))
-    averages: list[Tensor] = list(phase.average.parameters())
-    weights: list[Tensor] = list(phase.module.parameters())
+    decay = min(state.phase.training.average_decay, (1 + step) / (10 + step))
+    averages: list[Tensor] = list(state.average.parameters())
+    weights: list[Tensor] = list(state.module.parameters())
     torch._foreach_lerp_(averages, weights, 1 - decay)
-    for average, buffer in zip(phase.average.buffers(), phase.module.buffers(), strict=True):
+    for average, buffer in zip(state.average.buffers(), state.module.buffers(), strict=True):
         average.copy_(buffer)
 
 

@@ -20,10 +20,10 @@ from vqvae2.priors import Prior
 from vqvae2.randomness import generator, seeded_weights
 from vqvae2.runs.config import LevelConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.fit import TrainingJob, fit
+from vqvae2.training.fit import StageTraining, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, examples_per_part, require_batch
-from vqvae2.training.stage import EVERYTHING, Stage, is_saved
+from vqvae2.training.stage import SHARED_FIELDS, Stage, is_saved, require_autoencoder
 from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior, save_prior
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class PriorTask:
         self.seed, self.world = seed, world
         self.training: TrainingConfig = config.training
         self.phases = [Phase("prior", PriorLoss(prior), self.loss, self.training)]
-        require_batch(len(codes), self.training.batch, (world.size, self.training.accumulate))
+        require_batch(len(codes), self.training, world)
 
     def indices(self, step: int) -> Tensor:
         """The examples of this process at `step`, (B,)."""
@@ -151,20 +151,20 @@ class PriorStage(Stage):
 
     @property
     def title(self) -> str:
-        """What people read."""
+        """The name in messages and reports."""
         return f"prior of level {self.level}"
 
     @property
     def training(self) -> TrainingConfig | None:
-        """The config's."""
+        """How the prior is trained."""
         return self.config.training
 
     @property
     def depends_on(self) -> tuple[str, ...]:
         """Everything that decides the codes, and its own level's config."""
         level = f"levels.{self.level}"
-        own = (f"{level}.prior", f"{level}.training", f"{level}.label_dropout")
-        return (*EVERYTHING, "augmentation", *own, f"{level}.coarser_dropout")
+        names = ("prior", "training", "label_dropout", "coarser_dropout")
+        return (*SHARED_FIELDS, "augmentation", *(f"{level}.{name}" for name in names))
 
     def done(self, folder: RunFolder) -> bool:
         """Whether the trained prior is written."""
@@ -188,7 +188,7 @@ class PriorStage(Stage):
 
         def validate(module: nn.Module) -> dict[str, float]:
             training, world = task.training, session.world
-            batch = examples_per_part(training.batch, training.accumulate, world)
+            batch = examples_per_part(training, world)
             limit = training.validation_examples
             nats = nats_per_code(prior_of(module), validation, limit, batch, world)
             return {"nats_per_code": nats}
@@ -197,8 +197,8 @@ class PriorStage(Stage):
             maps, labels = validation.batch(evenly_spaced(len(validation), NUM_PREVIEW_IMAGES))
             return preview_samples(prior_of(module), self.level, autoencoder, maps, labels)
 
-        job: TrainingJob[Part, None]
-        job = TrainingJob(self.name, task, validate, "nats_per_code", preview, self.steps_before)
+        job: StageTraining[Part, None]
+        job = StageTraining(self.name, task, validate, "nats_per_code", preview, self.steps_before)
         yield from fit(session, job)
         if session.world.is_main:
             save_prior(folder.prior(self.level), prior, digest)
@@ -219,14 +219,6 @@ def code_splits(
             "`--stage codes`."
         )
     return train, open_codes(folder, "validation", autoencoder)
-
-
-def require_autoencoder(folder: RunFolder) -> None:
-    """Raises ValueError where no trained autoencoder is in the run folder."""
-    if not is_saved(folder.autoencoder):
-        raise ValueError(
-            f"{folder.path} has no trained autoencoder yet; train `--stage autoencoder` first."
-        )
 
 
 def prior_of(module: nn.Module) -> Prior:

@@ -1,6 +1,6 @@
 """What every stage of a run works with: the run, its images and the processes that train it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.images import ImageSplits
 from vqvae2.distributed import World, num_launched
 from vqvae2.messages import shortened
-from vqvae2.runs.config import RunConfig
+from vqvae2.runs.config import RunConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def new_accelerator(
         precision = "bf16"
     size = num_launched()
     accelerator = Accelerator(
-        # Without this, processes on a machine without a GPU would not know of one another.
+        # Without this, processes on a machine without a GPU would not join one group.
         cpu=size > 1 and not torch.accelerator.is_available(),
         mixed_precision=precision,
         log_with=tracker,
@@ -142,25 +142,21 @@ def new_accelerator(
     return accelerator
 
 
-def examples_per_part(batch: int, accumulate: int, world: World) -> int:
+def examples_per_part(training: TrainingConfig, world: World) -> int:
     """Examples that a process holds at once in training; that many also fit for validation."""
-    return max(1, batch // (accumulate * world.size))
+    return max(1, training.batch // (training.accumulate * world.size))
 
 
-def require_batch(num_examples: int, batch: int, parts: Sequence[int]) -> None:
-    """Raises ValueError unless examples and batch allow a step.
-
-    Arguments:
-        parts: number of processes, and of accumulated parts on each.
-    """
-    processes, accumulate = parts
+def require_batch(num_examples: int, training: TrainingConfig, world: World) -> None:
+    """Raises ValueError unless the number of examples and the batch allow a step."""
+    batch, parts = training.batch, world.size * training.accumulate
     if num_examples < batch:
         raise ValueError(
             f"Training needs at least one batch of {batch} images, got {num_examples}; add images "
             f"or use a batch of at most {num_examples}."
         )
-    if batch % (processes * accumulate):
+    if batch % parts:
         raise ValueError(
-            f"A batch of {batch} does not divide into {processes} processes with {accumulate} "
-            f"parts each; use a multiple of {processes * accumulate}."
+            f"A batch of {batch} does not divide into {world.size} processes with "
+            f"{training.accumulate} parts each; use a multiple of {parts}."
         )

@@ -48,12 +48,17 @@ def measure_speed(task: Task[Part, Output], step: int, accelerator: "Accelerator
     from torch.utils.flop_counter import FlopCounterMode
 
     training, parts = task.training, task.batch(step)
+    # A forward pass may change buffers, such as the statistics of a normalisation.
+    buffers = [b for phase in task.phases for b in phase.module.buffers()]
+    before = [buffer.clone() for buffer in buffers]
     with FlopCounterMode(display=False) as counter, accelerator.autocast():
         for phase in task.phases:
             part = to_device(parts[0], accelerator.device)
             accelerator.backward(phase.loss(phase.module, part, step).value)
     for phase in task.phases:
         phase.module.zero_grad(set_to_none=True)
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.data.copy_(value)
     num_examples = training.batch // (training.accumulate * accelerator.num_processes)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     peak = matrix_rate(str(accelerator.device), dtype) * accelerator.num_processes

@@ -8,7 +8,7 @@ from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.session import Event, TrainingSession
 
-EVERYTHING = ("preset", "seed", "data", "autoencoder", "num_classes", "precision")
+SHARED_FIELDS = ("preset", "seed", "data", "autoencoder", "num_classes", "precision")
 """Fields of a run's config on which every trained model depends."""
 
 
@@ -28,7 +28,7 @@ class Stage(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """What people read."""
+        """The name in messages and reports, such as `prior of level 0`."""
 
     @property
     @abstractmethod
@@ -46,10 +46,10 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, session: TrainingSession) -> Iterator[Event]:
-        """Does the stage, resuming where it stopped; a stage that is done returns at once."""
+        """Does the stage, resuming where it stopped; if it is done, only validates its result."""
 
 
-def begun(stage: Stage, folder: RunFolder) -> bool:
+def has_begun(stage: Stage, folder: RunFolder) -> bool:
     """Whether a stage has left anything in the run folder that others depend on."""
     return stage.done(folder) or any(folder.checkpoints(stage.name).glob("*.safetensors"))
 
@@ -57,3 +57,11 @@ def begun(stage: Stage, folder: RunFolder) -> bool:
 def is_saved(model: Path) -> bool:
     """Whether a folder holds a complete model: its config is written last."""
     return (model / "config.json").is_file()
+
+
+def require_autoencoder(folder: RunFolder) -> None:
+    """Raises ValueError where no trained autoencoder is in the run folder."""
+    if not is_saved(folder.autoencoder):
+        raise ValueError(
+            f"{folder.path} has no trained autoencoder yet; train `--stage autoencoder` first."
+        )

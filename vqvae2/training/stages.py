@@ -18,23 +18,23 @@ from vqvae2.training.extraction import ExtractionStage
 from vqvae2.training.fit import require_same_progress
 from vqvae2.training.prior import PriorStage
 from vqvae2.training.session import Event, TrainingSession, report_skipped, require_batch
-from vqvae2.training.stage import Stage, begun
+from vqvae2.training.stage import Stage, has_begun
 from vqvae2.weights import save_autoencoder
 
 FREE_FIELDS = ("data.source", "data.memory_gib")
 FREE_ENDINGS = (".max_skipped_steps", ".recompute", ".shard_optimizer")
-"""Fields that change nothing of what is learnt."""
+"""Fields, and endings of fields, that do not affect the trained weights."""
 
 
 def stages(config: RunConfig) -> list[Stage]:
     """The stages of a run, in order; a new kind of stage is one line here."""
-    found: list[Stage] = []
+    result: list[Stage] = []
     if not config.on_pixels:
-        found.append(AutoencoderStage(config.autoencoder))
-        found.append(ExtractionStage())
+        result.append(AutoencoderStage(config.autoencoder))
+        result.append(ExtractionStage())
     for level, level_config in enumerate(config.levels):
-        found.append(PriorStage(level, level_config, total_steps(found)))
-    return found
+        result.append(PriorStage(level, level_config, total_steps(result)))
+    return result
 
 
 def total_steps(earlier: list[Stage]) -> int:
@@ -42,7 +42,7 @@ def total_steps(earlier: list[Stage]) -> int:
     return sum(stage.training.steps for stage in earlier if stage.training is not None)
 
 
-def train(
+def train_run(
     session: TrainingSession, select: Callable[[Stage], bool] = lambda stage: True
 ) -> Iterator[Event]:
     """Runs all selected stages that are not done.
@@ -66,11 +66,10 @@ def prepare(session: TrainingSession) -> None:
     config.check()
     for stage in stages(config):
         if (training := stage.training) is not None:
-            parts = (world.size, training.accumulate)
-            require_batch(len(session.splits.train), training.batch, parts)
+            require_batch(len(session.splits.train), training, world)
     if world.is_main:
         folder.remove_partial_files()
-        summary = require_continuable(folder, config, summarize(session))
+        summary = continued_summary(folder, config, summarize(session))
         folder.write_config(config)
         folder.write_data(summary)
         folder.write_pipeline(config, summary.class_names)
@@ -94,16 +93,16 @@ def summarize(session: TrainingSession) -> DataSummary:
     )
 
 
-def require_continuable(folder: RunFolder, config: RunConfig, summary: DataSummary) -> DataSummary:
-    """Raises ValueError where stages have begun that depend on another config or other images.
+def continued_summary(folder: RunFolder, config: RunConfig, summary: DataSummary) -> DataSummary:
+    """The summary of a run's images, with those that earlier calls skipped.
 
-    Returns:
-        The summary, with the skipped images of earlier calls.
+    Raises:
+        ValueError: stages have begun that depend on another config or other images.
     """
     if not folder.exists():
         return summary
     before = folder.read()
-    fixed = [field for s in stages(before) if begun(s, folder) for field in s.depends_on]
+    fixed = [field for s in stages(before) if has_begun(s, folder) for field in s.depends_on]
     if not fixed:
         return summary
     changes = differences(to_dict(before), to_dict(config))
