@@ -1,11 +1,11 @@
-"""Faults: kills at any moment, cut checkpoints, full disks, ranks that die; what becomes of a run.
+"""Faults in training: kills, cut checkpoints, full disks, processes that die.
 
-    python benchmarks/faults.py           # or: make faults
+    python tests/stress/faults.py         # or: make faults
 
-Every case is the real command on a small run in a process of its own. After a fault the same
-command is given again until it ends by itself; then models, codes, logs and last states must be
-those of a run that nothing happened to, byte for byte. Whatever a fault says must be one line.
-Prints a table of counts and writes JSON.
+Each case is `vqvae2 train` on a small run, in a process of its own. After a fault the same command
+is repeated until it ends by itself. Then models, codes, logs and last checkpoints must equal those
+of an undisturbed run, byte for byte, and every error message must be one line. Prints a table of
+counts and writes JSON.
 """
 
 import contextlib
@@ -29,41 +29,46 @@ import torch
 import tyro
 
 from vqvae2.cli.display import console, table
-from vqvae2.cli.main import run as command
+from vqvae2.cli.main import run as run_command
 from vqvae2.runs.folder import RunFolder
+from vqvae2.training.stage import begun
+from vqvae2.training.stages import stages
 
-SMALL = (
-    "--preset demo --data.size 16 --data.synthetic-images 400 "
-    "--autoencoder.training.steps 24 --autoencoder.training.batch 8 "
-    "--autoencoder.training.save-every 3 --autoencoder.training.validate-every 6 "
-    "--autoencoder.training.validation-examples 8 --autoencoder.training.log-every 1 "
-    "--autoencoder.continuous-steps 4 --autoencoder.start-vectors-per-code 2 "
-    "--autoencoder.model.channels 16 --autoencoder.model.residual-channels 8 "
-    "--autoencoder.model.codebooks.0.num-codes 16 "
-    "--autoencoder.model.codebooks.1.num-codes 16 --levels.0.prior.channels 8 "
-    "--levels.0.prior.residual-channels 8 --levels.0.prior.num-layers 2 "
-    "--levels.1.prior.channels 8 --levels.1.prior.residual-channels 8 "
-    "--levels.1.prior.num-layers 2 --levels.0.prior.dropout 0 --levels.1.prior.dropout 0 "
-    "--levels.0.training.steps 24 --levels.0.training.batch 8 "
-    "--levels.0.training.save-every 3 --levels.0.training.log-every 1 "
-    "--levels.0.training.validate-every 6 --levels.0.training.validation-examples 8 "
-    "--levels.1.training.steps 24 --levels.1.training.batch 8 "
-    "--levels.1.training.save-every 3 --levels.1.training.log-every 1 "
-    "--levels.1.training.validate-every 6 --levels.1.training.validation-examples 8"
-).split()
+LAST_STEP = 24
+
+TRAINING = (
+    f"steps {LAST_STEP}", "batch 8", "save-every 3", "validate-every 6", "validation-examples 8",
+    "log-every 1",
+)  # fmt: skip
+PRIOR = ("channels 8", "residual-channels 8", "num-layers 2", "dropout 0")
+AUTOENCODER = (
+    "continuous-steps 4", "start-vectors-per-code 2", "model.channels 16",
+    "model.residual-channels 8", "model.codebooks.0.num-codes 16",
+    "model.codebooks.1.num-codes 16",
+)  # fmt: skip
+
+
+def small_run() -> list[str]:
+    """The options of a run that trains all stages in a few seconds."""
+    options = ["preset demo", "data.size 16", "data.synthetic-images 400"]
+    options += [f"autoencoder.{option}" for option in AUTOENCODER]
+    options += [f"levels.{level}.prior.{option}" for level in (0, 1) for option in PRIOR]
+    for model in ("autoencoder", "levels.0", "levels.1"):
+        options += [f"{model}.training.{option}" for option in TRAINING]
+    return [word for option in options for word in f"--{option}".split()]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Count what becomes of a run.
+    """Count how runs end after faults.
 
     Arguments:
-        kills: Processes killed with SIGKILL at random moments.
-        stops: Processes asked to stop with SIGTERM.
-        cuts: Checkpoints cut at a random byte.
-        full: File systems that are full after a random number of bytes (mounts a tmpfs).
-        ranks: Runs of two processes of which one is killed.
-        seed: Of the moments.
+        kills: Number of processes that are killed with SIGKILL at random moments.
+        stops: Number of processes that are stopped with SIGTERM.
+        cuts: Number of checkpoints that are cut at a random byte.
+        full: Number of file systems that are full after a random number of bytes (mounts a tmpfs).
+        ranks: Number of runs of two processes of which one is killed.
+        seed: Seed of the moments.
         out: JSON file.
     """
 
@@ -78,68 +83,104 @@ class Options:
 
 @dataclass
 class Count:
-    """What became of the cases of a kind.
+    """The outcomes of one kind of fault.
 
     Arguments:
         kind: of fault.
-        stages: in which stage the faults came.
-        ends: "equal", or what went wrong.
+        stages: number of faults by the stage in which they came.
+        outcomes: number of runs by their outcome: "equal", or what went wrong.
     """
 
     kind: str
     stages: Counter[str] = field(default_factory=Counter)
-    ends: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def stage_text(self) -> str:
+        return ", ".join(f"{stage} {number}" for stage, number in self.stages.most_common())
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What every kind of fault needs.
+
+    Arguments:
+        root: folder of the runs.
+        expected: files of the undisturbed run, see `files_of`.
+        seconds: time that it took.
+    """
+
+    root: Path
+    expected: dict[str, bytes]
+    seconds: float
+
+    def compare(self, folder: Path, code: int = 0) -> str:
+        """ "equal", or what differs from the undisturbed run."""
+        if code:
+            return "failed"
+        files = files_of(folder)
+        names = {*files, *self.expected}
+        wrong = sorted(name for name in names if files.get(name) != self.expected.get(name))
+        return f"differs: {wrong[:3]}" if wrong else "equal"
 
 
 @dataclass(frozen=True)
 class Child:
-    """The command in a process of its own, with what it prints in a file.
+    """The command in a forked process, whose error stream goes to a file.
 
-    It is forked, so that it starts at once; torch has one thread and has not computed yet.
+    Arguments:
+        number: of the process.
+        errors: the file.
     """
 
     number: int
-    printed: Path
+    errors: Path
 
     def wait(self, seconds: float = 300) -> int:
-        """Its exit code; negative if a signal ended it."""
-        give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
+        """The exit code; negative if a signal ended the process."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             done, status = os.waitpid(self.number, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.002)
         raise TimeoutError(f"process {self.number} did not end within {seconds} s")
 
-    def send(self, what: signal.Signals) -> None:
-        """Sends a signal, if it still runs."""
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal, if the process still runs."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.number, what)
+            os.kill(self.number, number)
 
-    def said(self) -> list[str]:
-        """The lines of its error stream."""
-        return self.printed.read_text().splitlines()
+    def complaint(self, *words: str) -> str:
+        """ "" if the errors are one line with one of the words, else the last lines."""
+        lines = self.lines()
+        fine = len(lines) == 1 and lines[0].startswith("vqvae2: ")
+        fine = fine and any(word in lines[0] for word in words)
+        return "" if fine else f"printed: {' / '.join(lines[-2:])[:300]}"
+
+    def lines(self) -> list[str]:
+        lines = self.errors.read_text().splitlines()
+        return [line for line in lines if not line.startswith("Stopping after this step")]
 
 
 def start(
-    folder: Path, rank: int = 0, world: int = 1, port: int = 0, printed: Path | None = None
+    folder: Path, rank: int = 0, size: int = 1, port: int = 0, errors: Path | None = None
 ) -> Child:
-    """Starts the command on a run folder; what it prints goes beside it unless told."""
-    printed = printed or folder.with_name(f"{folder.name}-said-{rank}")
+    """Starts training; forked, so that it starts at once: torch has not computed yet."""
+    errors = errors or folder.with_name(f"{folder.name}-errors-{rank}")
     number = os.fork()
     if number:
-        return Child(number, printed)
-    with printed.open("w") as errors, Path(os.devnull).open("w") as nowhere:
+        return Child(number, errors)
+    with errors.open("w") as file, Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-        os.dup2(errors.fileno(), 2)
-        if world > 1:
+        os.dup2(file.fileno(), 2)
+        if size > 1:
             os.environ |= {
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size),
                 "RANK": str(rank), "LOCAL_RANK": str(rank),
             }  # fmt: skip
         code = 1
         try:
-            code = command(["train", "--run", str(folder), *SMALL])
+            code = run_command(["train", "--run", str(folder), *small_run()])
         except BaseException:
             traceback.print_exc()
         finally:
@@ -147,9 +188,18 @@ def start(
             os._exit(code)
 
 
-def outcome(folder: Path) -> dict[str, bytes]:
-    """Everything that must not depend on faults: models, codes, logs, the last states."""
-    patterns = ("model/**/*", "codes/*", "log/*.jsonl", "checkpoints/*/step-00000024.safetensors")
+def start_two(folder: Path) -> list[Child]:
+    """Starts training by two processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [start(folder, rank, 2, port) for rank in range(2)]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files that must not depend on faults: models, codes, logs, last checkpoints."""
+    last = f"checkpoints/*/step-{LAST_STEP:08d}.safetensors"
+    patterns = ("model/**/*", "codes/*", "log/*.jsonl", last)
     paths = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -159,146 +209,133 @@ def outcome(folder: Path) -> dict[str, bytes]:
 
 
 def stage_of(folder: Path) -> str:
-    """How far a run has come."""
-    for stage in ("prior1", "prior0", "codes"):
-        place = folder / ("codes" if stage == "codes" else f"log/{stage}.jsonl")
-        if place.exists():
-            return stage
-    return "autoencoder" if (folder / "config.json").exists() else "before"
+    """The last stage that has begun; "before" where there is no run yet."""
+    run = RunFolder(folder)
+    if not run.exists():
+        return "before"
+    all_stages = stages(run.read())
+    begun_stages = [stage.name for stage in all_stages if begun(stage, run)]
+    logged = [stage.name for stage in all_stages if run.log(stage.name).path.exists()]
+    names = [stage.name for stage in all_stages]
+    return max([names[0], *begun_stages, *logged], key=names.index)
 
 
-def compared(folder: Path, whole: dict[str, bytes]) -> str:
-    """What differs, or the word "equal"."""
-    found = outcome(folder)
-    wrong = sorted(name for name in whole if found.get(name) != whole[name])
-    return "equal" if not wrong and set(found) == set(whole) else f"differs: {wrong[:3]}"
-
-
-def one_line(child: Child, *words: str) -> str:
-    """Nothing if what was said is one line with one of the words, else what was said."""
-    said = [line for line in child.said() if not line.startswith("Stopping after this step")]
-    fine = len(said) == 1 and said[0].startswith("vqvae2: ") and any(w in said[0] for w in words)
-    return "" if fine else f"said: {' / '.join(said[-2:])[:300]}"
-
-
-def interrupted(
-    count: Count,
-    cases: int,
-    root: Path,
-    whole: dict[str, bytes],
-    seconds: float,
-    what: signal.Signals,
-) -> None:
-    """Signals at random moments, again and again on one run until it ends; then another run."""
-    done = number = 0
+def interrupt(count: Count, cases: int, scene: Scene, number: signal.Signals) -> None:
+    """Sends signals at random moments, on one run until it ends, then on the next."""
+    done = runs = 0
     while done < cases:
-        folder = root / f"{count.kind}-{number}"
-        number += 1
+        folder = scene.root / f"{count.kind}-{runs}"
+        runs += 1
         while True:
             child = start(folder)
             if done < cases:
-                time.sleep(random.uniform(0, seconds))
-                child.send(what)
+                time.sleep(random.uniform(0, scene.seconds))
+                child.send(number)
             code = child.wait()
             if code == 0:
-                end = compared(folder, whole)
+                outcome = scene.compare(folder)
                 break
-            # Killed, or stopped as asked; anything else it has brought upon itself.
-            if code == -what or (code == 130 and not one_line(child, "To continue")):
+            # Killed by the signal, or stopped as requested; everything else is an error.
+            if code == -number or (code == 130 and not child.complaint("To continue")):
                 done += 1
                 count.stages[stage_of(folder)] += 1
             else:
-                end = f"exit code {code}, {' / '.join(child.said()[-2:])[:300]}"
+                outcome = f"exit code {code}, {' / '.join(child.lines()[-2:])[:300]}"
                 break
-        count.ends[end] += 1
+        count.outcomes[outcome] += 1
         shutil.rmtree(folder)
 
 
-def cut(count: Count, cases: int, root: Path, whole: dict[str, bytes], seconds: float) -> None:
-    """Cuts a random checkpoint of a run that was killed, at a random byte."""
+def cut(count: Count, cases: int, scene: Scene) -> None:
+    """Cuts a random checkpoint of a killed run at a random byte."""
     done = 0
     while done < cases:
-        folder = root / f"cut-{done}"
+        folder = scene.root / f"cut-{done}"
         child = start(folder)
-        time.sleep(random.uniform(0.3, 1) * seconds)
+        time.sleep(random.uniform(0.3, 1) * scene.seconds)
         child.send(signal.SIGKILL)
         child.wait()
-        # Those of a stage that is done are of no more use.
-        files = [
-            path
-            for path in sorted(folder.glob("checkpoints/*/*.safetensors"))
-            if not RunFolder(folder).done(path.parent.name)
-        ]
-        if files:
+        if files := checkpoints_in_use(RunFolder(folder)):
             path = random.choice(files)
             os.truncate(path, random.randrange(path.stat().st_size))
             done += 1
             count.stages[f"{path.parent.name}/{path.name.split('-')[0].split('.')[0]}"] += 1
             again = start(folder)
             code = again.wait()
-            count.ends[compared(folder, whole) if code == 0 else one_line(again, "")] += 1
+            outcome = again.complaint("") if code else scene.compare(folder)
+            count.outcomes[outcome or "refused"] += 1
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fill(count: Count, cases: int, root: Path, whole: dict[str, bytes]) -> None:
+def checkpoints_in_use(folder: RunFolder) -> list[Path]:
+    """The checkpoints of the stages that are not done."""
+    if not folder.exists():
+        return []
+    pending = [stage for stage in stages(folder.read()) if not stage.done(folder)]
+    folders = [folder.checkpoints(stage.name) for stage in pending]
+    return [path for place in folders for path in sorted(place.glob("*.safetensors"))]
+
+
+def fill(count: Count, cases: int, scene: Scene) -> None:
     """A file system that is full after a random number of bytes, then has room again."""
-    total = sum(len(data) for data in whole.values())
+    total = sum(len(data) for data in scene.expected.values())
+    # What is printed must not be on the full file system.
+    mounted, errors = scene.root / "small", scene.root / "errors"
+    mounted.mkdir()
+    folder = mounted / "run"
     while sum(count.stages.values()) < cases:
-        place = root / "small"
-        place.mkdir(exist_ok=True)
         size = random.randrange(64 << 10, 3 * total)
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mounted)]
         if subprocess.run(mount, capture_output=True).returncode:
-            console.print("full disk: left out, no file system could be mounted here")
+            console.print("full disk: skipped, no file system can be mounted here")
             return
         try:
-            folder = place / "run"
-            # What it says must not lie on the full file system.
-            child = start(folder, printed=root / "said")
-            code = child.wait()
-            if code != 0:
+            child = start(folder, errors=errors)
+            if child.wait():
                 count.stages[stage_of(folder)] += 1
-                wrong = one_line(child, "No space left")
-                subprocess.run(["mount", "-o", "remount,size=1g", str(place)], check=True)
-                code = start(folder, printed=root / "said").wait()
-                count.ends[wrong or (compared(folder, whole) if code == 0 else "failed")] += 1
-            elif (end := compared(folder, whole)) != "equal":  # it had room: no fault
-                count.ends[end] += 1
+                wrong = child.complaint("No space left")
+                subprocess.run(["mount", "-o", "remount,size=1g", str(mounted)], check=True)
+                code = start(folder, errors=errors).wait()
+                count.outcomes[wrong or scene.compare(folder, code)] += 1
+            elif (outcome := scene.compare(folder)) != "equal":  # there was room: no fault
+                count.outcomes[outcome] += 1
         finally:
-            subprocess.run(["umount", str(place)], check=True)
+            subprocess.run(["umount", str(mounted)], check=True)
 
 
-def die(count: Count, cases: int, root: Path, seconds: float) -> None:
-    """Two processes of which one is killed; the other must end in a line, both go on again."""
-
-    def both(folder: Path) -> list[Child]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        return [start(folder, rank, 2, port) for rank in range(2)]
-
-    reference = root / "two-whole"
-    for child in both(reference):
+def kill_one_of_two(count: Count, cases: int, scene: Scene) -> None:
+    """Kills one of two processes; the other must end with one line, and both resume."""
+    reference = scene.root / "two"
+    for child in start_two(reference):
         child.wait()
-    whole = outcome(reference)
-    number = 0
-    while number < cases:
-        folder, victim = root / f"two-{number}", number % 2
-        children = both(folder)
-        time.sleep(random.uniform(0.3, 1) * seconds)
+    scene = Scene(scene.root, files_of(reference), 2 * scene.seconds)
+    done = 0
+    while done < cases:
+        folder, victim = scene.root / f"two-{done}", done % 2
+        children = start_two(folder)
+        time.sleep(random.uniform(0.3, 1) * scene.seconds)
         children[victim].send(signal.SIGKILL)
         codes = [child.wait() for child in children]
-        if codes[victim] != -signal.SIGKILL:  # it had come to its end
+        if codes[victim] != -signal.SIGKILL:  # it had ended before
             shutil.rmtree(folder)
             continue
-        number += 1
+        done += 1
         count.stages[stage_of(folder)] += 1
-        wrong = ""
-        if codes[1 - victim] != 0:
-            wrong = one_line(children[1 - victim], "another process")
-        codes = [child.wait() for child in both(folder)]
-        count.ends[wrong or (compared(folder, whole) if codes == [0, 0] else "failed")] += 1
+        survivor = 1 - victim
+        wrong = children[survivor].complaint("Another process") if codes[survivor] else ""
+        failed = any([child.wait() for child in start_two(folder)])
+        count.outcomes[wrong or scene.compare(folder, int(failed))] += 1
         shutil.rmtree(folder)
+
+
+def undisturbed(root: Path) -> Scene:
+    """Trains once without faults."""
+    start_time = time.monotonic()
+    child = start(root / "undisturbed")
+    assert child.wait() == 0, child.lines()
+    scene = Scene(root, files_of(root / "undisturbed"), time.monotonic() - start_time)
+    console.print(f"undisturbed run: {scene.seconds:.1f} s, {len(scene.expected)} files")
+    return scene
 
 
 def main() -> None:
@@ -306,49 +343,31 @@ def main() -> None:
     torch.set_num_threads(1)
     random.seed(options.seed)
     root = Path(tempfile.mkdtemp(prefix="vqvae2-faults-"))
-    begun = time.monotonic()
-    code = start(root / "whole").wait()
-    seconds = time.monotonic() - begun
-    whole = outcome(root / "whole")
-    console.print(f"a run that nothing happens to: {seconds:.1f} s, {len(whole)} files")
-    assert code == 0
-    kinds: list[tuple[Count, int, Callable[[Count, int], None]]] = [
-        (
-            Count("kill -9"),
-            options.kills,
-            lambda c, n: interrupted(c, n, root, whole, seconds, signal.SIGKILL),
-        ),
-        (
-            Count("SIGTERM"),
-            options.stops,
-            lambda c, n: interrupted(c, n, root, whole, seconds, signal.SIGTERM),
-        ),
-        (Count("cut checkpoint"), options.cuts, lambda c, n: cut(c, n, root, whole, seconds)),
-        (Count("full disk"), options.full, lambda c, n: fill(c, n, root, whole)),
-        (Count("dying rank"), options.ranks, lambda c, n: die(c, n, root, 2 * seconds)),
+    scene = undisturbed(root)
+    kinds: list[tuple[str, int, Callable[[Count, int], None]]] = [
+        ("kill -9", options.kills, lambda c, n: interrupt(c, n, scene, signal.SIGKILL)),
+        ("SIGTERM", options.stops, lambda c, n: interrupt(c, n, scene, signal.SIGTERM)),
+        ("cut checkpoint", options.cuts, lambda c, n: cut(c, n, scene)),
+        ("full disk", options.full, lambda c, n: fill(c, n, scene)),
+        ("one of two killed", options.ranks, lambda c, n: kill_one_of_two(c, n, scene)),
     ]
-    for count, cases, make in kinds:
-        if cases:
-            make(count, cases)
-            stages = ", ".join(f"{stage} {n}" for stage, n in count.stages.most_common())
-            console.print(f"{count.kind}: {dict(count.ends)} ({stages})")
-    rows = [
-        [
-            count.kind,
-            str(sum(count.stages.values())),
-            ", ".join(f"{stage} {n}" for stage, n in count.stages.most_common()),
-            ", ".join(f"{n} {end}" for end, n in count.ends.most_common()),
-        ]
-        for count, cases, _ in kinds
-        if cases
-    ]
-    table("what became of them", ["fault", "faults", "in", "runs at the end"], rows)
+    counts, rows = [], []
+    for kind, cases, make_faults in kinds:
+        if not cases:
+            continue
+        count = Count(kind)
+        make_faults(count, cases)
+        counts.append(count)
+        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in count.outcomes.most_common())
+        rows.append([kind, str(sum(count.stages.values())), count.stage_text(), outcomes])
+        console.print(": ".join(rows[-1]))
+    table("runs after faults", ["fault", "faults", "in", "runs at the end"], rows)
+    results = {count.kind: {"in": count.stages, "ends": count.outcomes} for count in counts}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    found = {count.kind: {"in": count.stages, "ends": count.ends} for count, _, _ in kinds}
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
     shutil.rmtree(root)
-    bad = [end for count, _, _ in kinds for end in count.ends if end != "equal"]
-    sys.exit(f"{len(bad)} kinds of end are not equal: {bad[:3]}" if bad else 0)
+    wrong = [outcome for count in counts for outcome in count.outcomes if outcome != "equal"]
+    sys.exit(f"{len(wrong)} kinds of outcome are not equal: {wrong[:3]}" if wrong else 0)
 
 
 if __name__ == "__main__":

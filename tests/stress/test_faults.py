@@ -7,12 +7,12 @@ from pathlib import Path
 SCRIPT = Path(__file__).parent / "faults.py"
 
 
-def test_what_faults_interrupt_ends_as_if_nothing_had_happened(tmp_path):
-    few = ["--kills", "4", "--stops", "1", "--cuts", "1", "--full", "0", "--ranks", "0"]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *few, "--out", str(tmp_path / "faults.json")],
+def test_a_run_ends_after_faults_as_it_does_without(tmp_path):
+    numbers = ["--kills", "4", "--stops", "1", "--cuts", "1", "--full", "0", "--ranks", "0"]
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), *numbers, "--out", str(tmp_path / "faults.json")],
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "kill -9" in done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "kill -9" in result.stdout

@@ -7,11 +7,11 @@ from pathlib import Path
 SCRIPT = Path(__file__).parent / "fuzz.py"
 
 
-def test_what_is_almost_a_file_is_read_or_refused_in_one_line(tmp_path):
-    done = subprocess.run(
+def test_a_changed_file_is_read_or_refused_in_one_line(tmp_path):
+    result = subprocess.run(
         [sys.executable, str(SCRIPT), "--count", "40", "--out", str(tmp_path / "fuzz.json")],
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert list((tmp_path / "fuzz").iterdir()) == []
