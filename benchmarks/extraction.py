@@ -23,7 +23,7 @@ from vqvae2.data.images import open_images
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.extraction import ExtractionStage
 from vqvae2.training.session import TrainingSession, new_accelerator
-from vqvae2.training.stages import train
+from vqvae2.training.stages import train_run
 
 FORMS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes": (2, 1)}
 """Number of processes, and of threads of each."""
@@ -51,7 +51,7 @@ def extract(folder: Path, num_threads: int) -> float:
     accelerator.wait_for_everyone()
     start = time.perf_counter()
     session = TrainingSession(run_folder, config, open_images(config.data), accelerator)
-    for _ in train(session, lambda stage: isinstance(stage, ExtractionStage)):
+    for _ in train_run(session, lambda stage: isinstance(stage, ExtractionStage)):
         pass
     return time.perf_counter() - start
 

@@ -31,7 +31,7 @@ import tyro
 from vqvae2.cli.display import console, table
 from vqvae2.cli.main import run as run_command
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training.stage import begun
+from vqvae2.training.stage import has_begun
 from vqvae2.training.stages import stages
 
 LAST_STEP = 24
@@ -214,7 +214,7 @@ def stage_of(folder: Path) -> str:
     if not run.exists():
         return "before"
     all_stages = stages(run.read())
-    begun_stages = [stage.name for stage in all_stages if begun(stage, run)]
+    begun_stages = [stage.name for stage in all_stages if has_begun(stage, run)]
     logged = [stage.name for stage in all_stages if run.log(stage.name).path.exists()]
     names = [stage.name for stage in all_stages]
     return max([names[0], *begun_stages, *logged], key=names.index)
