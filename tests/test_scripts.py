@@ -1,4 +1,4 @@
-"""Benchmarks and examples: their imports are checked here; they run for minutes, so they do not."""
+"""Benchmarks and examples run for minutes; here only what they import is checked."""
 
 import importlib.util
 import sys
