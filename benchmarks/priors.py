@@ -146,7 +146,7 @@ def ms_per_value(prior: Prior, level: int, codes: CodeDataset, batch: int) -> fl
     maps, labels = codes.batch(torch.arange(batch))
     domain, noise = prior.domain, torch.full((batch,), 0.5, dtype=torch.float64)
     cache, previous = prior.new_cache(prior.embed_context(labels, maps[:level]), batch), labels
-    position, row = cache.network.position, domain.grid.height // 2
+    position, row = cache.position, domain.grid.height // 2
     position.index, cache.index = row * position.width, row * position.width * domain.channels
     position.flat_index.fill_(position.index)
     position.row.fill_(row)

@@ -106,7 +106,7 @@ def steps(prior: Prior, batch: int, cache: PriorCache, first: int, count: int) -
 
     The content of the buffers does not change the time of a step, so the cache moves to `first`.
     """
-    position = cache.network.position
+    position = cache.position
     cache.index = position.index = first
     position.flat_index.fill_(first)
     position.row.fill_(first // position.width)

@@ -7,6 +7,7 @@ or the subclasses of an abstract class), each has a field `kind` that names it.
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -158,6 +159,21 @@ def _name(hint: Hint) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(repr(value) for value in typing.get_args(hint))
     return getattr(hint, "__name__", str(hint))
+
+
+def require_minimum(owner: str, config: object, **minimums: int) -> None:
+    """Raises ValueError unless the named fields are finite and have at least these values.
+
+    Arguments:
+        owner: names the object at the start of the message, such as "A prior's"; may be empty.
+        config: has the fields.
+        minimums: the smallest value of each field.
+    """
+    for name, minimum in minimums.items():
+        value = getattr(config, name)
+        if not minimum <= value < math.inf:
+            message = f"{owner} {name} must be at least {minimum}, got {value}."
+            raise ValueError(message.lstrip())
 
 
 def differences(old: Json, new: Json, where: str = "") -> list[str]:

@@ -52,7 +52,7 @@ def test_recording_and_replaying_advance_the_cache_as_steps_do(architecture, mon
         expected.append(prior.phase(cache))
         step()
     assert executed == expected
-    assert cache.index == cache.network.position.index == 32
+    assert cache.index == cache.position.index == 32
 
 
 @pytest.mark.gpu

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.autoencoder.straight_through import image_chunks, pass_gradient, squared_distance
+from vqvae2.configuration import require_minimum
 from vqvae2.distributed import World, all_reduce_, broadcast_
 
 SCORES_PER_CHUNK = 1 << 22
@@ -56,13 +57,9 @@ class CodebookConfig:
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        for name in ("num_codes", "code_size"):
-            if getattr(self, name) < 1:
-                value = getattr(self, name)
-                raise ValueError(f"A codebook's {name} must be at least 1, got {value}.")
-        for name in ("decay", "revive_below"):
-            if not 0 <= getattr(self, name) < 1:
-                value = getattr(self, name)
+        require_minimum("A codebook's", self, num_codes=1, code_size=1)
+        for name, value in (("decay", self.decay), ("revive_below", self.revive_below)):
+            if not 0 <= value < 1:
                 raise ValueError(f"A codebook's {name} must be in [0, 1), got {value}.")
 
 

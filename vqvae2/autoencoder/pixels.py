@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.code_grid import CodeGrid
-from vqvae2.configuration import JsonObject
+from vqvae2.configuration import JsonObject, require_minimum
 
 NUM_INTENSITIES = 256
 
@@ -32,8 +32,7 @@ class PixelsConfig:
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        if self.num_mixtures < 0:
-            raise ValueError(f"num_mixtures must be at least 0, got {self.num_mixtures}.")
+        require_minimum("", self, num_mixtures=0)
 
     @property
     def num_levels(self) -> int:

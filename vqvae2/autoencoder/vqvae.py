@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
 from vqvae2.code_grid import CodeGrid
-from vqvae2.configuration import JsonObject
+from vqvae2.configuration import JsonObject, require_minimum
 from vqvae2.nn.modules import Modules
 from vqvae2.nn.residual import Decoder, Encoder, Upsample, log2_exact
 
@@ -61,14 +61,9 @@ class VQVAEConfig:
             raise ValueError("An autoencoder needs at least one level: factors=(4,) makes one.")
         for factor in self.factors:
             log2_exact(factor)
-        for name in ("image_channels", "channels", "residual_channels"):
-            if getattr(self, name) < 1:
-                value = getattr(self, name)
-                raise ValueError(f"An autoencoder's {name} must be at least 1, got {value}.")
-        for name in ("num_residual_blocks", "commitment_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                value = getattr(self, name)
-                raise ValueError(f"An autoencoder's {name} must be at least 0, got {value}.")
+        require_minimum("An autoencoder's", self, image_channels=1, channels=1)
+        require_minimum("An autoencoder's", self, residual_channels=1, num_residual_blocks=0)
+        require_minimum("An autoencoder's", self, commitment_weight=0)
         if not (math.isfinite(self.pixel_mean) and 0 < self.pixel_std < math.inf):
             raise ValueError(
                 "pixel_mean must be finite and pixel_std above 0, got "

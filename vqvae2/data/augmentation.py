@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqvae2.configuration import require_minimum
 from vqvae2.data.images import ImageDataset
 from vqvae2.randomness import generator
 
@@ -35,8 +36,7 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        if self.crops < 0:
-            raise ValueError(f"crops must be at least 0, got {self.crops}.")
+        require_minimum("", self, crops=0)
         if not 0 < self.crop_side <= 1:
             raise ValueError(f"crop_side must be in (0, 1], got {self.crop_side:g}.")
 

@@ -317,3 +317,9 @@ def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 def context_row(context: Tensor, row: Tensor) -> Tensor:
     """Row `row` of a context (B, X, H or 1, W or 1), with shape (B, X, 1, W or 1)."""
     return context if context.shape[2] == 1 else context.index_select(2, row)
+
+
+def context_at(context: Tensor, position: RasterPosition) -> Tensor:
+    """The context (B, X, H or 1, W or 1) at one position, (B, X)."""
+    row = context_row(context, position.row)
+    return (row if row.shape[3] == 1 else row.index_select(3, position.column))[:, :, 0, 0]

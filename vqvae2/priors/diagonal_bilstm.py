@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.configuration import require_minimum
 from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise, shift_down
-from vqvae2.priors.network import PriorConfig, require_positive
+from vqvae2.priors.network import PriorConfig
 from vqvae2.priors.row_lstm import lstm_step
 from vqvae2.priors.stack import Layer, Stack
 
@@ -44,14 +45,12 @@ class DiagonalBiLSTMConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_positive(
-            channels=self.channels, state_channels=self.state_channels, num_layers=self.num_layers
-        )
+        require_minimum("A prior's", self, channels=1, state_channels=1, num_layers=1)
 
     def network(self, grid: tuple[int, int]) -> Stack:
         """The network for maps of grid (H, W)."""
-        layers = [DiagonalBiLSTMLayer(self) for _ in range(self.num_layers)]
-        return Stack(layers, self.channels, grid)
+        layers = (DiagonalBiLSTMLayer(self) for _ in range(self.num_layers))
+        return Stack(layers, self.channels, grid[1])
 
 
 @dataclass

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.configuration import require_minimum
 from vqvae2.nn.attention import CausalAttention, KeyValueCache, require_heads
 from vqvae2.nn.causal import (
     HorizontalConv,
@@ -34,7 +35,7 @@ from vqvae2.nn.causal import (
 )
 from vqvae2.nn.modules import Modules
 from vqvae2.nn.residual import ResidualStack
-from vqvae2.priors.network import Network, PriorConfig, require_odd, require_positive
+from vqvae2.priors.network import Network, PriorConfig, require_odd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,7 @@ class GatedPixelCNNConfig(PriorConfig):
     def __post_init__(self) -> None:
         """Validates the configuration."""
         require_odd(self.kernel)
-        require_positive(
-            channels=self.channels,
-            residual_channels=self.residual_channels,
-            num_layers=self.num_layers,
-        )
+        require_minimum("A prior's", self, channels=1, residual_channels=1, num_layers=1)
         if self.attention_every:
             require_heads(self.channels, self.num_heads)
 
@@ -92,8 +89,6 @@ class GatedPixelCNNCache:
     Windows and biases of all layers are in one tensor each, so that one operation moves them all.
 
     Arguments:
-        position: the next position.
-        context: (B, C, H or 1, W or 1).
         row_above: embedded values, (B, C, 1, W); the current row up to the current column, then
             the row above.
         rows: inputs of each layer's vertical stack, (B, C, R, W).
@@ -102,8 +97,6 @@ class GatedPixelCNNCache:
         attention: keys and values of each attention.
     """
 
-    position: RasterPosition
-    context: Tensor
     row_above: Tensor
     rows: list[Tensor]
     columns: Tensor
@@ -201,14 +194,12 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
             v, h = layer(v, h, context)
         return F.relu(self.output(h))
 
-    def new_cache(self, context: Tensor, batch: int) -> GatedPixelCNNCache:
+    def new_cache(self, batch: int) -> GatedPixelCNNCache:
         """The cache before the first position."""
         config, (height, width) = self.config, self.grid
         zeros, layers = self.row_position.new_zeros, config.num_layers
         size, gates = config.receptive_rows, 2 * config.residual_channels
         return GatedPixelCNNCache(
-            position=RasterPosition.start(width, context.device),
-            context=context,
             row_above=zeros(batch, config.channels, 1, width),
             rows=[zeros(batch, config.channels, size, width) for _ in range(layers)],
             columns=zeros(layers, batch, size, config.channels),
@@ -220,33 +211,21 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
             ],
         )
 
-    def phase(self, cache: GatedPixelCNNCache) -> Hashable:
+    def phase(self, position: RasterPosition) -> Hashable:
         """Whether a row starts."""
-        return cache.position.starts_row
+        return position.starts_row
 
-    def step(self, cache: GatedPixelCNNCache, previous: Tensor) -> Tensor:
-        """Features (B, C) of the next position."""
-        position = cache.position
+    def step(
+        self,
+        cache: GatedPixelCNNCache,
+        previous: Tensor,
+        context: Tensor,
+        position: RasterPosition,
+    ) -> Tensor:
+        """Features (B, C) of one position."""
         cache.row_above.index_copy_(3, position.previous_column, previous[:, :, None, None])
         if position.starts_row:
-            self._start_row(cache)
-        features = self._step_column(cache, previous)
-        position.advance()
-        return features
-
-    def _start_row(self, cache: GatedPixelCNNCache) -> None:
-        """Runs the vertical stack for a complete row."""
-        row = cache.position.row
-        v = cache.row_above + self.row_position.index_select(1, row) + self.column_position
-        context = context_row(cache.context, row)
-        for layer, rows, bias in zip(self.layers, cache.rows, cache.row_biases, strict=True):
-            v, row_bias = layer.step_row(rows, v, context)
-            bias.copy_(row_bias)
-        cache.columns.zero_()
-
-    def _step_column(self, cache: GatedPixelCNNCache, previous: Tensor) -> Tensor:
-        """Runs the horizontal stack at one position, with the same operations at each."""
-        position = cache.position
+            self._start_row(cache, context_row(context, position.row), position.row)
         embedding = self.row_position.index_select(1, position.row)
         embedding = embedding + self.column_position.index_select(2, position.column)
         h = previous + embedding[:, 0, 0]
@@ -258,6 +237,14 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
             if layer.attention is not None:
                 h = layer.attention.step(next(attention), h, position)
         return F.relu(self.output(h[:, :, None, None])[:, :, 0, 0])
+
+    def _start_row(self, cache: GatedPixelCNNCache, context: Tensor, row: Tensor) -> None:
+        """Runs the vertical stack for row `row`, (1,) int64, with the context of that row."""
+        v = cache.row_above + self.row_position.index_select(1, row) + self.column_position
+        for layer, rows, bias in zip(self.layers, cache.rows, cache.row_biases, strict=True):
+            v, row_bias = layer.step_row(rows, v, context)
+            bias.copy_(row_bias)
+        cache.columns.zero_()
 
 
 def gate(x: Tensor) -> Tensor:

@@ -8,18 +8,11 @@ Legend: `B` batch, `C` channels of the embedded values, `F` features, `H W` grid
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import RasterPosition
-
-
-class NetworkCache(Protocol):
-    """The state of a network between two steps; everything but `position` is private to it."""
-
-    position: RasterPosition
-
 
 Cache = TypeVar("Cache")
 
@@ -27,7 +20,7 @@ Cache = TypeVar("Cache")
 class Network(nn.Module, ABC, Generic[Cache]):
     """The autoregressive network of a prior, between the embedding and the head.
 
-    Its parameter `Cache` is the type of its state between two steps, a `NetworkCache`.
+    Its parameter `Cache` is the type of its state between two steps.
     """
 
     num_features: int
@@ -42,24 +35,28 @@ class Network(nn.Module, ABC, Generic[Cache]):
         """
 
     @abstractmethod
-    def phase(self, cache: Cache) -> Hashable:
-        """Identifies the operations of the next step.
+    def phase(self, position: RasterPosition) -> Hashable:
+        """Identifies the operations of the step at `position`.
 
         Steps of equal phase run the same operations on the same tensors, whatever their position,
         so a CUDA graph that records one can replay the others.
         """
 
     @abstractmethod
-    def new_cache(self, context: Tensor, batch: int) -> Cache:
+    def new_cache(self, batch: int) -> Cache:
         """The cache before the first position of `batch` maps."""
 
     @abstractmethod
-    def step(self, cache: Cache, previous: Tensor) -> Tensor:
-        """Features (B, F) of the next position; advances `cache`.
+    def step(
+        self, cache: Cache, previous: Tensor, context: Tensor, position: RasterPosition
+    ) -> Tensor:
+        """Features (B, F) of one position; positions come in raster order.
 
         Arguments:
             cache: from `new_cache`, owned by the caller; updated in place.
             previous: embedded values (B, C) of the position before; zeros at the first position.
+            context: as of `forward`, for all positions.
+            position: the position.
         """
 
 
@@ -82,13 +79,6 @@ class PriorConfig(ABC):
     @abstractmethod
     def network(self, grid: tuple[int, int]) -> Network[Any]:
         """The network for maps of grid (H, W)."""
-
-
-def require_positive(**numbers: int) -> None:
-    """Raises ValueError unless all numbers are at least 1."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"A prior's {name} must be at least 1, got {number}.")
 
 
 def require_odd(kernel: int) -> None:

@@ -17,8 +17,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.configuration import require_minimum
 from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise
-from vqvae2.priors.network import PriorConfig, require_odd, require_positive
+from vqvae2.priors.network import PriorConfig, require_odd
 from vqvae2.priors.stack import Layer, Stack
 
 
@@ -43,12 +44,13 @@ class PixelCNNConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_positive(channels=self.channels // 2, num_layers=self.num_layers)
+        require_minimum("A prior's", self, channels=2, num_layers=1)
         require_odd(self.kernel)
 
     def network(self, grid: tuple[int, int]) -> Stack:
         """The network for maps of grid (H, W)."""
-        return Stack([MaskedBlock(self) for _ in range(self.num_layers)], self.channels, grid)
+        blocks = (MaskedBlock(self) for _ in range(self.num_layers))
+        return Stack(blocks, self.channels, grid[1])
 
 
 class MaskedBlock(Layer[RasterCache]):

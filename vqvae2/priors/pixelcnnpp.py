@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.configuration import require_minimum
 from vqvae2.nn.causal import (
     PastConv,
     RasterCache,
@@ -35,7 +36,7 @@ from vqvae2.nn.causal import (
     shift_down,
 )
 from vqvae2.nn.modules import Modules
-from vqvae2.priors.network import Network, PriorConfig, require_positive
+from vqvae2.priors.network import Network, PriorConfig
 
 KERNEL = RasterKernel(above=1, left=1, right=0)
 
@@ -61,9 +62,7 @@ class PixelCNNPPConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_positive(
-            channels=self.channels, num_layers=self.num_layers, num_scales=self.num_scales
-        )
+        require_minimum("A prior's", self, channels=1, num_layers=1, num_scales=1)
 
     def network(self, grid: tuple[int, int]) -> "PixelCNNPP":
         """The network for maps of grid (H, W)."""
@@ -108,15 +107,11 @@ class PixelCNNPPCache:
     """The state of a `PixelCNNPP` between two steps.
 
     Arguments:
-        position: the next position.
-        context: (B, X, H or 1, W or 1).
         rows: embedded values of the last two rows, (B, C, 2, W).
         first: of the first convolution of `l`.
         scale: of the finest scale.
     """
 
-    position: RasterPosition
-    context: Tensor
     rows: Tensor
     first: RasterCache
     scale: ScaleCache
@@ -383,31 +378,29 @@ class PixelCNNPP(Network[PixelCNNPPCache]):
         _, x = self.scale(u, self.first(values), context)
         return F.elu(x)
 
-    def new_cache(self, context: Tensor, batch: int) -> PixelCNNPPCache:
+    def new_cache(self, batch: int) -> PixelCNNPPCache:
         """The cache before the first position."""
         width = self.grid[1]
         return PixelCNNPPCache(
-            position=RasterPosition.start(width, context.device),
-            context=context,
             rows=self.first_rows.new_window(batch, width),
             first=self.first.new_cache(batch, width),
             scale=self.scale.new_cache(batch, width),
         )
 
-    def phase(self, cache: PixelCNNPPCache) -> Hashable:
+    def phase(self, position: RasterPosition) -> Hashable:
         """Whether a row starts, and the offset within a position of the coarsest scale."""
-        row, column = divmod(cache.position.index, cache.position.width)
-        return cache.position.starts_row, row % self.factor, column % self.factor
+        row, column = divmod(position.index, position.width)
+        return position.starts_row, row % self.factor, column % self.factor
 
-    def step(self, cache: PixelCNNPPCache, previous: Tensor) -> Tensor:
-        """Features (B, C) of the next position."""
-        position = cache.position
+    def step(
+        self, cache: PixelCNNPPCache, previous: Tensor, context: Tensor, position: RasterPosition
+    ) -> Tensor:
+        """Features (B, C) of one position."""
         row, column = divmod(position.index, position.width)
         x = self.first.step(cache.first, previous, position)
         if position.starts_row:
             push(cache.rows, cache.first.rows[:, :, -1:], dim=2)
             u = self.first_rows.step(cache.rows)
-            self.scale.start_row(cache.scale, u, context_row(cache.context, position.row), row)
+            self.scale.start_row(cache.scale, u, context_row(context, position.row), row)
         x = self.scale.step(cache.scale, x, (row, column), position.column)
-        position.advance()
         return F.elu(x)

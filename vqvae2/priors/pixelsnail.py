@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.configuration import require_minimum
 from vqvae2.nn.attention import KeyValueCache, attend
 from vqvae2.nn.causal import (
     PastConv,
@@ -28,7 +29,7 @@ from vqvae2.nn.causal import (
     shift_raster,
 )
 from vqvae2.nn.modules import Modules
-from vqvae2.priors.network import Network, PriorConfig, require_positive
+from vqvae2.priors.network import Network, PriorConfig
 
 FIRST_KERNEL = 3
 
@@ -60,13 +61,8 @@ class PixelSNAILConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_positive(
-            channels=self.channels,
-            num_blocks=self.num_blocks,
-            num_heads=self.num_heads,
-            key_size=self.key_size,
-            value_size=self.value_size,
-        )
+        sizes = ("channels", "num_blocks", "num_heads", "key_size", "value_size")
+        require_minimum("A prior's", self, **dict.fromkeys(sizes, 1))
 
     def network(self, grid: tuple[int, int]) -> "PixelSNAIL":
         """The network for maps of grid (H, W)."""
@@ -86,14 +82,10 @@ class PixelSNAILCache:
     """The state of a `PixelSNAIL` between two steps.
 
     Arguments:
-        position: the next position.
-        context: (B, C, H or 1, W or 1).
         first: of the first convolution.
         blocks: of each block.
     """
 
-    position: RasterPosition
-    context: Tensor
     first: RasterCache
     blocks: list[BlockCache]
 
@@ -216,30 +208,28 @@ class PixelSNAIL(Network[PixelSNAILCache]):
             x = block(x, inputs, coordinates, context)
         return F.elu(x)
 
-    def new_cache(self, context: Tensor, batch: int) -> PixelSNAILCache:
+    def new_cache(self, batch: int) -> PixelSNAILCache:
         """The cache before the first position."""
         return PixelSNAILCache(
-            position=RasterPosition.start(self.grid[1], context.device),
-            context=context,
             first=self.first.new_cache(batch, self.grid[1]),
             blocks=[block.new_cache(batch, self.grid) for block in self.blocks],
         )
 
-    def phase(self, cache: PixelSNAILCache) -> Hashable:
+    def phase(self, position: RasterPosition) -> Hashable:
         """Whether a row starts."""
-        return cache.position.starts_row
+        return position.starts_row
 
-    def step(self, cache: PixelSNAILCache, previous: Tensor) -> Tensor:
-        """Features (B, C) of the next position."""
-        position = cache.position
+    def step(
+        self, cache: PixelSNAILCache, previous: Tensor, context: Tensor, position: RasterPosition
+    ) -> Tensor:
+        """Features (B, C) of one position."""
         if position.starts_row:
-            context = context_row(cache.context, position.row)
+            row = context_row(context, position.row)
             for block, state in zip(self.blocks, cache.blocks, strict=True):
-                block.start_row(state, context)
+                block.start_row(state, row)
         coordinates = self.coordinates.index_select(0, position.flat_index)
         coordinates = coordinates.expand(len(previous), -1)
         x = self.first.step(cache.first, previous, position)
         for block, state in zip(self.blocks, cache.blocks, strict=True):
             x = block.step(state, x, previous, coordinates, position)
-        position.advance()
         return F.elu(x)

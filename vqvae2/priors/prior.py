@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vqvae2.nn.causal import RasterPosition
 from vqvae2.priors.conditioning import Conditioning
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.embedding import ValueEmbedding
 from vqvae2.priors.heads import CodeHead, Head, MixtureHead, PixelHead
-from vqvae2.priors.network import NetworkCache, PriorConfig
+from vqvae2.priors.network import PriorConfig
 
 
 @dataclass
@@ -28,13 +29,17 @@ class PriorCache:
 
     Arguments:
         index: values that are done.
-        network: of the network.
+        position: of the next value.
+        context: (B, C, H or 1, W or 1).
+        network: the state of the network.
         prepared: (B, ...), from `Head.prepare`, for the position of the next value.
         values: the last value of each channel, (B, channels).
     """
 
     index: int
-    network: NetworkCache
+    position: RasterPosition
+    context: Tensor
+    network: object
     prepared: Tensor
     values: Tensor
 
@@ -85,7 +90,9 @@ class Prior(nn.Module):
         features = context.new_zeros(batch, self.network.num_features)
         return PriorCache(
             index=0,
-            network=self.network.new_cache(context, batch),
+            position=RasterPosition.start(self.domain.grid.width, context.device),
+            context=context,
+            network=self.network.new_cache(batch),
             prepared=torch.zeros_like(self.head.prepare(features)),
             values=torch.zeros(
                 batch, self.domain.channels, dtype=torch.int64, device=context.device
@@ -107,7 +114,8 @@ class Prior(nn.Module):
             if cache.index == 0:
                 # The first position has no past, whatever `previous` holds.
                 embedded = torch.zeros_like(embedded)
-            features = self.network.step(cache.network, embedded)
+            features = self.network.step(cache.network, embedded, cache.context, cache.position)
+            cache.position.advance()
             cache.prepared.copy_(self.head.prepare(features))
         cache.index += 1
         return self.head.step(cache.prepared, cache.values[:, :channel].unbind(1))
@@ -115,12 +123,12 @@ class Prior(nn.Module):
     def phase(self, cache: PriorCache) -> Hashable:
         """Identifies the operations of the next step; see `Network.phase`."""
         channel = cache.index % self.domain.channels
-        network = self.network.phase(cache.network) if channel == 0 else None
+        network = self.network.phase(cache.position) if channel == 0 else None
         return cache.index == 0, channel, network
 
     def skip(self, cache: PriorCache) -> None:
         """Advances the counters on the host for a step that ran on the device alone."""
-        cache.network.position.index += cache.index % self.domain.channels == 0
+        cache.position.index += cache.index % self.domain.channels == 0
         cache.index += 1
 
     def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:

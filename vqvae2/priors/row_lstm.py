@@ -16,8 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vqvae2.configuration import require_minimum
 from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise
-from vqvae2.priors.network import PriorConfig, require_odd, require_positive
+from vqvae2.priors.network import PriorConfig, require_odd
 from vqvae2.priors.stack import Layer, Stack
 
 
@@ -44,14 +45,13 @@ class RowLSTMConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_positive(
-            channels=self.channels, state_channels=self.state_channels, num_layers=self.num_layers
-        )
+        require_minimum("A prior's", self, channels=1, state_channels=1, num_layers=1)
         require_odd(self.kernel)
 
     def network(self, grid: tuple[int, int]) -> Stack:
         """The network for maps of grid (H, W)."""
-        return Stack([RowLSTMLayer(self) for _ in range(self.num_layers)], self.channels, grid)
+        layers = (RowLSTMLayer(self) for _ in range(self.num_layers))
+        return Stack(layers, self.channels, grid[1])
 
 
 @dataclass

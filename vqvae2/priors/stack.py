@@ -7,7 +7,7 @@ Legend: `B` batch, `C` channels, `X` context channels, `H W` grid.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -54,14 +54,10 @@ class StackCache:
     """The state of a `Stack` between two steps.
 
     Arguments:
-        position: the next position.
-        context: (B, X, H or 1, W or 1).
         first: of the first convolution.
         layers: of each layer.
     """
 
-    position: RasterPosition
-    context: Tensor
     first: RasterCache
     layers: list[object]
 
@@ -72,12 +68,12 @@ class Stack(Network[StackCache]):
     Arguments:
         layers: between the first convolution and the output layers.
         channels: C.
-        grid: (H, W).
+        width: W.
     """
 
-    def __init__(self, layers: Sequence[Layer[Any]], channels: int, grid: tuple[int, int]) -> None:
+    def __init__(self, layers: Iterable[Layer[Any]], channels: int, width: int) -> None:
         super().__init__()
-        self.grid, self.num_features = grid, channels
+        self.width, self.num_features = width, channels
         self.first = PastConv(channels, channels, FIRST_KERNEL)
         self.layers = Modules(layers)
         self.output = Modules(nn.Conv2d(channels, channels, 1) for _ in range(NUM_OUTPUT_LAYERS))
@@ -91,31 +87,28 @@ class Stack(Network[StackCache]):
             x = conv(F.relu(x))
         return F.relu(x)
 
-    def new_cache(self, context: Tensor, batch: int) -> StackCache:
+    def new_cache(self, batch: int) -> StackCache:
         """The cache before the first position."""
-        width = self.grid[1]
         return StackCache(
-            position=RasterPosition.start(width, context.device),
-            context=context,
-            first=self.first.new_cache(batch, width),
-            layers=[layer.new_cache(batch, width) for layer in self.layers],
+            first=self.first.new_cache(batch, self.width),
+            layers=[layer.new_cache(batch, self.width) for layer in self.layers],
         )
 
-    def phase(self, cache: StackCache) -> Hashable:
+    def phase(self, position: RasterPosition) -> Hashable:
         """Whether a row starts."""
-        return cache.position.starts_row
+        return position.starts_row
 
-    def step(self, cache: StackCache, previous: Tensor) -> Tensor:
-        """Features (B, C) of the next position."""
-        position = cache.position
+    def step(
+        self, cache: StackCache, previous: Tensor, context: Tensor, position: RasterPosition
+    ) -> Tensor:
+        """Features (B, C) of one position."""
         if position.starts_row:
-            context = context_row(cache.context, position.row)
+            row = context_row(context, position.row)
             for layer, state in zip(self.layers, cache.layers, strict=True):
-                layer.start_row(state, context)
+                layer.start_row(state, row)
         x = self.first.step(cache.first, previous, position)
         for layer, state in zip(self.layers, cache.layers, strict=True):
             x = layer.step(state, x, position.column)
         for conv in self.output:
             x = pointwise(conv, F.relu(x))
-        position.advance()
         return F.relu(x)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.configuration import require_minimum
 from vqvae2.nn.attention import KeyValueCache, attend, require_heads
-from vqvae2.nn.causal import RasterPosition, context_row, shift_raster
+from vqvae2.nn.causal import RasterPosition, context_at, shift_raster
 from vqvae2.nn.modules import Modules
-from vqvae2.priors.network import Network, PriorConfig, require_positive
+from vqvae2.priors.network import Network, PriorConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class TransformerConfig(PriorConfig):
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_positive(num_layers=self.num_layers, mlp_ratio=self.mlp_ratio)
+        require_minimum("A prior's", self, num_layers=1, mlp_ratio=1)
         require_heads(self.channels, self.num_heads)
         if self.channels // self.num_heads % 4:
             raise ValueError(
@@ -56,21 +57,6 @@ class TransformerConfig(PriorConfig):
     def network(self, grid: tuple[int, int]) -> "Transformer":
         """The network for maps of grid (H, W)."""
         return Transformer(self, grid)
-
-
-@dataclass
-class TransformerCache:
-    """The state of a `Transformer` between two steps.
-
-    Arguments:
-        position: the next position.
-        context: (B, C, H or 1, W).
-        layers: keys and values of each block.
-    """
-
-    position: RasterPosition
-    context: Tensor
-    layers: list[KeyValueCache]
 
 
 class TransformerBlock(nn.Module):
@@ -118,7 +104,7 @@ class TransformerBlock(nn.Module):
         return rotate(queries, rotations), rotate(keys, rotations), values
 
 
-class Transformer(Network[TransformerCache]):
+class Transformer(Network[list[KeyValueCache]]):
     """The network of a `TransformerConfig`, for maps of grid (H, W)."""
 
     rotations: Tensor
@@ -138,28 +124,26 @@ class Transformer(Network[TransformerCache]):
             x = block(x, self.rotations)
         return self.norm(x).transpose(1, 2).unflatten(2, self.grid)
 
-    def new_cache(self, context: Tensor, batch: int) -> TransformerCache:
-        """The cache before the first position."""
-        height, width = self.grid
-        return TransformerCache(
-            position=RasterPosition.start(width, context.device),
-            context=context.expand(-1, -1, -1, width),
-            layers=[block.new_cache(batch, height * width) for block in self.blocks],
-        )
+    def new_cache(self, batch: int) -> list[KeyValueCache]:
+        """The keys and values of each block before the first position."""
+        return [block.new_cache(batch, len(self.rotations)) for block in self.blocks]
 
-    def phase(self, cache: TransformerCache) -> Hashable:
+    def phase(self, position: RasterPosition) -> Hashable:
         """All steps run the same operations."""
         return None
 
-    def step(self, cache: TransformerCache, previous: Tensor) -> Tensor:
-        """Features (B, C) of the next position."""
-        position = cache.position
-        context = context_row(cache.context, position.row).index_select(3, position.column)
-        x = previous + context[:, :, 0, 0]
+    def step(
+        self,
+        cache: list[KeyValueCache],
+        previous: Tensor,
+        context: Tensor,
+        position: RasterPosition,
+    ) -> Tensor:
+        """Features (B, C) of one position."""
+        x = previous + context_at(context, position)
         rotations = self.rotations.index_select(0, position.flat_index)
-        for block, state in zip(self.blocks, cache.layers, strict=True):
+        for block, state in zip(self.blocks, cache, strict=True):
             x = block.step(state, x, rotations, position)
-        position.advance()
         return self.norm(x)
 
 
