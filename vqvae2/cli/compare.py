@@ -7,8 +7,8 @@ from typing import Annotated
 import tyro
 
 from vqvae2.cli.device import AUTO, resolve
-from vqvae2.cli.display import console, monitor, table
-from vqvae2.cli.options import optional, parse, require_positive
+from vqvae2.cli.display import console, monitor, show_table, table
+from vqvae2.cli.options import Device, optional, parse, require_positive
 from vqvae2.configuration import JsonObject, to_dict
 from vqvae2.evaluation.comparison import (
     common_side,
@@ -20,12 +20,9 @@ from vqvae2.evaluation.comparison import (
 )
 from vqvae2.evaluation.extractor import extractor_for
 from vqvae2.files import write_json
-from vqvae2.metrics.describe import METRICS, format_metric
-from vqvae2.metrics.results import Measurement
-from vqvae2.report.formatting import distance_table, format_number
+from vqvae2.report.formatting import format_number
+from vqvae2.report.tables import set_table
 from vqvae2.runs.folder import RunFolder
-
-PAIR_METRICS = ("mse", "psnr_db", "ssim", "ms_ssim")
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Options:
     size: int = 0
     paired: bool = False
     out: Annotated[str, optional("FILE")] = ""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
+    device: Device = AUTO
 
 
 def main(arguments: list[str]) -> None:
@@ -99,13 +96,11 @@ def compare_runs(options: Options) -> JsonObject:
 
 def compare_images(options: Options) -> JsonObject:
     """Prints the distances of sets of images to another set."""
-    device, against = resolve(options.device), options.against
-    names = [against, *options.sets]
+    device, names = resolve(options.device), [options.against, *options.sets]
     # "own" is a classifier of the images of the run after --against.
-    folder = RunFolder(parse_set(against)[0])
-    size = options.size or common_side(names)
+    folder = RunFolder(parse_set(options.against)[0])
+    size, name = options.size or common_side(names), options.extractor_name
     with monitor() as view:
-        name = options.extractor_name
         extractor = extractor_for(folder, options.extractor, name, device, view.track)
         reference, *others = (
             open_set(name, size, options.count, device, view.track) for name in names
@@ -113,18 +108,9 @@ def compare_images(options: Options) -> JsonObject:
         result = compare_sets(reference, others, extractor, options.count, options.paired)
     title = (
         f"Sets of {result.num_images:,} images of {result.side}x{result.side} pixels against "
-        f"{against}"
+        f"{options.against}"
     )
-    table(title, *distance_table(extractor.name, result.sets))
+    show_table(set_table(title, result.sets, extractor.name))
     if options.paired:
-        show_pairs(result.pairs)
+        show_table(set_table("Images of the same name", result.pairs))
     return to_dict(result)
-
-
-def show_pairs(pairs: dict[str, Measurement]) -> None:
-    """Prints the errors of paired images, one row per set."""
-    rows = [
-        [name, *(format_metric(metric, one.get(metric)) for metric in PAIR_METRICS)]
-        for name, one in pairs.items()
-    ]
-    table("Images of the same name", ["set", *(METRICS[m].title() for m in PAIR_METRICS)], rows)

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from vqvae2.cli.display import console, monitor, table
+from vqvae2.cli.display import console, monitor, show_table
 from vqvae2.cli.options import parse
 from vqvae2.cli.train import Options as TrainOptions
 from vqvae2.cli.train import resolve, train
 from vqvae2.evaluation.class_agreement import evaluate_class_agreement
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.report.formatting import agreement_rows
 from vqvae2.report.report import write_report
+from vqvae2.report.tables import agreement_table
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,5 @@ def main(arguments: list[str]) -> None:
     train(folder, config, training)
     with monitor() as view:
         agreement = evaluate_class_agreement(Evaluation.open(folder, progress=view.track))
-    title = "Classes recognised by a classifier that is trained on the training images"
-    table(title, ["set", "correct"], agreement_rows(agreement))
+    show_table(agreement_table(agreement))
     console.print(f"report    {write_report(folder)}")

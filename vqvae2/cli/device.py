@@ -27,7 +27,8 @@ def resolve(name: str) -> str:
     return name
 
 
-def share(device: str) -> tuple[World, str]:
+def share(name: str) -> tuple[World, str]:
     """The processes that share a command (`torchrun -m vqvae2 ...`), and this one's device."""
+    device = resolve(name)
     world = launched_world(device)
     return world, world.device if world.size > 1 else device

@@ -2,11 +2,11 @@
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import FrameType
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,18 +15,9 @@ from rich.table import Table
 
 from vqvae2.messages import counted, duration, printable
 from vqvae2.metrics.describe import METRICS, format_metric
-from vqvae2.metrics.results import (
-    AccuracyScore,
-    Measurement,
-    OutOfDistribution,
-    RunMetrics,
-    SampleMetrics,
-)
-from vqvae2.report.formatting import distance_table, measured_sets, percent, sample_notes
-from vqvae2.training.session import Stopped
-
-if TYPE_CHECKING:
-    from vqvae2.training.session import Event
+from vqvae2.metrics.results import RunMetrics
+from vqvae2.report import tables
+from vqvae2.training.session import Event, Stopped
 
 
 class PlainConsole(Console):
@@ -48,44 +39,34 @@ SECONDS_BETWEEN_LINES = 30.0
 """Between two lines of progress where no bar can be drawn."""
 
 
-class Stopper:
+@contextmanager
+def stop_on_signal(command: str) -> Iterator[Callable[[], bool]]:
     """Turns Ctrl-C and SIGTERM into a request to stop, which training checks after every step.
 
     The first signal requests to save and stop; a second Ctrl-C stops at once.
 
     Arguments:
         command: The command that continues the training.
+
+    Yields:
+        A function that returns whether a stop is requested.
     """
+    requests: list[int] = []
 
-    def __init__(self, command: str) -> None:
-        self.command, self.is_requested = command, False
-        self._handlers = ExitStack()
-
-    def __call__(self) -> bool:
-        """Whether a stop is requested."""
-        return self.is_requested
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous = signal.signal(number, self._request)
-            self._handlers.callback(signal.signal, number, previous)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._handlers.close()
-        if isinstance(error, Stopped):
-            raise Stopped(f"Stopped and saved. To continue: {self.command}") from None
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.is_requested and number == signal.SIGINT:
+    def request(number: int, frame: FrameType | None) -> None:
+        if requests and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.is_requested = True
+        requests.append(number)
         errors.print("Stopping after this step and saving. Press Ctrl-C again to stop at once.")
+
+    handlers = {n: signal.signal(n, request) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(requests)
+    except Stopped:
+        raise Stopped(f"Stopped and saved. To continue: {command}") from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -93,22 +74,16 @@ class Activity:
     """The progress of one activity.
 
     Arguments:
-        bar: Its bar; None where no bars are drawn.
+        bar: Its bar.
         begin: When it began, in seconds of the monotonic clock.
         first: How much was done then.
         done: How much is done now.
     """
 
-    bar: TaskID | None
+    bar: TaskID
     begin: float
     first: int
     done: int
-
-    def seconds_left(self, now: float, total: int) -> float | None:
-        """Estimate of the remaining time; None before there is any progress."""
-        if self.done == self.first:
-            return None
-        return (now - self.begin) * (total - self.done) / (self.done - self.first)
 
 
 class Monitor:
@@ -129,7 +104,7 @@ class Monitor:
         self._activities: dict[str, Activity] = {}
         self._last_line = self._last_event = time.monotonic()
 
-    def show(self, event: "Event") -> None:
+    def show(self, event: Event) -> None:
         """Shows an event of training."""
         now = time.monotonic()
         # The first step, which may include compilation, belongs to the stage, too.
@@ -145,38 +120,28 @@ class Monitor:
                 f"{duration(self.seconds[event.stage])}  {validation_text(event.metrics)}"
             )
         if event.total:
-            self.step(event.stage, event.done, event.total, speed_text(event))
+            self.track(event.stage, event.done, event.total, speed_text(event))
 
-    def track(self, name: str, done: int, total: int) -> None:
-        """Shows the progress of work on images; `data.images.Progress`."""
-        self._last_event = time.monotonic()
-        self.step(name, done, total)
-
-    def step(self, name: str, done: int, total: int, speed: str = "") -> None:
-        """Moves the bar of an activity."""
-        now = time.monotonic()
+    def track(self, name: str, done: int, total: int, speed: str = "") -> None:
+        """Moves the bar of an activity; `data.images.Progress`."""
+        now = self._last_event = time.monotonic()
         activity = self._activities.get(name)
-        if activity is None or done < activity.done:  # the same activity on other images
-            bar = self._new_bar(name, total, activity)
-            activity = self._activities[name] = Activity(bar, now, done, done)
+        if activity is None:
+            activity = Activity(self.progress.add_task(name, speed=""), now, done, done)
+            self._activities[name] = activity
+        elif done < activity.done:  # the same activity on other images
+            self.progress.reset(activity.bar)
+            activity.begin, activity.first = now, done
         activity.done = done
-        if activity.bar is not None:
-            self.progress.update(activity.bar, completed=done, total=total)
-            if speed:
-                self.progress.update(activity.bar, speed=speed)
-        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            seconds = activity.seconds_left(now, total)
-            left = "" if seconds is None else f"{duration(seconds)} left"
+        self.progress.update(activity.bar, completed=done, total=total)
+        if speed:
+            self.progress.update(activity.bar, speed=speed)
+        if self.progress.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line, left = now, ""
+            if done > activity.first:
+                rate = (done - activity.first) / (now - activity.begin)
+                left = f"{duration((total - done) / rate)} left"
             self._print("  ".join(filter(None, (name, f"{done:,}/{total:,}", speed, left))))
-
-    def _new_bar(self, name: str, total: int, previous: Activity | None) -> TaskID | None:
-        if self.progress.disable:
-            return None
-        if previous is not None and previous.bar is not None:
-            self.progress.reset(previous.bar)
-            return previous.bar
-        return self.progress.add_task(name, total=total, speed="")
 
     def _print(self, text: str, style: str = "") -> None:
         if self.is_visible:
@@ -198,7 +163,7 @@ def monitor(is_visible: bool = True) -> Iterator[Monitor]:
         yield Monitor(progress, is_visible)
 
 
-def speed_text(event: "Event") -> str:
+def speed_text(event: Event) -> str:
     """The speed of a stage; "" if it is unknown."""
     speed = f"{event.examples_per_second:,.0f} images/s" if event.examples_per_second else ""
     return f"{speed}, {event.peak_fraction:.0%} of peak FLOP/s" if event.peak_fraction else speed
@@ -206,8 +171,8 @@ def speed_text(event: "Event") -> str:
 
 def validation_text(metrics: Mapping[str, float]) -> str:
     """The most important of the validation metrics."""
-    parts = [f"{title} {metrics[name]:.4g}" for name, title in LOGGED_METRICS.items()
-             if name in metrics]  # fmt: skip
+    titles = {name: title for name, title in LOGGED_METRICS.items() if name in metrics}
+    parts = [f"{title} {metrics[name]:.4g}" for name, title in titles.items()]
     shares = [
         format_metric("share_used", value)
         for name, value in metrics.items()
@@ -227,71 +192,26 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     console.print(view)
 
 
+def show_table(view: tables.Table) -> None:
+    """Prints a table of results with its note."""
+    table(view.title, view.header, view.rows)
+    if view.note:
+        console.print(view.note)
+
+
 def show_metrics(metrics: RunMetrics) -> None:
     """The metrics of reconstructions and priors: one row per metric, one column per level."""
     measurements = [m for m in (metrics.reconstruction, metrics.priors) if m]
-    num_levels = max((num_columns(m) for m in measurements), default=0)
-    rows = [row for m in measurements for row in metric_rows(m, num_levels)]
+    num_levels = max((len(v) for m in measurements for v in m.per_level.values()), default=0)
+    rows = [
+        [METRICS[name].title(), *cells]
+        for measurement in measurements
+        for name, cells in tables.metric_cells(measurement, num_levels).items()
+        if any(cells)
+    ]
     num_images = metrics.provenance.validation_images if metrics.provenance else 0
     columns = ["metric", "all", *(f"level {level}" for level in range(num_levels))]
     table(f"Metrics of {counted(num_images, 'validation image')}", columns, rows)
-
-
-def num_columns(measurement: Measurement) -> int:
-    """Number of levels with a value."""
-    return max(map(len, measurement.per_level.values()), default=0)
-
-
-def metric_rows(measurement: Measurement, num_levels: int) -> list[list[str]]:
-    """One row per metric: its name, its value over all levels, its value per level."""
-    rows = []
-    for name in dict.fromkeys([*measurement.values, *measurement.per_level]):
-        value = measurement.get(name)
-        levels = [format_metric(name, one) for one in measurement.levels(name)]
-        if value is not None or levels:
-            total = "" if value is None else format_metric(name, value)
-            padding = [""] * (num_levels - len(levels))
-            rows.append([METRICS[name].title(), total, *levels, *padding])
-    return rows
-
-
-def show_samples(extractor: str, metrics: SampleMetrics) -> None:
-    """The quality of samples, reconstructions and validation images by one extractor."""
-    title = f"{metrics.num_samples:,} samples; each set against as many training images"
-    table(title, *distance_table(extractor, measured_sets(metrics)))
-    console.print(sample_notes(extractor, metrics))
-
-
-def show_accuracy_score(score: AccuracyScore) -> None:
-    """The classification accuracy score, over all classes and per class."""
-    trained, training = score.trained_on, score.training
-    tested = list(next(iter(trained.values())))
-    rows = [
-        [name, *(percent(accuracies[test].top1) for test in tested)]
-        for name, accuracies in trained.items()
-    ]
-    title = (
-        f"Accuracy of a ResNet-{training.depth} on validation images, after {training.steps:,} "
-        f"steps of {training.batch} from {score.num_images:,} images"
-    )
-    table(title, ["trained on", *(f"tested on {name}" for name in tested)], rows)
-    by_class = [
-        [name, *(percent(accuracies["real"].by_class[n]) for accuracies in trained.values())]
-        for n, name in enumerate(score.class_names)
-    ]
-    columns = ["class", *(f"trained on {name}" for name in trained)]
-    table("Accuracy per class, tested on real images", columns, by_class)
-
-
-def show_out_of_distribution(folder: str, result: OutOfDistribution) -> None:
-    """How well each score separates validation images from those of a folder."""
-    rows = [
-        [name, format_metric("auroc", one.auroc), f"{one.validation:.5g}", f"{one.outside:.5g}"]
-        for name, one in result.scores.items()
-    ]
-    title = f"{result.num_validation:,} validation images against {result.num_outside:,}"
-    columns = ["score", METRICS["auroc"].name, "mean of validation", f"mean of {folder}"]
-    table(f"{title} of {folder}", columns, rows)
 
 
 def show_skipped(reasons: Mapping[str, str]) -> None:

@@ -1,13 +1,9 @@
 """`vqvae2 doctor`: checks whether a run is healthy."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from vqvae2.cli.display import console
-from vqvae2.cli.options import parse
+from vqvae2.cli.options import RunPath, parse
 from vqvae2.report.doctor import diagnose
 from vqvae2.runs.folder import RunFolder
 
@@ -23,7 +19,7 @@ class Options:
         run: A run folder.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunPath
 
 
 def main(arguments: list[str]) -> None:

@@ -4,18 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from vqvae2.cli.device import AUTO, resolve, share
-from vqvae2.cli.display import (
-    console,
-    monitor,
-    show_accuracy_score,
-    show_metrics,
-    show_out_of_distribution,
-    show_samples,
-)
-from vqvae2.cli.options import optional, parse, require_positive
+from vqvae2.cli.device import AUTO, share
+from vqvae2.cli.display import console, monitor, show_metrics, show_table
+from vqvae2.cli.options import Device, RunPath, optional, parse, require_positive
 from vqvae2.data.images import image_files
 from vqvae2.evaluation.accuracy_score import evaluate_accuracy_score
 from vqvae2.evaluation.evaluation import Evaluation
@@ -25,6 +16,7 @@ from vqvae2.evaluation.samples import SampleEvaluationConfig, evaluate_samples
 from vqvae2.evaluation.validation import evaluate
 from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.metrics.extractors import Extractor
+from vqvae2.report.tables import accuracy_table, detection_table, sample_table
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.stage import is_saved
 
@@ -59,7 +51,7 @@ class Options:
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunPath
     limit: int = 10_000
     samples: int = 0
     extractor: Annotated[str, optional("NETWORK")] = ""
@@ -71,7 +63,7 @@ class Options:
     score: ClassifierTraining = field(default_factory=ClassifierTraining)
     outside: Annotated[str, optional("FOLDER")] = ""
     outside_limit: int = 2000
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
+    device: Device = AUTO
 
 
 def main(arguments: list[str]) -> None:
@@ -79,7 +71,7 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, "evaluate", arguments)
     folder = RunFolder(options.run)
     check(options, folder)
-    world, device = share(resolve(options.device))
+    world, device = share(options.device)
     console.quiet = not world.is_main
     with monitor(world.is_main) as view:
         # Networks are opened before anything is measured: they may be missing.
@@ -95,11 +87,11 @@ def main(arguments: list[str]) -> None:
             measure_samples(evaluation, options, extractor, selector)
         if options.cas:
             score = evaluate_accuracy_score(evaluation, options.cas, options.score)
-            show_accuracy_score(score)
+            show_table(accuracy_table(score, len(score.class_names)))
         if options.outside:
             outside, limit = Path(options.outside), options.outside_limit
             result = evaluate_out_of_distribution(evaluation, outside, limit)
-            show_out_of_distribution(options.outside, result)
+            show_table(detection_table(options.outside, result))
     console.print(f"results in {options.run / 'metrics.json'}")
 
 
@@ -110,8 +102,7 @@ def measure_samples(
     score = options.score if options.cas else None
     config = SampleEvaluationConfig(options.samples, options.keep, options.temperatures, score)
     result = evaluate_samples(evaluation, extractor, config, selector)
-    if evaluation.world.is_main:
-        show_samples(extractor.name, result)
+    show_table(sample_table(extractor.name, result))
     if (number := result.num_samples) < options.samples:
         console.print(
             f"There are only {number:,} training images; `vqvae2 compare` can compare more "
@@ -127,7 +118,11 @@ def check(options: Options, folder: RunFolder) -> None:
         if number < 0:
             raise ValueError(f"--{name} is a number of images, got {number}.")
     SampleEvaluationConfig(max(1, options.samples), options.keep, options.temperatures)
-    require_samples(options)
+    defaults = Options(options.run)
+    for name in ("extractor", "extractor_name", "keep", "judge", "temperatures"):
+        if not options.samples and getattr(options, name) != getattr(defaults, name):
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} needs --samples, the number of samples to draw.")
     if options.score != ClassifierTraining() and not options.cas:
         raise ValueError("--score needs --cas, the number of training images.")
     if options.judge and min(options.keep) == 1:
@@ -139,15 +134,6 @@ def check(options: Options, folder: RunFolder) -> None:
         image_files(options.outside)
     if options.samples or options.cas or options.outside:
         require_priors(folder)
-
-
-def require_samples(options: Options) -> None:
-    """Raises ValueError for options that have no effect without --samples."""
-    defaults = {"extractor": "", "extractor_name": "", "keep": (1.0,), "temperatures": ()}
-    for name, default in {**defaults, "judge": ""}.items():
-        if getattr(options, name) != default and not options.samples:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} needs --samples, the number of samples to draw.")
 
 
 def require_priors(folder: RunFolder) -> None:

@@ -10,11 +10,11 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from vqvae2.cli.device import AUTO
 from vqvae2.pipeline import Pipeline
 from vqvae2.sampling.config import SamplingConfig
 
 T = TypeVar("T")
-V = TypeVar("V", int, float)
 
 
 def parse(options: type[T], command: str, arguments: list[str]) -> T:
@@ -83,6 +83,35 @@ def optional(metavar: str) -> object:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
+ModelName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Device = Annotated[str, tyro.conf.arg(metavar="DEVICE")]
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How a model makes images, and where they go.
+
+    Arguments:
+        out: Folder for the images; by default inside RUN, or inside the current folder for a
+            saved pipeline.
+        batch: Number of images at a time. It limits the memory and changes no image.
+        device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
+    """
+
+    out: Annotated[str, optional("FOLDER")] = ""
+    batch: int = 64
+    device: Device = AUTO
+
+    def folder(self, model: str, name: str) -> Path:
+        """Where the images go: `out` if given, else RUN/name, or ./name outside of a run."""
+        if self.out:
+            return Path(self.out)
+        run = Path(model)
+        is_run = (run / "config.json").is_file() and (run / "model").is_dir()
+        return run / name if is_run else Path(name)
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
     """How codes are drawn; each option takes one value for all levels, or one per level.
@@ -103,35 +132,18 @@ class SamplingOptions:
         """The settings of the model, changed as the options say; one per level."""
         num_levels = pipeline.autoencoder.config.num_levels
         configs = list(pipeline.config.sampling) or [SamplingConfig()] * num_levels
-        for level, temperature in per_level("temperature", self.temperature, num_levels):
-            configs[level] = replace(configs[level], temperature=temperature)
-        for level, top_k in per_level("top-k", self.top_k, num_levels):
-            configs[level] = replace(configs[level], top_k=top_k)
-        for level, top_p in per_level("top-p", self.top_p, num_levels):
-            configs[level] = replace(configs[level], top_p=top_p)
+        for name, values in vars(self).items():
+            if len(values) not in (0, 1, num_levels):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} takes one value or one per level "
+                    f"({num_levels}), got {len(values)}."
+                )
+            for level in range(num_levels if values else 0):
+                configs[level] = replace(configs[level], **{name: values[level % len(values)]})
         return tuple(configs)
-
-
-def per_level(option: str, values: tuple[V, ...], num_levels: int) -> list[tuple[int, V]]:
-    """(level, value) of an option that takes one value, or one per level; [] if not given."""
-    if len(values) == 1:
-        values *= num_levels
-    if len(values) not in (0, num_levels):
-        raise ValueError(
-            f"--{option} takes one value or one per level ({num_levels}), got {len(values)}."
-        )
-    return list(enumerate(values))
 
 
 def require_positive(option: str, value: int) -> None:
     """Raises ValueError for an option that must be at least 1."""
     if value < 1:
         raise ValueError(f"--{option} must be at least 1, got {value}.")
-
-
-def output_folder(out: str, run: str, name: str) -> Path:
-    """Where a command writes files: `out` if given, else RUN/name, or ./name outside of a run."""
-    if out:
-        return Path(out)
-    is_run = (Path(run) / "config.json").is_file() and (Path(run) / "model").is_dir()
-    return Path(run) / name if is_run else Path(name)

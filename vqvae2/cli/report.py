@@ -1,14 +1,10 @@
 """`vqvae2 report`: everything about a run in one HTML file."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console
-from vqvae2.cli.options import parse
+from vqvae2.cli.options import Device, RunPath, parse
 from vqvae2.report.report import write_report
 from vqvae2.runs.folder import RunFolder
 
@@ -22,8 +18,8 @@ class Options:
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = AUTO
+    run: RunPath
+    device: Device = AUTO
 
 
 def main(arguments: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vqvae2.cli.display import Stopper, console, monitor, show_metrics, table
+from vqvae2.cli.display import console, monitor, show_metrics, stop_on_signal, table
 from vqvae2.cli.options import change, optional, parse_known
 from vqvae2.data.images import ImageSplits, open_images
 from vqvae2.evaluation.evaluation import Evaluation
@@ -107,13 +107,14 @@ def train(folder: RunFolder, config: RunConfig, options: Options) -> None:
     select = stage_filter(options.stage, config)
     accelerator = new_accelerator(config, folder, find_tracker(options.tracker))
     is_main, begin = accelerator.is_main_process, time.monotonic()
+    command = f"vqvae2 train --run {folder.path}"
     with monitor(is_main) as view:
         splits = open_images(config.data, progress=view.track)
         config = replace(config, num_classes=max(1, len(splits.class_names)))
         if is_main:
             show_data(folder, config, splits)
-        with closing(splits), Stopper(f"vqvae2 train --run {folder.path}") as stopper:
-            session = TrainingSession(folder, config, splits, accelerator, stopper)
+        with closing(splits), stop_on_signal(command) as should_stop:
+            session = TrainingSession(folder, config, splits, accelerator, should_stop)
             for event in train_run(session, select):
                 view.show(event)
     accelerator.end_training()

@@ -15,14 +15,13 @@ from vqvae2.imaging.convert import to_float, to_pil
 from vqvae2.imaging.grid import image_grid
 from vqvae2.imaging.png import save_png
 from vqvae2.messages import shortened
-from vqvae2.pipeline import Pipeline
+from vqvae2.pipeline import LOWER_HALF, Pipeline
 from vqvae2.sampling.config import SamplingConfig
 from vqvae2.sampling.inpaint import UNKNOWN, Box, erase
 
 MAX_GRID_ROWS = 12
 MIN_SIDE = 96  # pixels: smaller images are enlarged in the grid
 EVERYTHING: Box = (0, 0, 1, 1)
-LOWER_HALF: Box = (0, 0.5, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +69,25 @@ def export_inpaintings(
         folder: Where the files NAME-SEED.png are written, with the sub-folders of the images.
     """
     rows: list[Tensor] = []
-    images_per_batch = max(1, request.batch_size // request.num_versions)
-    done = 0
-    for indices in torch.split(torch.arange(len(dataset)), images_per_batch):
-        images = to_float(dataset.batch(indices))
-        versions = inpaint_versions(pipeline, images, labels[indices], request)
-        for image, row in zip(images[: MAX_GRID_ROWS - len(rows)], versions, strict=False):
-            rows.append(torch.cat([image_and_preserved_part(pipeline, image, request), row]))
-        paths = [
-            path
-            for index, row in zip(indices.tolist(), versions, strict=True)
-            for path in write_versions(folder, dataset.name(index), row, request)
-        ]
+    num_versions, done = request.num_versions, 0
+    for indices in torch.split(
+        torch.arange(len(dataset)), max(1, request.batch_size // num_versions)
+    ):
+        images, paths = to_float(dataset.batch(indices)), list[Path]()
+        samples = pipeline.inpaint(
+            images.repeat_interleave(num_versions, dim=0),
+            labels[indices].repeat_interleave(num_versions),
+            request.seeds * len(images),
+            box=request.box,
+            keep_levels=request.keep_levels,
+            sampling=request.sampling,
+            batch=request.batch_size,
+        )
+        versions = samples.images.cpu().split(num_versions)
+        for index, image, row in zip(indices.tolist(), images, versions, strict=True):
+            paths += write_versions(folder, dataset.name(index), row, request)
+            if len(rows) < MAX_GRID_ROWS:
+                rows.append(torch.cat([image_and_preserved_part(pipeline, image, request), row]))
         done += len(images)
         yield ExportProgress(done, len(dataset), tuple(paths))
     titles = ["image", "preserved", *(f"seed {seed}" for seed in request.seeds)]
@@ -90,49 +96,32 @@ def export_inpaintings(
     yield ExportProgress(done, len(dataset), (grid,))
 
 
-def inpaint_versions(
-    pipeline: Pipeline, images: Tensor, labels: Tensor, request: InpaintingRequest
-) -> list[Tensor]:
-    """All versions of images (B, C, S, S): one tensor (num_versions, C, S, S) per image."""
-    samples = pipeline.inpaint(
-        images.repeat_interleave(request.num_versions, dim=0),
-        labels.repeat_interleave(request.num_versions),
-        request.seeds * len(images),
-        box=request.box,
-        keep_levels=request.keep_levels,
-        sampling=request.sampling,
-        batch=request.batch_size,
-    )
-    return list(samples.images.cpu().split(request.num_versions))
-
-
 def write_versions(
     folder: Path, name: str, versions: Tensor, request: InpaintingRequest
 ) -> Iterator[Path]:
     """Writes the versions of one image with their settings, and returns the files."""
+    settings: dict[str, Json] = {
+        "run": request.source,
+        "source": name,
+        "box": list(request.box),
+        "keep_levels": request.keep_levels,
+        "sampling": to_json(request.sampling),
+    }
     for seed, version in zip(request.seeds, versions, strict=True):
-        settings: dict[str, Json] = {
-            "run": request.source,
-            "source": name,
-            "box": list(request.box),
-            "keep_levels": request.keep_levels,
-            "seed": seed,
-            "sampling": to_json(request.sampling),
-        }
         # The complete name: two images may differ in their folder or suffix alone.
         path = folder / f"{name}-{seed:05d}.png"
-        save_png(path, to_pil(version), settings)
+        save_png(path, to_pil(version), {**settings, "seed": seed})
         yield path
 
 
-def labels_of_folders(pipeline: Pipeline, dataset: ImageDataset) -> Tensor:
+def labels_of_folders(pipeline: Pipeline, dataset: ImageDataset, name: str = "") -> Tensor:
     """The class of each image, (N,) int64, by the name of the sub-folder that contains it.
 
-    All labels are 0 for a model without classes.
+    With a name, all images have that class; for a model without classes all labels are 0.
     """
     class_names = pipeline.config.class_names
-    if not class_names:
-        return torch.zeros(len(dataset), dtype=torch.int64)
+    if name or not class_names:
+        return pipeline.labels([name or 0] * len(dataset))
     folders = [Path(dataset.name(index)).parent.name for index in range(len(dataset))]
     for index, folder in enumerate(folders):
         if folder not in class_names:

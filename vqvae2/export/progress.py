@@ -12,11 +12,13 @@ class ExportProgress:
         done: Number of images processed so far.
         total: Number of images to process.
         paths: Files written since the previous report.
+        mse: Of the reconstructions so far, images in [0, 1]; None in other exports.
     """
 
     done: int
     total: int
     paths: tuple[Path, ...] = ()
+    mse: float | None = None
 
 
 def grid_path(folder: Path) -> Path:

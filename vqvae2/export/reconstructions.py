@@ -1,13 +1,12 @@
 """Reconstructions of images as PNG files, and a grid that compares some of them level by level."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from vqvae2.data.images import ImageDataset
-from vqvae2.export.progress import grid_path
+from vqvae2.export.progress import ExportProgress, grid_path
 from vqvae2.imaging.convert import to_float, to_pil
 from vqvae2.imaging.png import save_png
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_levels
@@ -15,31 +14,9 @@ from vqvae2.metrics.distortion import mean_error
 from vqvae2.pipeline import Pipeline
 
 
-@dataclass(frozen=True)
-class ReconstructionProgress:
-    """How far an export of reconstructions is.
-
-    Arguments:
-        done: Number of images reconstructed so far.
-        total: Number of images to reconstruct.
-        paths: Files written since the previous report.
-        mse: Mean squared error so far, images in [0, 1].
-    """
-
-    done: int
-    total: int
-    paths: tuple[Path, ...]
-    mse: float
-
-
 def export_reconstructions(
-    pipeline: Pipeline,
-    dataset: ImageDataset,
-    folder: Path,
-    *,
-    batch_size: int = 32,
-    source: str = "",
-) -> Iterator[ReconstructionProgress]:
+    pipeline: Pipeline, dataset: ImageDataset, folder: Path, batch_size: int = 64, source: str = ""
+) -> Iterator[ExportProgress]:
     """Encodes and decodes images, writes the results into `folder` and a grid beside it.
 
     Arguments:
@@ -64,4 +41,4 @@ def export_reconstructions(
             paths.append(grid_path(folder))
             save_png(paths[-1], preview_levels(pipeline.autoencoder, images[:NUM_PREVIEW_IMAGES]))
         done += len(images)
-        yield ReconstructionProgress(done, len(dataset), tuple(paths), error / done)
+        yield ExportProgress(done, len(dataset), tuple(paths), error / done)

@@ -5,7 +5,7 @@ those with the highest probability of their class are selected.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from vqvae2.configuration import Json, to_json
 from vqvae2.data.order import evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.export.progress import ExportProgress, grid_path
-from vqvae2.export.selection import Selection
+from vqvae2.export.selection import Sample, Selection, unscored_samples
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.grid import image_grid
 from vqvae2.imaging.png import read_png, save_png
 from vqvae2.metrics.extractors import Extractor
-from vqvae2.pipeline import Pipeline, Samples
+from vqvae2.pipeline import Pipeline
 from vqvae2.sampling.config import SamplingConfig
 
 MAX_GRID_ROWS, MAX_GRID_COLUMNS = 20, 16
@@ -87,32 +87,33 @@ def export_samples(
         pipeline: A model with priors.
         request: Which samples.
         folder: Where the files CLASS-SEED.png are written.
-        judge: A classifier of the model's classes; required where `request.keep` is below 1.
+        judge: A classifier of the model's classes; it selects where `request.keep` is below 1.
         world: The processes that share the work; the main process writes the grid.
     """
-    if request.keep < 1 and judge is None:
-        raise ValueError("To keep a fraction of the samples, a judge must select them; got none.")
+    selection = None
+    if request.keep < 1:
+        if judge is None:
+            raise ValueError(
+                "To keep a fraction of the samples, a judge must select them; got none."
+            )
+        selection = Selection(judge, pipeline.num_classes, request.num_images)
     labels, seeds = request.pairs()
-    local = world.shard_nonempty(torch.arange(len(labels)))
-    batches = pipeline.sample_batches(
-        labels[local], seeds[local].tolist(), sampling=request.sampling, batch=request.batch_size
-    )
-    class_names = pipeline.config.class_names
-    writer = SampleWriter(class_names, request, folder)
     pairs = list(zip(labels.tolist(), seeds.tolist(), strict=True))
-    done, total, selection = 0, len(local), None
-    if judge is not None and request.keep < 1:
-        selection = Selection(judge, max(1, len(class_names)), request.num_images)
-    for batch in batches:
+    local = world.shard_nonempty(torch.arange(len(labels)))
+    writer = SampleWriter(pipeline.config.class_names, request, folder)
+    done, total = 0, len(local)
+    for batch in pipeline.sample_batches(
+        labels[local], seeds[local].tolist(), sampling=request.sampling, batch=request.batch_size
+    ):
         done += len(batch.seeds)
         if selection is None:
-            yield ExportProgress(done, total, writer.write_batch(batch))
+            yield ExportProgress(done, total, writer.write(unscored_samples(batch)))
         else:
             selection.add(batch)
             yield ExportProgress(done, total)
     if selection is not None:
         pairs = selection.pairs(world)
-        yield ExportProgress(done, total, writer.write_selected(selection, pairs))
+        yield ExportProgress(done, total, writer.write(selection.local(pairs), selection.judge))
     world.barrier()
     if world.is_main:
         yield ExportProgress(done, total, (writer.write_grid(pairs),))
@@ -136,36 +137,21 @@ class SampleWriter:
         """The file of a sample."""
         return self.folder / f"{file_name(self.class_names, label)}-{seed:05d}.png"
 
-    def write(
-        self, image: Tensor, label: int, seed: int, score: Mapping[str, Json] | None = None
-    ) -> Path:
-        """Writes a sample with its settings, and returns its file."""
-        settings: dict[str, Json] = {
-            "class": class_name(self.class_names, label),
-            "seed": seed,
-            "sampling": to_json(self.request.sampling),
-            "run": self.request.source,
-            **(score or {}),
-        }
-        path = self.path(label, seed)
-        save_png(path, to_pil(image), settings)
-        return path
-
-    def write_batch(self, batch: Samples) -> tuple[Path, ...]:
-        """Writes all samples of a batch."""
-        samples = zip(batch.images, batch.labels.tolist(), batch.seeds, strict=True)
-        return tuple(self.write(image, label, seed) for image, label, seed in samples)
-
-    def write_selected(
-        self, selection: Selection, pairs: Sequence[tuple[int, int]]
-    ) -> tuple[Path, ...]:
-        """Writes the selected samples of this process that are among the best of all processes."""
-        judge, selected = selection.judge.name, set(pairs)
-        return tuple(
-            self.write(one.image, one.label, one.seed, {"judge": judge, "score": one.score})
-            for one in selection.samples
-            if (one.label, one.seed) in selected
-        )
+    def write(self, samples: Iterable[Sample], judge: Extractor | None = None) -> tuple[Path, ...]:
+        """Writes samples with their settings, and the score of a judge, and returns the files."""
+        paths = []
+        for sample in samples:
+            settings: dict[str, Json] = {
+                "class": class_name(self.class_names, sample.label),
+                "seed": sample.seed,
+                "sampling": to_json(self.request.sampling),
+                "run": self.request.source,
+            }
+            if judge is not None:
+                settings |= {"judge": judge.name, "score": sample.score}
+            paths.append(self.path(sample.label, sample.seed))
+            save_png(paths[-1], to_pil(sample.image), settings)
+        return tuple(paths)
 
     def write_grid(self, pairs: Sequence[tuple[int, int]]) -> Path:
         """Writes a grid of the first images of some classes, read from their files.

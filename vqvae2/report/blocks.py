@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from markupsafe import Markup
@@ -13,6 +12,7 @@ from torch import Tensor
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import png
 from vqvae2.report.doctor import Finding
+from vqvae2.report.tables import Table
 
 LOSSLESS_SIDE = 64  # larger images are stored as JPEG, to keep the file small
 
@@ -26,16 +26,6 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table; with `has_meanings` the first column is code and the second explains it."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    title: str = ""
-    has_meanings: bool = False
-
-
-@dataclass(frozen=True)
 class Facts:
     """Short values with their names."""
 
@@ -43,19 +33,37 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class NameList:
-    """A list of names; with a summary it is folded."""
+class Folded:
+    """A list of names, or preformatted text, that unfolds under a summary."""
 
-    names: Sequence[str]
-    summary: str = ""
+    summary: str
+    content: Sequence[str] | str
 
 
 @dataclass(frozen=True)
-class FoldedText:
-    """Preformatted text under a summary."""
+class Metric:
+    """A value with its unit and a note; with a share in [0, 1] it has a bar."""
 
-    summary: str
-    text: str
+    value: str
+    unit: str
+    note: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """Metrics under a label; a level >= 0 gives the label the colour of the level."""
+
+    label: str
+    metrics: Sequence[Metric]
+    level: int = -1
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards side by side."""
+
+    cards: Sequence[Card]
 
 
 @dataclass(frozen=True)
@@ -76,19 +84,11 @@ class Plots:
 
 
 @dataclass(frozen=True)
-class EmbeddedImage:
-    """An image inside the page: a data URI, and the text that replaces it for screen readers."""
-
-    source: str
-    text: str
-
-
-@dataclass(frozen=True)
 class ImageRow:
     """Images side by side under a name; a level >= 0 gives the name the colour of the level."""
 
     name: str
-    images: Sequence[EmbeddedImage]
+    images: Sequence[Markup]
     level: int = -1
 
 
@@ -99,42 +99,31 @@ class ImageRows:
     rows: Sequence[ImageRow]
     captions: Sequence[str] = ()
 
-    @property
-    def has_names(self) -> bool:
-        """Whether the rows have names."""
-        return any(row.name for row in self.rows)
-
 
 @dataclass(frozen=True)
 class ImagePairs:
     """Pairs of images, each with a caption."""
 
-    pairs: Sequence[tuple[EmbeddedImage, EmbeddedImage, str]]
+    pairs: Sequence[tuple[Markup, Markup, str]]
 
 
 @dataclass(frozen=True)
 class WideImage:
     """One large image."""
 
-    image: EmbeddedImage
+    image: Markup
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A list of findings."""
+    """The results of the doctor's checks."""
 
     findings: Sequence[Finding]
 
 
 Block: TypeAlias = (
-    Text | Table | Facts | NameList | FoldedText | Plots | ImageRows | ImagePairs | WideImage
-    | Findings
-)  # fmt: skip
-
-
-def curve(title: str, svg: str, note: str = "", level: int = -1) -> Curve:
-    """A plot of ours; matplotlib escapes the texts of users in it."""
-    return Curve(title, Markup(svg), note, level)
+    Text | Table | Facts | Folded | Cards | Plots | ImageRows | ImagePairs | WideImage | Findings
+)
 
 
 def image_row(name: str, images: Tensor, level: int = -1) -> ImageRow:
@@ -143,21 +132,17 @@ def image_row(name: str, images: Tensor, level: int = -1) -> ImageRow:
     return ImageRow(name, list(map(embedded_image, images, texts)), level)
 
 
-def embedded_image(image: Tensor, text: str) -> EmbeddedImage:
-    """An image (C, H, W) in [0, 1] as a data URI: PNG if small, otherwise JPEG."""
+def embedded_image(image: Tensor, text: str) -> Markup:
+    """An image (C, H, W) in [0, 1] inside the page: PNG if small, otherwise JPEG."""
     pixels = to_pil(image)
     if max(pixels.size) <= LOSSLESS_SIDE:
-        return EmbeddedImage(data_uri("png", png(pixels)), text)
+        return embedded_file("png", png(pixels), text)
     buffer = io.BytesIO()
     pixels.save(buffer, "JPEG", quality=92, subsampling=0)
-    return EmbeddedImage(data_uri("jpeg", buffer.getvalue()), text)
+    return embedded_file("jpeg", buffer.getvalue(), text)
 
 
-def embedded_file(path: Path, text: str) -> EmbeddedImage:
-    """A PNG file as a data URI."""
-    return EmbeddedImage(data_uri("png", path.read_bytes()), text)
-
-
-def data_uri(kind: str, data: bytes) -> str:
-    """The bytes of an image as an address."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def embedded_file(kind: str, data: bytes, text: str) -> Markup:
+    """The bytes of an image file as an element; the text replaces it for screen readers."""
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Markup('<img src="{}" alt="{}">').format(source, text)

@@ -3,9 +3,11 @@
 Reads logs, metrics, models and codes of the run folder. It trains and measures nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 
@@ -14,14 +16,15 @@ from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
-from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training import checkpoint
 from vqvae2.training.autoencoder import AutoencoderStage
 from vqvae2.training.prior import PriorStage
-from vqvae2.training.stage import is_saved
+from vqvae2.training.stage import Stage, is_saved
 from vqvae2.training.stages import stages
 from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior
+
+T = TypeVar("T")
 
 MIN_ENTROPY = 0.4  # as a share of log K; below, a level has collapsed
 MAX_UNUSED = 0.10  # share of the codes that may be unused
@@ -52,81 +55,81 @@ class Finding:
 
 def diagnose(folder: RunFolder) -> list[Finding]:
     """The results of all checks, from the images to the priors."""
-    config, autoencoder, models = folder.read(), None, None
-    findings = [*check_stages(folder, config), *check_levels(folder, config)]
-    try:
-        if is_saved(folder.autoencoder):
-            autoencoder = code_fingerprint(load_autoencoder(folder.autoencoder))
-            findings += check_codes(folder, autoencoder)
-    except ValueError as error:
-        advice = "Remove the damaged files and repeat `vqvae2 train`, which makes them again."
-        findings.append(Finding("problem", str(error), advice))
-    findings += check_priors(folder, config, autoencoder)
+    config = folder.read()
+    findings = [finding for stage in stages(config) for finding in check_stage(folder, stage)]
+    models = None
     if is_saved(folder.autoencoder):
-        try:
+        findings += check_models(folder)
+        with suppress(ValueError):  # a model is damaged, and has a finding
             models = fingerprints(Pipeline.open(folder.path))
-        except ValueError as error:
-            if all(str(error) != finding.text for finding in findings):
-                advice = f"Remove {folder.model} and train again."
-                findings.append(Finding("problem", str(error), advice))
     return [*findings, *check_samples(folder, models)]
 
 
-def check_stages(folder: RunFolder, config: RunConfig) -> Iterator[Finding]:
-    """Whether every stage is done, and its checkpoints are complete."""
-    for stage in stages(config):
-        if stage.training is None:
-            continue
-        steps = stage.training.steps
-        if stage.done(folder):
-            yield Finding("good", f"{stage.title} is done: {steps} steps")
-            continue
+def check_stage(folder: RunFolder, stage: Stage) -> Iterator[Finding]:
+    """Whether a stage is done, its checkpoints are complete, and its last validation is good."""
+    if stage.training is None:
+        return
+    steps = stage.training.steps
+    if stage.done(folder):
+        yield Finding("good", f"{stage.title} is done: {steps} steps")
+    else:
         saved, damaged = checkpoint.latest(folder.checkpoints(stage.name))
         for error in damaged.values():
             advice = "Training continues from the checkpoint before it."
             yield Finding("problem", error, advice)
         text = f"{stage.title} is at step {saved.step if saved else 0} of {steps}"
         yield Finding("warning", text, f"To continue: `vqvae2 train --run {folder.path}`.")
+    lines = folder.log(stage.name).read("validation")
+    if lines and isinstance(stage, AutoencoderStage):
+        yield from judge_levels(lines[-1])
+    elif lines and isinstance(stage, PriorStage):
+        metrics = folder.read_metrics().priors or Measurement(0)
+        yield judge_prior(stage.level, [line["nats_per_code"] for line in lines], metrics)
 
 
-def check_levels(folder: RunFolder, config: RunConfig) -> Iterator[Finding]:
-    """Whether the decoder uses the codes of each level, by the last validation."""
-    for stage in stages(config):
-        lines = folder.log(stage.name).read("validation")
-        if isinstance(stage, AutoencoderStage) and lines:
-            yield from judge_levels(lines[-1])
+def check_models(folder: RunFolder) -> list[Finding]:
+    """Whether models and codes are complete and belong together."""
+    findings: list[Finding] = []
+
+    def attempt(load: Callable[[], T], advice: str) -> T | None:
+        try:
+            return load()
+        except ValueError as error:
+            if all(str(error) != finding.text for finding in findings):
+                findings.append(Finding("problem", str(error), advice))
+            return None
+
+    repeat = "Remove the damaged files and repeat `vqvae2 train`, which makes them again."
+    autoencoder = attempt(lambda: code_fingerprint(load_autoencoder(folder.autoencoder)), repeat)
+    if autoencoder:
+        findings += attempt(lambda: list(check_codes(folder, autoencoder)), repeat) or []
+        for level in range(len(folder.read().levels)):
+            path = folder.prior(level)
+            if is_saved(path):
+                attempt(partial(load_prior, path, autoencoder), f"Remove {path} and train again.")
+    attempt(lambda: Pipeline.open(folder.path), f"Remove {folder.model} and train again.")
+    return findings
 
 
 def judge_levels(line: dict[str, float]) -> Iterator[Finding]:
-    """Whether the decoder uses the codes of each level.
-
-    Arguments:
-        line: Metrics of one validation.
-    """
-    mse, blanked = line["mse"], blanked_errors(line)
-    if blanked and max(blanked) < MIN_EFFECT * mse:
+    """Whether the decoder uses the codes of each level, by the metrics of one validation."""
+    factors: list[float] = []
+    while (name := f"mse_level_blanked.{len(factors)}") in line:
+        factors.append(line[name] / line["mse"])
+    if factors and max(factors) < MIN_EFFECT:
         yield Finding(
             "problem",
             "the error hardly changes without the codes of any level: the decoder ignores them",
             "Train the autoencoder for more steps, or with a smaller learning rate.",
         )
         return
-    for level, error in enumerate(blanked):
-        factor = error / mse
+    for level, factor in enumerate(factors):
         text = f"without the codes of level {level} the error is {factor:.1f} times as high"
         if factor >= MIN_EFFECT:
             yield Finding("good", text)
             continue
         advice = "The other levels determine the image alone; raise --autoencoder.level-dropout."
         yield Finding("problem" if factor < NO_EFFECT else "warning", text, advice)
-
-
-def blanked_errors(line: dict[str, float]) -> list[float]:
-    """MSE with the codes of each level blanked, coarsest first."""
-    errors: list[float] = []
-    while (name := f"mse_level_blanked.{len(errors)}") in line:
-        errors.append(line[name])
-    return errors
 
 
 def check_codes(folder: RunFolder, autoencoder: str) -> Iterator[Finding]:
@@ -177,26 +180,6 @@ def judge_usage(level: int, usage: CodeUsage) -> Finding:
         advice = f"Raise {restart}, or use fewer codes."
         return Finding("warning", f"{text}: {total - usage.used} are unused", advice)
     return Finding("good", text)
-
-
-def check_priors(
-    folder: RunFolder, config: RunConfig, autoencoder: str | None
-) -> Iterator[Finding]:
-    """Whether each prior belongs to the autoencoder, has learnt, and does not overfit."""
-    metrics = folder.read_metrics().priors or Measurement(0)
-    for stage in stages(config):
-        if not isinstance(stage, PriorStage):
-            continue
-        path = folder.prior(stage.level)
-        if autoencoder and stage.done(folder):
-            try:
-                load_prior(path, autoencoder)
-            except ValueError as error:
-                yield Finding("problem", str(error), f"Remove {path} and train again.")
-                continue
-        lines = folder.log(stage.name).read("validation")
-        if lines:
-            yield judge_prior(stage.level, [line["nats_per_code"] for line in lines], metrics)
 
 
 def judge_prior(level: int, nats: Sequence[float], metrics: Measurement) -> Finding:

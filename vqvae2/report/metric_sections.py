@@ -3,11 +3,13 @@
 import json
 
 from vqvae2.configuration import to_dict
+from vqvae2.messages import counted
 from vqvae2.metrics.describe import METRICS
 from vqvae2.metrics.results import Measurement
-from vqvae2.report.blocks import Block, Facts, FoldedText, NameList, Table, Text
+from vqvae2.report.blocks import Block, Facts, Folded, Text
 from vqvae2.report.formatting import format_number
 from vqvae2.report.source import ReportSource, Unavailable
+from vqvae2.report.tables import Table, metric_cells
 
 MAX_SKIPPED = 500  # names of images that could not be read
 
@@ -17,38 +19,28 @@ def all_metrics(source: ReportSource) -> list[Block]:
     metrics = source.metrics
     outdated = source.outdated_metrics()
     blocks: list[Block] = [Text(outdated, "note")] if outdated else []
-    if metrics.provenance:
-        origin = to_dict(metrics.provenance)
-        versions = origin.pop("versions")
-        assert isinstance(versions, dict)
-        facts = {name.replace("_", " "): value for name, value in (origin | versions).items()}
-        blocks.append(Facts({name: format_fact(value) for name, value in facts.items()}))
-    for title, measurement in (
-        ("Reconstruction", metrics.reconstruction),
-        ("Priors", metrics.priors),
-    ):
-        if measurement:
-            blocks.append(metric_table(title, measurement))
-    return blocks
+    if origin := metrics.provenance:
+        facts = {**to_dict(origin), **origin.versions}
+        del facts["versions"]
+        names = {name: name.replace("_", " ") for name in facts}
+        blocks.append(Facts({names[name]: format_number(facts[name]) for name in facts}))
+    measured = {"Reconstruction": metrics.reconstruction, "Priors": metrics.priors}
+    return blocks + [
+        metric_table(title, measurement, source.num_levels)
+        for title, measurement in measured.items()
+        if measurement
+    ]
 
 
-def format_fact(value: object) -> str:
-    """A fact as text: seeds and fingerprints are not grouped in thousands."""
-    return value if isinstance(value, str) else format_number(value)
-
-
-def metric_table(title: str, measurement: Measurement) -> Table:
+def metric_table(title: str, measurement: Measurement, num_levels: int) -> Table:
     """The metrics of one set of images: a value over all levels, or one value per level."""
-    num_levels = max((len(values) for values in measurement.per_level.values()), default=0)
-    num_images = format_number(measurement.num_images)
-    rows = [["num_images", "number of validation images", num_images, *[""] * num_levels]]
-    for name in dict.fromkeys([*measurement.values, *measurement.per_level]):
-        value = format_number(measurement.get(name)) if name in measurement.values else ""
-        levels = [format_number(value) for value in measurement.levels(name)]
-        padding = [""] * (num_levels - len(levels))
-        rows.append([name, METRICS[name].meaning, value, *levels, *padding])
+    num_images = [f"{measurement.num_images:,}", *[""] * num_levels]
+    rows = [["num_images", "number of validation images", *num_images]] + [
+        [name, METRICS[name].meaning, *cells]
+        for name, cells in metric_cells(measurement, num_levels).items()
+    ]
     header = ["", "", "all", *(f"level {level}" for level in range(num_levels))]
-    return Table(header, rows, title, has_meanings=True)
+    return Table(title, header, rows, has_meanings=True)
 
 
 def data(source: ReportSource) -> list[Block]:
@@ -56,25 +48,24 @@ def data(source: ReportSource) -> list[Block]:
     summary = source.folder.read_data()
     if summary is None:
         raise Unavailable(f"No images were read yet: {source.command('train --run')}.")
-    train, validation = format_number(summary.num_train), format_number(summary.num_validation)
-    origin = source.config.data.source
-    blocks: list[Block] = [
-        Text(f"{train} training images and {validation} validation images from {origin}.")
-    ]
-    if summary.class_names:
-        blocks.append(NameList(summary.class_names))
+    facts = Facts(
+        {
+            "source": source.config.data.source,
+            "training images": f"{summary.num_train:,}",
+            "validation images": f"{summary.num_validation:,}",
+            "classes": ", ".join(summary.class_names) or "none",
+        }
+    )
     skipped = summary.skipped
     if not skipped:
-        return [*blocks, Text("All images can be used.")]
-    title = f"{format_number(len(skipped))} image{'s' * (len(skipped) > 1)} cannot be used"
-    blocks.append(NameList(skipped[:MAX_SKIPPED], title))
+        return [facts, Text("All images can be used.")]
+    names = list(skipped[:MAX_SKIPPED])
     if len(skipped) > MAX_SKIPPED:
-        more = format_number(len(skipped) - MAX_SKIPPED)
-        blocks.append(Text(f"The names of {more} more are in data.json."))
-    return blocks
+        names.append(f"{len(skipped) - MAX_SKIPPED:,} more, which data.json lists")
+    return [facts, Folded(f"{counted(len(skipped), 'image')} cannot be used", names)]
 
 
 def config(source: ReportSource) -> list[Block]:
     """The resolved config, as JSON."""
     text = json.dumps(to_dict(source.config), indent=2, ensure_ascii=False)
-    return [FoldedText("The resolved config of this run", text)]
+    return [Folded("The resolved config of this run", text)]

@@ -10,9 +10,9 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
@@ -24,6 +24,8 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from vqvae2.metrics.describe import METRICS
+from vqvae2.metrics.results import Measurement
 from vqvae2.metrics.usage import CodeUsage
 
 LogLine = dict[str, float]
@@ -43,17 +45,7 @@ MARGINS = {"left": 0.115, "right": 0.975, "bottom": 0.16, "top": 0.955}
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "vqvae2", "font.size": 8.0}
 
 
-@dataclass(frozen=True)
-class LineStyle:
-    """How a curve is drawn; the width is in points."""
-
-    colour: str
-    width: float = 1.6
-    marker: str = "o"
-    dashed: bool = False
-
-
-def codebook_plot(usage: CodeUsage, level: int) -> str:
+def codebook_plot(usage: CodeUsage, level: int) -> Markup:
     """The frequency of each code, most frequent first, and that of equally likely codes."""
     counts = usage.counts.sort(descending=True).values.double()
     share = (100 * counts / counts.sum().clamp_min(1)).tolist()
@@ -66,10 +58,9 @@ def codebook_plot(usage: CodeUsage, level: int) -> str:
         share[:used], edges[: used + 1], baseline=lowest, fill=True, color=colour, alpha=0.3
     )
     axes.stairs(share[:used], edges[: used + 1], baseline=None, color=colour, linewidth=1.5)
-    axes.axhline(100 / total, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-    put_note(axes, 0.99, 100 / total, "if all were equally likely")
+    reference_line(axes, 100 / total, "if all were equally likely")
     if used < total:
-        axes.axvspan(used + 0.5, total + 0.5, color=GRID, alpha=0.45, linewidth=0)
+        shade(axes, used + 0.5, total + 0.5)
     axes.set_xlim(0.5, total + 0.5)
     logarithmic(axes, lowest)
     return svg(figure)
@@ -80,37 +71,31 @@ def distortion_plot(
     validation: Sequence[LogLine],
     num_levels: int,
     continuous_steps: int,
-) -> str:
+) -> Markup:
     """Error by step: of training images, of validation images, and of each level alone."""
     figure, axes = canvas("step", "MSE (images in [0, 1])")
     if continuous_steps and (train or validation):
-        axes.axvspan(0, continuous_steps, color=GRID, alpha=0.45, linewidth=0)
-    draw(axes, train, "mse", "training", LineStyle(MUTED, width=1, marker=""))
-    if num_levels > 1:
-        for level in range(num_levels):
-            name, label = f"mse_level_alone.{level}", f"level {level} alone"
-            draw(
-                axes,
-                validation,
-                name,
-                label,
-                LineStyle(level_colour(level), width=1.3, marker="", dashed=True),
-            )
-    draw(axes, validation, "mse", "validation", LineStyle(INK))
+        shade(axes, 0, continuous_steps)
+    draw(axes, logged(train, "mse"), "training", MUTED, "-")
+    for level in range(num_levels if num_levels > 1 else 0):
+        points = logged(validation, f"mse_level_alone.{level}")
+        draw(axes, points, f"level {level} alone", level_colour(level), "--")
+    draw(axes, logged(validation, "mse"), "validation", INK)
+    axes.set_xlim(left=0)
     logarithmic(axes)
     legend(axes)
     return svg(figure)
 
 
-def usage_plot(validation: Sequence[LogLine], num_codes: Sequence[int]) -> str:
+def usage_plot(validation: Sequence[LogLine], num_codes: Sequence[int]) -> Markup:
     """The perplexity of each level's codes by step, on validation images."""
     figure, axes = canvas("step", "perplexity of the codes")
     for level in range(len(num_codes)):
-        name, label = f"perplexity.{level}", f"level {level}"
-        draw(axes, validation, name, label, LineStyle(level_colour(level)))
+        points = logged(validation, f"perplexity.{level}")
+        draw(axes, points, f"level {level}", level_colour(level))
     for height in sorted(set(num_codes)):
-        axes.axhline(height, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        put_note(axes, 0.01, height, f"K = {height}", side="left")
+        reference_line(axes, height, f"K = {height}", "left")
+    axes.set_xlim(left=0)
     axes.set_ylim(0, 1.16 * max(num_codes))
     legend(axes, "lower right")
     return svg(figure)
@@ -118,40 +103,46 @@ def usage_plot(validation: Sequence[LogLine], num_codes: Sequence[int]) -> str:
 
 def prior_plot(
     train: Sequence[LogLine], validation: Sequence[LogLine], level: int, num_codes: int
-) -> str:
+) -> Markup:
     """Nats per code of a prior by step, and ln K, the nats of a uniform prior, if in range."""
     figure, axes = canvas("step", "nats per code")
-    draw(axes, train, "nats_per_code", "training", LineStyle(MUTED, width=1, marker=""))
-    draw(axes, validation, "nats_per_code", "validation", LineStyle(level_colour(level)))
+    draw(axes, logged(train, "nats_per_code"), "training", MUTED, "-")
+    draw(axes, logged(validation, "nats_per_code"), "validation", level_colour(level))
     nats = [line["nats_per_code"] for line in [*train, *validation]]
     uniform = math.log(num_codes)
     if nats and uniform <= max(nats) + 0.5 * (max(nats) - min(nats)):
-        axes.axhline(uniform, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        put_note(axes, 0.99, uniform, f"ln K = {uniform:.2f}")
+        reference_line(axes, uniform, f"ln K = {uniform:.2f}")
         axes.set_ylim(top=max(uniform, *nats) + 0.12 * (uniform - min(nats)))
+    axes.set_xlim(left=0)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     legend(axes, "center right")
     return svg(figure)
 
 
 def rejection_plot(
-    fractions: Sequence[float], curves: Mapping[str, Sequence[float]], label: str
-) -> str:
+    by_fraction: Mapping[str, Measurement], names: Sequence[str], label: str
+) -> Markup:
     """Metrics by the selected fraction of samples; `label` names the vertical axis."""
     figure, axes = canvas("selected fraction of samples", label)
-    for number, (name, values) in enumerate(curves.items()):
-        axes.plot(
-            fractions, values, label=name, color=level_colour(number), marker="o", markersize=4,
-            linewidth=1.7,
-        )  # fmt: skip
-    axes.set_ylim(0, 1.12 * max(max(values) for values in curves.values()))
-    fraction_axis(axes, fractions)
-    if len(curves) > 1:
+    fractions, highest = [float(fraction) for fraction in by_fraction], 0.0
+    for number, name in enumerate(names):
+        values = [measurement[name] for measurement in by_fraction.values()]
+        highest = max(highest, *values)
+        points = list(zip(fractions, values, strict=True))
+        draw(axes, points, METRICS[name].name, level_colour(number))
+    axes.set_ylim(0, 1.12 * highest)
+    # From all samples, on the left, to the smallest fraction.
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(FixedLocator(fractions))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    if len(names) > 1:
         legend(axes, "best")
     return svg(figure)
 
 
-def tradeoff_plot(methods: Mapping[str, Mapping[str, tuple[float, float]]]) -> str:
+def tradeoff_plot(methods: Mapping[str, Mapping[str, tuple[float, float]]]) -> Markup:
     """Precision against recall, one line per method that trades one for the other.
 
     Arguments:
@@ -161,25 +152,12 @@ def tradeoff_plot(methods: Mapping[str, Mapping[str, tuple[float, float]]]) -> s
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for number, (name, points) in enumerate(methods.items()):
-        if not points:
-            continue
-        recall, precision = zip(*points.values(), strict=True)
-        colour = level_colour(number)
-        axes.plot(recall, precision, label=name, color=colour, marker="o", markersize=4)
+        draw(axes, list(points.values()), name, level_colour(number))
         for setting, point in points.items():
             axes.annotate(setting, point, (4, 3), textcoords="offset points", color=INK, size=7.5)
     axes.margins(0.12)
     legend(axes, "best")
     return svg(figure)
-
-
-def fraction_axis(axes: Axes, fractions: Sequence[float]) -> None:
-    """A logarithmic axis from all samples, on the left, to the smallest fraction."""
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    axes.xaxis.set_major_locator(FixedLocator(list(fractions)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def level_colour(level: int) -> str:
@@ -208,25 +186,32 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def draw(axes: Axes, lines: Sequence[LogLine], name: str, label: str, style: LineStyle) -> None:
-    """A curve of the metric `name` by step, over the log lines that contain it."""
-    points = [(line["step"], line[name]) for line in lines if name in line]
+def logged(lines: Sequence[LogLine], name: str) -> list[tuple[float, float]]:
+    """(step, value) of a metric, from the log lines that contain it."""
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def draw(
+    axes: Axes, points: Sequence[tuple[float, float]], label: str, colour: str, style: str = "-o"
+) -> None:
+    """A curve through points, in a style of matplotlib; without points there is none."""
     if points:
-        steps, values = zip(*points, strict=True)
-        axes.plot(
-            steps, values, label=label, color=style.colour, linewidth=style.width,
-            marker=style.marker, markersize=3, linestyle=(0, (2, 1.5)) if style.dashed else "-",
-            solid_capstyle="round",
-        )  # fmt: skip
-        axes.set_xlim(left=0)
+        x, y = zip(*points, strict=True)
+        width = 1.6 if style == "-o" else 1.1
+        axes.plot(x, y, style, label=label, color=colour, linewidth=width, markersize=3)
 
 
-def put_note(axes: Axes, x: float, y: float, text: str, side: str = "right") -> None:
-    """A text just above the height `y`; `x` is a fraction of the width of the plot."""
-    across = axes.get_yaxis_transform()
+def shade(axes: Axes, left: float, right: float) -> None:
+    """Shades a range of the horizontal axis."""
+    axes.axvspan(left, right, color=GRID, alpha=0.45, linewidth=0)
+
+
+def reference_line(axes: Axes, height: float, text: str, side: str = "right") -> None:
+    """A dashed line across the plot, with a text just above it."""
+    axes.axhline(height, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.annotate(
-        text, (x, y), (0, 2), xycoords=across, textcoords="offset points", ha=side, va="bottom",
-        color=INK, size=7.5,
+        text, (0.99 if side == "right" else 0.01, height), (0, 2), ha=side, va="bottom",
+        xycoords=axes.get_yaxis_transform(), textcoords="offset points", color=INK, size=7.5,
     )  # fmt: skip
 
 
@@ -256,8 +241,11 @@ def legend(axes: Axes, location: str = "upper right") -> None:
         )  # fmt: skip
 
 
-def svg(figure: Figure) -> str:
-    """An <svg> element without file header, addresses, and ids that other plots repeat."""
+def svg(figure: Figure) -> Markup:
+    """An <svg> element without file header, addresses, and ids that other plots repeat.
+
+    Matplotlib escapes the texts of users in it.
+    """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(SETTINGS):
@@ -270,4 +258,4 @@ def svg(figure: Figure) -> str:
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
-    return text
+    return Markup(text)

@@ -5,22 +5,19 @@ command to run.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from vqvae2.files import write_bytes
 from vqvae2.report import image_sections, metric_sections, overview, training_sections
-from vqvae2.report.blocks import Block, Findings, Text
+from vqvae2.report.blocks import LOSSLESS_SIDE, Block, Findings, Text
 from vqvae2.report.doctor import diagnose
 from vqvae2.report.formatting import with_code
 from vqvae2.report.quality_sections import quality
 from vqvae2.report.source import ReportSource
 from vqvae2.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 Section = Callable[[ReportSource], list[Block]]
 
@@ -40,25 +37,21 @@ SECTIONS: dict[str, tuple[str, Section]] = {
 """Title and content of each section, by its anchor in the page."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A section as the template draws it."""
-
-    name: str
-    title: str
-    blocks: list[Block]
-
-
 def write_report(folder: RunFolder, device: str = "cpu") -> Path:
     """Writes report.html into a run folder, atomically, and returns its path."""
     source = ReportSource(folder, device)
+    size = source.config.data.size
     html = template().render(
-        head=overview.head(source),
-        summary=overview.summary(source),
+        name=folder.path.resolve().name,
+        facts=overview.facts(source),
+        summary=blocks_or_note(overview.summary, source),
         sections=[
-            Part(name, title, blocks_or_note(make, source))
-            for name, (title, make) in SECTIONS.items()
+            (name, title, blocks_or_note(make, source)) for name, (title, make) in SECTIONS.items()
         ],
+        # Integer factors: every pixel of a small image is a square.
+        side=size * max(1, round(96 / size)),
+        large_side=size * max(1, 128 // size),
+        is_jpeg=size > LOSSLESS_SIDE,
     )
     path = folder.path / "report.html"
     write_bytes(path, html.encode())
@@ -73,10 +66,8 @@ def blocks_or_note(make: Section, source: ReportSource) -> list[Block]:
         return [Text(str(error), "note")]
 
 
-def template() -> "Template":
+def template() -> Template:
     """The page; everything put into it is escaped unless it is marked as safe."""
-    from jinja2 import Environment, StrictUndefined
-
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
