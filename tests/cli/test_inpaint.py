@@ -48,9 +48,9 @@ def test_boxes_and_levels_that_do_not_exist_are_one_line(trained, images, capsys
     assert "keep_levels must be in [0, 2)" in error_of(capsys, *command, "--keep-levels", "2")
 
 
-def test_the_example_draws_completions_and_variations_on_one_sheet(trained, tmp_path):
-    script = Path(__file__).parent.parent.parent / "examples" / "redraw_sheet.py"
-    out = tmp_path / "sheet.png"
+def test_the_example_draws_completions_and_variations_in_one_grid(trained, tmp_path):
+    script = Path(__file__).parent.parent.parent / "examples" / "inpainting_grid.py"
+    out = tmp_path / "grid.png"
     options = ["--images", "3", "--versions", "2", "--out", str(out)]
     subprocess.run([sys.executable, str(script), str(trained), *options], check=True)
     with Image.open(out) as grid:
