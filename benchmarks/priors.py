@@ -21,10 +21,9 @@ from processes import write_results
 
 from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
-from vqvae2.data.codes import CodeDataset, open_codes
+from vqvae2.data.codes import CodeDataset, PixelCodes, open_codes
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
-from vqvae2.data.pixels import PixelCodes
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.priors import (
     DiagonalBiLSTMConfig,

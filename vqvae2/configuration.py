@@ -61,10 +61,10 @@ def from_dict(kind: type[T], data: object, where: str = "config") -> T:
 
 def _parse(hint: Hint, data: object, where: str) -> object:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _parse_dataclass(hint, data, where)
     if inspect.isabstract(hint):
         return _parse_alternative(_subclasses(hint), data, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _parse_dataclass(hint, data, where)
     if origin is tuple and isinstance(data, list):
         return _parse_tuple(arguments, data, where)
     if origin in (dict, Mapping) and isinstance(data, Mapping):

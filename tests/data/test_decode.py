@@ -10,7 +10,7 @@ import torch
 from noise_images import encoded, noise, save
 from PIL import Image
 
-from vqvae2.data.decode import UnusableImage, decode_full, decode_image
+from vqvae2.data.decode import UnusableImage, decode_image, decode_upright
 
 
 def test_an_image_of_the_right_size_is_decoded_exactly(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_exif_rotation_is_undone(orientation: int) -> None:
     stored = upright.transpose(Image.Transpose[turn]) if turn else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = decode_full(encoded(stored, exif=exif))
+    decoded = decode_upright(encoded(stored, exif=exif), 1)
     assert decoded.size == (16, 24)
     assert np.array_equal(np.asarray(decoded), np.asarray(upright))
 
@@ -117,7 +117,7 @@ def test_a_truncated_image_is_unusable(kind: str) -> None:
 def test_a_decompression_bomb_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(Image.new("L", (64, 64)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)  # only a warning: still readable
-    assert decode_full(data).size == (64, 64)
+    assert decode_image(data, 64).shape == (3, 64, 64)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UnusableImage, match="decompression bomb"):
         decode_image(data, 16)
@@ -128,8 +128,8 @@ def test_damaged_exif_does_not_hide_a_readable_image() -> None:
     assert decode_image(data, 16).shape == (3, 16, 16)
 
 
-def test_a_full_image_keeps_its_size() -> None:
-    full = decode_full(encoded(Image.new("CMYK", (37, 5)), "TIFF"))
+def test_an_upright_image_keeps_its_size() -> None:
+    full = decode_upright(encoded(Image.new("CMYK", (37, 5)), "TIFF"), 1)
     assert (full.mode, full.size) == ("RGB", (37, 5))
 
 

@@ -16,7 +16,7 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     assert len(data.train) + len(data.validation) == 12
     for dataset in (data.train, data.validation):
         for index, label in enumerate(dataset.labels.tolist()):
-            folder, file = dataset.name(index).split("/")
+            folder, file = dataset.names[index].split("/")
             assert folder == data.class_names[label]
             seed = 100 * label + int(file[:3])
             assert torch.equal(dataset.batch([index]), noise_tensor([seed]))
@@ -45,7 +45,7 @@ def test_split_folders_are_the_splits(tmp_path: Path, validation: str) -> None:
     assert data.class_names == ("cat", "dog", "emu")
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.validation.labels.tolist() == [1, 1, 2, 2]
-    assert data.validation.name(0) == f"{validation}/dog/000.png"
+    assert data.validation.names[0] == f"{validation}/dog/000.png"
 
 
 def test_a_validation_folder_is_used_before_a_test_folder(tmp_path: Path) -> None:

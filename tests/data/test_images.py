@@ -134,7 +134,7 @@ def test_the_fingerprint_identifies_a_split(tmp_path: Path) -> None:
     assert open_images(config(tmp_path / "b")).train.fingerprint() == fingerprint, "moved"
     assert data.validation.fingerprint() != fingerprint
     assert open_images(config(tmp_path / "a", size=8)).train.fingerprint() != fingerprint
-    save(tmp_path / "a" / data.train.name(0), side=17)
+    save(tmp_path / "a" / data.train.names[0], side=17)
     assert open_images(config(tmp_path / "a")).train.fingerprint() != fingerprint
 
 
@@ -147,7 +147,7 @@ def test_unusable_images_are_removed_and_named(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat" / "001.png").write_bytes(b"no image")
     save(tmp_path / "train" / "dog" / "000.png", side=7)
     train = open_images(config(tmp_path)).train
-    assert train.skipped == ["train/cat/001.png", "train/dog/000.png"]
+    assert list(train.reasons) == ["train/cat/001.png", "train/dog/000.png"]
     assert "below half of 16" in train.reasons["train/dog/000.png"]
     assert train.labels.tolist() == [0, 0, 1, 1]
     assert [name[-7:] for name in train.names] == ["000.png", "002.png", "001.png", "002.png"]
@@ -163,7 +163,7 @@ def test_an_unusable_image_is_replaced_by_the_next_of_its_class(tmp_path: Path) 
     content = everything(train)
     assert torch.equal(content[2], content[0]), "the next cat, not the next image"
     assert torch.equal(train.batch([2])[0], content[0])
-    assert train.skipped == ["train/cat/002.png"]
+    assert list(train.reasons) == ["train/cat/002.png"]
 
 
 @pytest.mark.parametrize("memory_gib", [4.0, 0.0])

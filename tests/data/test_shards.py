@@ -44,7 +44,7 @@ def test_streamed_images_equal_converted_ones(tmp_path, kind, monkeypatch):
     assert data.class_names == (("cat", "dog", "emu") if kind == "parquet" else ("0", "1", "2"))
     assert data.train.labels.tolist() == [seed % 3 for seed in range(12)]
     assert data.validation.labels.tolist() == [seed % 3 for seed in range(12, 16)]
-    assert data.train.name(8) == f"train-1.{kind}#1"
+    assert data.train.names[8] == f"train-1.{kind}#1"
     assert len(data.train.order.counts) > 3
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_block_is_replaced_and_named(tmp_path):
     data = open_streamed(tmp_path)
     assert torch.equal(data.train.batch([5]), noise_tensor([8]))
     assert torch.equal(data.train.batch([1, 9]), noise_tensor([1, 9]))
-    assert data.train.skipped == [f"train.parquet#{n}" for n in (5, 6, 7, 4)]
+    assert list(data.train.reasons) == [f"train.parquet#{n}" for n in (5, 6, 7, 4)]
     assert "block cannot be read" in data.train.reasons["train.parquet#5"]
 
 
@@ -161,7 +161,7 @@ def test_a_temporary_error_is_not_damage(tmp_path, kind, monkeypatch):
         data.train.batch([5])
     monkeypatch.undo()
     assert torch.equal(data.train.batch([5]), noise_tensor([5]))
-    assert data.train.skipped == []
+    assert list(data.train.reasons) == []
 
 
 def test_an_unreachable_shard_is_reported_in_one_line_and_read_when_it_is_back(tmp_path):

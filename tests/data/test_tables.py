@@ -94,7 +94,7 @@ def test_a_row_without_an_image_is_skipped(tmp_path: Path) -> None:
     ).to_parquet(tmp_path / "train.parquet")
     data = open_images(config(tmp_path / "train.parquet", validation_fraction=0.01))
     assert len(data.train) + len(data.validation) == 3
-    assert data.train.skipped == ["1"]
+    assert list(data.train.reasons) == ["1"]
 
 
 def test_parquet_without_images_is_refused_with_its_columns(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_shards_round_trip(tmp_path: Path) -> None:
     assert_images(data.validation, [6, 7, 8])
     assert data.class_names == ("0", "1", "2")
     assert data.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert data.validation.name(0) == "006"
+    assert data.validation.names[0] == "006"
     single = open_images(config(tmp_path / "val-0.tar"))
     assert len(single.train) + len(single.validation) == 3
 

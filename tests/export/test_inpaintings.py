@@ -24,7 +24,7 @@ def test_every_version_is_a_file_that_stores_its_settings(pipeline, dataset, tmp
     reports = list(export_inpaintings(pipeline, dataset, labels, TWO_VERSIONS, folder))
     assert reports[-1].paths == (tmp_path / "out-grid.png",)
     assert len(list(folder.rglob("*.png"))) == 12
-    name = dataset.name(4)
+    name = dataset.names[4]
     path = folder / f"{name}-00004.png"
     settings = read_settings(path)
     assert (settings["source"], settings["seed"]) == (name, 4)
@@ -55,7 +55,7 @@ def test_the_grid_shows_at_most_12_images(pipeline, tmp_path):
 
 
 def test_sub_folders_give_the_classes(pipeline, pipeline_without_classes, dataset, tmp_path):
-    names = [dataset.name(index) for index in range(6)]
+    names = [dataset.names[index] for index in range(6)]
     expected = [int(name.startswith("class1")) for name in names]
     assert labels_of_folders(pipeline, dataset).tolist() == expected
     flat = load_folder(make_folder(tmp_path / "flat", count=3, classes=0), 16)

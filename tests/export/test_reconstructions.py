@@ -14,9 +14,9 @@ def test_every_image_is_reconstructed_into_a_file_of_its_name(pipeline, dataset,
     images = to_float(dataset.batch(torch.arange(6)))
     reconstructions = pipeline.reconstruct(images)
     for index, image in enumerate(reconstructions):
-        path = folder / f"{dataset.name(index)}.png"
+        path = folder / f"{dataset.names[index]}.png"
         assert torch.equal(to_uint8(read_png(path)), to_uint8(image))
-        assert read_settings(path) == {"run": "model", "source": dataset.name(index)}
+        assert read_settings(path) == {"run": "model", "source": dataset.names[index]}
     error = float((images - reconstructions).double().square().mean())
     assert reports[-1].mse == pytest.approx(error)
 

@@ -46,7 +46,7 @@ def test_recording_and_replaying_advance_the_cache_as_steps_do(architecture, mon
         Stream=lambda device: None,
     )  # fmt: skip
     monkeypatch.setattr(torch, "cuda", fake)
-    step = RecordedStep(action, lambda: prior.phase(cache), lambda: prior.skip(cache), "cuda:1")
+    step = RecordedStep(action, prior, cache)
     expected = []
     for _ in range(32):
         expected.append(prior.phase(cache))

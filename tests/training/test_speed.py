@@ -12,9 +12,9 @@ from small_runs import TRAIN
 
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.code_grid import CodeGrid
+from vqvae2.data.codes import PixelCodes
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
-from vqvae2.data.pixels import PixelCodes
 from vqvae2.priors import Domain, Prior
 from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.training.autoencoder import AutoencoderTask

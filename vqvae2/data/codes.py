@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vqvae2.code_grid import CodeGrid
 from vqvae2.configuration import from_dict, to_dict
+from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import BlockShuffle, Order, Shuffle
 from vqvae2.files import write_bytes
 from vqvae2.messages import one_line
@@ -37,20 +38,6 @@ HELD_BYTES = 2 << 30
 """Bytes of codes that one process holds in memory; a larger split is read shard by shard."""
 
 CodeArray: TypeAlias = "NDArray[np.uint16] | NDArray[np.uint32]"
-
-
-class CodeDataset(Protocol):
-    """The examples of a prior: `CodesInMemory`, `ShardedCodes` or `PixelCodes` (pixels.py)."""
-
-    def __len__(self) -> int:
-        """Number of images, N."""
-
-    @property
-    def order(self) -> Order:
-        """The order of the examples within an epoch."""
-
-    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Values (B, H, W, ...) int64 per level, coarsest first, and labels (B,) int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +107,7 @@ class ShardedCodes:
         window = max(1, HELD_BYTES // (2 * max(counts) * bytes_per_image(grids)))
         self.order: Order = BlockShuffle(counts, window)
         self._firsts = torch.tensor([0, *accumulate(counts)])
-        self._read = lru_cache(2 * window)(self._read_shard)
+        self._read = lru_cache(2 * window)(lambda shard: read_shard(self.paths[shard], grids))
 
     def __len__(self) -> int:
         return self.info.num_images
@@ -137,8 +124,30 @@ class ShardedCodes:
                 level[inside] = part
         return codes, labels
 
-    def _read_shard(self, shard: int) -> CodesInMemory:
-        return read_shard(self.paths[shard], self.grids)
+
+@final
+@dataclass(frozen=True)
+class PixelCodes:
+    """Images as their own codes of one level, for a prior on pixels."""
+
+    dataset: ImageDataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def order(self) -> Order:
+        """The order of the images within an epoch."""
+        return self.dataset.order
+
+    def batch(self, indices: Tensor) -> tuple[list[Tensor], Tensor]:
+        """One level, the intensities (B, H, W, 3) int64, and labels (B,)."""
+        images = self.dataset.batch(indices).movedim(1, -1)
+        return [images.long()], self.dataset.labels[indices]
+
+
+CodeDataset = CodesInMemory | ShardedCodes | PixelCodes
+"""The examples of a prior: values (B, H, W, ...) per level, and labels."""
 
 
 def open_codes(

@@ -76,16 +76,10 @@ def decode_images(sources: Sequence[Source | None], size: int) -> Decoded:
         return list(pool.map(decode, sources))
 
 
-def decode_full(source: Source) -> "Image":
-    """An image as upright RGB, at its own size."""
-    with _quiet_pillow():
-        return _decode_upright(source, min_size=None)
-
-
 def _decode_square(source: Source, size: int) -> Tensor:
     from PIL.Image import Resampling
 
-    image = _decode_upright(source, min_size=size)
+    image = decode_upright(source, size)
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
     # Integer pixels, so that an image whose short side is `size` is only cropped.
@@ -96,15 +90,17 @@ def _decode_square(source: Source, size: int) -> Tensor:
     return from_pil(image.resize((size, size), Resampling.LANCZOS, box=box, reducing_gap=3.0))
 
 
-def _decode_upright(source: Source, *, min_size: int | None) -> "Image":
-    """The image upright, as RGB; a JPEG may be decoded smaller, at 3 times `min_size` or more."""
+def decode_upright(source: Source, size: int) -> "Image":
+    """The image upright, as RGB; a JPEG may be decoded smaller, at 3 times `size` or more."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if min_size is not None:
-                _require_side(min(image.size), min_size)
-                image.draft(image.mode, (3 * min_size, 3 * min_size))
+            short = min(image.size)
+            if 2 * short < size:
+                reason = f"its short side of {short} pixels is below half of {size}"
+                raise UnusableImage(reason, short_side=short)
+            image.draft(image.mode, (3 * size, 3 * size))
             image.load()
             orientation = image.getexif().get(0x0112, 1)
             return _upright(_rgb(image), orientation)
@@ -113,13 +109,6 @@ def _decode_upright(source: Source, *, min_size: int | None) -> "Image":
     # Pillow raises a dozen kinds of error for damaged files, from OSError to struct.error.
     except Exception as error:
         raise UnusableImage(one_line(error)) from error
-
-
-def _require_side(short: int, size: int) -> None:
-    if 2 * short < size:
-        raise UnusableImage(
-            f"its short side of {short} pixels is below half of {size}", short_side=short
-        )
 
 
 def _upright(image: "Image", orientation: int) -> "Image":

@@ -20,10 +20,10 @@ from torch import Tensor
 from vqvae2.data.config import DataConfig
 from vqvae2.data.decode import UnusableImage
 from vqvae2.data.folders import folder_listing, list_images
-from vqvae2.data.listing import ImageListing
+from vqvae2.data.listing import ImageListing, hashed
 from vqvae2.data.order import Order, Shuffle, evenly_spaced, inference_batch_size
 from vqvae2.data.sources import open_source, synthetic_listing
-from vqvae2.data.streaming import StreamingConfig, open_streamed
+from vqvae2.data.streaming import open_streamed
 from vqvae2.imaging.convert import to_float
 
 Progress = Callable[[str, int, int], None]
@@ -85,14 +85,15 @@ class ImageDataset:
         self._unusable: dict[int, UnusableImage] = {}
         self._pixels: Tensor | None = None
         self._source = listing  # with unusable images: the fingerprint covers them
-        if in_memory:
-            self._pixels, usable = self._decode_all(listing, progress)
-            listing = listing if len(usable) == len(listing.names) else listing.select(usable)
-        self.labels = listing.labels
-        self.names = listing.names
         self._listing = listing
-        if not in_memory:
-            self._require_usable()
+        self.labels, self.names = listing.labels, listing.names
+        if in_memory:
+            self._pixels, usable = self._decode_all(progress)
+            if len(usable) < len(listing.names):
+                self._listing = listing.select(usable)
+                self.labels, self.names = self._listing.labels, self._listing.names
+        elif not any(self._is_usable(i) for i in evenly_spaced(len(self), NUM_PROBED).tolist()):
+            raise self._no_usable_images()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -118,15 +119,6 @@ class ImageDataset:
         """Cancels what is being prefetched, so that the program can end."""
         if self._listing.stream is not None:
             self._listing.stream.close()
-
-    @property
-    def skipped(self) -> list[str]:
-        """The names of the unusable images met so far."""
-        return list(self.reasons)
-
-    def name(self, index: int) -> str:
-        """The name of an image in messages and tables."""
-        return self.names[index]
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The images of the given indices, (B, 3, S, S) uint8."""
@@ -157,40 +149,36 @@ class ImageDataset:
         digest.update(listing.labels.numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _decode_all(self, listing: ImageListing, progress: Progress) -> tuple[Tensor, list[int]]:
+    def _decode_all(self, progress: Progress) -> tuple[Tensor, list[int]]:
         """All usable images, (M, 3, S, S), and their M indices."""
-        total = len(listing.names)
+        total = len(self)
         pixels = torch.empty((total, 3, self.size, self.size), dtype=torch.uint8)
         usable: list[int] = []
         for start in range(0, total, DECODE_BATCH):
             part = range(start, min(start + DECODE_BATCH, total))
-            for index, image in zip(part, listing.decode(part), strict=True):
-                if isinstance(image, UnusableImage):
-                    self._skip(index, listing.names[index], image)
-                else:
+            for index, image in zip(part, self._decode(part), strict=True):
+                if image is not None:
                     pixels[len(usable)] = image
                     usable.append(index)
             progress(f"reading {self._title}", part.stop, total)
         if not usable:
-            raise self._no_usable_images(total)
+            raise self._no_usable_images()
         return pixels[: len(usable)], usable
 
-    def _decode(self, indices: list[int]) -> list[Tensor | None]:
+    def _decode(self, indices: Sequence[int]) -> list[Tensor | None]:
         """The images, None where one is unusable; known unusable ones are not tried again."""
         untried = [index for index in dict.fromkeys(indices) if index not in self._unusable]
         images: dict[int, Tensor] = {}
         for index, image in zip(untried, self._listing.decode(untried), strict=True):
             if isinstance(image, UnusableImage):
-                self._skip(index, self.names[index], image)
+                self._unusable[index] = image
+                self.reasons[self.names[index]] = str(image)
             else:
                 images[index] = image
         return [images.get(index) for index in indices]
 
-    def _require_usable(self) -> None:
-        """Raises ValueError if none of some images of the source can be used."""
-        probes = evenly_spaced(len(self), NUM_PROBED).tolist()
-        if all(self._decode([index])[0] is None for index in probes):
-            raise self._no_usable_images(len(self))
+    def _is_usable(self, index: int) -> bool:
+        return self._decode([index])[0] is not None
 
     def _replacement(self, index: int) -> Tensor:
         """The next usable image of the same class, else the next of any class.
@@ -207,14 +195,10 @@ class ImageDataset:
                 image = self._decode([other])[0]
                 if image is not None:
                     return image
-        raise self._no_usable_images(len(self))
+        raise self._no_usable_images()
 
-    def _skip(self, index: int, name: str, error: UnusableImage) -> None:
-        self._unusable[index] = error
-        self.reasons[name] = str(error)
-
-    def _no_usable_images(self, total: int) -> ValueError:
-        errors = list(self._unusable.values())
+    def _no_usable_images(self) -> ValueError:
+        errors, total = list(self._unusable.values()), len(self)
         sides = [error.short_side for error in errors if error.short_side is not None]
         tried = f"{total}" if len(errors) == total else f"{len(errors)} tried of {total}"
         if len(sides) == len(errors):
@@ -268,10 +252,7 @@ def open_validation(config: DataConfig, *, progress: Progress = quiet) -> ImageD
 def _list_splits(config: DataConfig) -> tuple[ImageListing, ImageListing]:
     """The listings of the training and the validation split."""
     if config.is_streamed:
-        streaming = StreamingConfig(
-            config.size, config.window, config.validation_fraction, config.seed
-        )
-        train, validation = open_streamed(config.source, streaming)
+        train, validation = open_streamed(config)
     elif config.source == "synthetic":
         train = synthetic_listing(config.synthetic_images, config.size, config.seed)
         validation = None
@@ -338,16 +319,10 @@ def _split_listing(
             "At least 2 images are needed, one for training and one for validation, got "
             f"{len(listing.names)} ({', '.join(listing.names)}); add images."
         )
-    hashes = [_hash(name, seed) for name in listing.names]
+    hashes = [hashed(name, seed) for name in listing.names]
     ascending = sorted(range(len(hashes)), key=hashes.__getitem__)
     # Neither split is ever empty.
     validation = {index for index in ascending if hashes[index] < fraction} | {ascending[0]}
     validation -= {ascending[-1]}
     train = [index for index in range(len(hashes)) if index not in validation]
     return listing.select(train), listing.select(sorted(validation))
-
-
-def _hash(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on (seed, name) alone."""
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape"), digest_size=8)
-    return int.from_bytes(digest.digest()) / 2**64

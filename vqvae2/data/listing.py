@@ -9,6 +9,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
@@ -98,6 +99,12 @@ def sorted_labels(labels: Iterable[Label]) -> list[Label]:
     distinct = list(labels)
     numbers = sorted(label for label in distinct if not isinstance(label, str))
     return [*numbers, *sorted(label for label in distinct if isinstance(label, str))]
+
+
+def hashed(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on (seed, name) alone."""
+    digest = blake2b(f"{seed}/{name}".encode(errors="surrogateescape"), digest_size=8)
+    return int.from_bytes(digest.digest()) / 2**64
 
 
 def suffix(name: str) -> str:

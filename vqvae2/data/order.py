@@ -14,25 +14,12 @@ Legend: `B` batch, `N` examples.
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.randomness import generator
-
-
-class Order(Protocol):
-    """The order of the examples in every epoch."""
-
-    def __len__(self) -> int:
-        """Number of examples in an epoch, N."""
-        ...
-
-    def at(self, positions: Tensor, seed: int, epoch: int) -> Tensor:
-        """The examples at some positions of an epoch, (B,) int64 in [0, N)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,6 +73,10 @@ class BlockShuffle:
             order = window_order(self, seed, epoch, window)
             examples[inside] = order[positions[inside] - starts[window]]
         return examples
+
+
+Order = Shuffle | BlockShuffle
+"""The order of the examples in every epoch; its length is their number."""
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import accumulate
 from threading import Lock
@@ -15,59 +15,32 @@ from typing import final, overload
 
 import torch
 
+from vqvae2.data.config import DataConfig
 from vqvae2.data.decode import Decoded, decode_images
-from vqvae2.data.listing import (
-    VALIDATION_NAMES,
-    ImageListing,
-    Label,
-    sorted_labels,
-)
+from vqvae2.data.listing import ImageListing, Label, hashed, sorted_labels
 from vqvae2.data.order import BlockShuffle
 from vqvae2.data.shards import Block, Encoded, Shard, read_block, read_shard, shard_urls
-from vqvae2.data.tables import split_of
+from vqvae2.data.tables import split_files
 
 NUM_READERS = 8
 """Blocks that are read at the same time."""
 
 
-@dataclass(frozen=True)
-class StreamingConfig:
-    """How shards become splits.
-
-    Arguments:
-        size: Side of the square images, pixels.
-        window: Number of images that are shuffled together; about twice as many are in memory.
-        validation_fraction: Fraction of the blocks used for validation, if no shard is named so.
-        seed: Seed of the choice of validation blocks.
-    """
-
-    size: int
-    window: int
-    validation_fraction: float
-    seed: int
-
-
-def open_streamed(source: str, config: StreamingConfig) -> tuple[ImageListing, ImageListing]:
+def open_streamed(config: DataConfig) -> tuple[ImageListing, ImageListing]:
     """The training and the validation split of Parquet files or WebDataset tars.
 
     Shards belong to the split that their names say, or else to the training split.
     """
-    groups: dict[str, list[str]] = {}
-    for url in shard_urls(source):
-        groups.setdefault(split_of(url), []).append(url)
-    if "train" not in groups:  # a source with only a test split is trained on
-        groups = {"train": [url for name in sorted(groups) for url in groups[name]]}
-    others = next((groups[name] for name in VALIDATION_NAMES if name in groups), [])
+    urls, validation_urls = split_files(shard_urls(config.source))
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        shards = list(readers.map(read_shard, [*groups["train"], *others]))
-    count = len(groups["train"])
-    train = labelled_blocks(shards[:count], source)
-    if others:
-        splits = train, labelled_blocks(shards[count:], source)
+        shards = list(readers.map(read_shard, [*urls, *validation_urls]))
+    train = labelled_blocks(shards[: len(urls)], config.source)
+    if validation_urls:
+        splits = train, labelled_blocks(shards[len(urls) :], config.source)
     else:
-        splits = split_blocks(train, source, config)
+        splits = split_blocks(train, config)
     known = next((shard.class_names for shard in shards if shard.class_names), ())
-    classes = class_labels(splits, known, source)
+    classes = class_labels(splits, known, config.source)
     first, second = (stream_listing(blocks, classes, config) for blocks in splits)
     return first, second
 
@@ -110,32 +83,21 @@ def class_labels(
     return [*known, *sorted_labels(labels - set(known))]
 
 
-def split_blocks(
-    blocks: list[Block], source: str, config: StreamingConfig
-) -> tuple[list[Block], list[Block]]:
+def split_blocks(blocks: list[Block], config: DataConfig) -> tuple[list[Block], list[Block]]:
     """Splits by a hash of each block's name; images in unread blocks cannot be split."""
     if len(blocks) < 2:
         raise ValueError(
-            f"{source} holds a single block of {blocks[0].num_images} images, which cannot be "
-            "split for validation; name a shard val-... or test-..., or write smaller row groups."
+            f"{config.source} holds a single block of {blocks[0].num_images} images, which cannot "
+            "be split for validation; name a shard val-... or test-..., or write smaller row "
+            "groups."
         )
-
-    def hashed(block: Block) -> int:
-        key = f"{config.seed}/{block.name(0)}".encode()
-        return int.from_bytes(blake2b(key, digest_size=8).digest())
-
-    ascending = sorted(blocks, key=hashed)
+    order = sorted(range(len(blocks)), key=lambda i: hashed(blocks[i].name(0), config.seed))
     count = min(max(1, round(config.validation_fraction * len(blocks))), len(blocks) - 1)
-    validation = {(block.url, block.first) for block in ascending[:count]}
-    return (
-        [block for block in blocks if (block.url, block.first) not in validation],
-        [block for block in blocks if (block.url, block.first) in validation],
-    )
+    train, validation = sorted(order[count:]), sorted(order[:count])
+    return [blocks[i] for i in train], [blocks[i] for i in validation]
 
 
-def stream_listing(
-    blocks: list[Block], classes: list[Label], config: StreamingConfig
-) -> ImageListing:
+def stream_listing(blocks: list[Block], classes: list[Label], config: DataConfig) -> ImageListing:
     """The listing of some blocks, whose images are read and decoded on access."""
     numbers = {label: number for number, label in enumerate(classes)}
     labels = [numbers[label] for block in blocks for label in block.labels if label is not None]

@@ -60,13 +60,22 @@ def open_shards(files: list[str], origin: str, size: int) -> ListedSplits:
             f"{' and '.join(suffixes) or 'no'} files; name one kind, or the folder that "
             "holds the images."
         )
-    groups: dict[str, list[str]] = {}
-    for file in files:
-        groups.setdefault(split_of(file), []).append(glob.escape(os.path.abspath(file)))
-    if "train" not in groups:  # a source with only a test split is trained on
-        groups = {"train": [path for name in sorted(groups) for path in groups[name]]}
+    paths = [glob.escape(os.path.abspath(file)) for file in files]
+    train, validation = split_files(paths)
+    groups = {"train": train, "validation": validation} if validation else {"train": train}
     kind = SHARD_KINDS[suffixes[0]]
     return _open_tables(_load(origin, lambda: load_dataset(kind, data_files=groups)), origin, size)
+
+
+def split_files(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The shards of the training and of the validation split; the latter may be empty."""
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        groups.setdefault(split_of(file), []).append(file)
+    if "train" not in groups:  # a source with only a test split is trained on
+        return [file for name in sorted(groups) for file in groups[name]], []
+    validation = next((groups[name] for name in VALIDATION_NAMES if name in groups), [])
+    return groups["train"], validation
 
 
 def split_of(file: str) -> str:

@@ -1,8 +1,7 @@
 """How well the priors predict codes: nats per code of each level, and bits per image dimension."""
 
-from vqvae2.data.codes import CodeDataset, open_codes
+from vqvae2.data.codes import CodeDataset, PixelCodes, open_codes
 from vqvae2.data.order import evenly_spaced, inference_batch_size
-from vqvae2.data.pixels import PixelCodes
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
 from vqvae2.metrics.results import Measurement

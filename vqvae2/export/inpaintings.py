@@ -85,7 +85,7 @@ def export_inpaintings(
         )
         versions = samples.images.cpu().split(num_versions)
         for index, image, row in zip(indices.tolist(), images, versions, strict=True):
-            paths += write_versions(folder, dataset.name(index), row, request)
+            paths += write_versions(folder, dataset.names[index], row, request)
             if len(rows) < MAX_GRID_ROWS:
                 rows.append(torch.cat([image_and_preserved_part(pipeline, image, request), row]))
         done += len(images)
@@ -122,11 +122,11 @@ def labels_of_folders(pipeline: Pipeline, dataset: ImageDataset, name: str = "")
     class_names = pipeline.config.class_names
     if name or not class_names:
         return pipeline.labels([name or 0] * len(dataset))
-    folders = [Path(dataset.name(index)).parent.name for index in range(len(dataset))]
+    folders = [Path(dataset.names[index]).parent.name for index in range(len(dataset))]
     for index, folder in enumerate(folders):
         if folder not in class_names:
             raise ValueError(
-                f"The class of {dataset.name(index)} is unknown: it is in no sub-folder with the "
+                f"The class of {dataset.names[index]} is unknown: it is in no sub-folder with the "
                 f"name of a class ({shortened(class_names, 8)}); name the class of all images "
                 "with --class NAME."
             )

@@ -33,7 +33,7 @@ def export_reconstructions(
         error += float(mean_error(images, reconstructions)) * len(images)
         paths = []
         for index, image in zip(indices.tolist(), reconstructions, strict=True):
-            name = dataset.name(index)
+            name = dataset.names[index]
             # The complete name: two images may differ in their folder or suffix alone.
             paths.append(folder / f"{name}.png")
             save_png(paths[-1], to_pil(image), {"run": source, "source": name})

@@ -29,19 +29,14 @@ class DiagonalBiLSTMConfig(PriorConfig):
     """The architecture of a Diagonal BiLSTM.
 
     Arguments:
-        channels: C.
         state_channels: S, of each direction.
         num_layers: LSTM layers.
-        num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: on the output of each layer.
     """
 
     kind: Literal["diagonal-bilstm"] = "diagonal-bilstm"
-    channels: int = 128
     state_channels: int = 96
     num_layers: int = 7
-    num_conditioning_blocks: int = 4
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Validates the configuration."""

@@ -50,20 +50,16 @@ class GatedPixelCNNConfig(PriorConfig):
         attention_every: layers between two self-attentions; 0 for no attention.
         num_heads: heads per attention.
         num_output_blocks: residual 1x1 blocks before the head.
-        num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: after each gate, in the residual stacks, and on the attention logits.
     """
 
     kind: Literal["gated-pixelcnn"] = "gated-pixelcnn"
-    channels: int = 128
     residual_channels: int = 128
     num_layers: int = 8
     kernel: int = 5
     attention_every: int = 0
     num_heads: int = 4
     num_output_blocks: int = 2
-    num_conditioning_blocks: int = 4
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Validates the configuration."""

@@ -8,6 +8,7 @@ Legend: `B` batch, `C` channels of the embedded values, `F` features, `H W` grid
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -60,8 +61,9 @@ class Network(nn.Module, ABC, Generic[Cache]):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
 class PriorConfig(ABC):
-    """The architecture of a prior: a frozen dataclass that builds its network.
+    """The architecture of a prior, which builds its network.
 
     Each architecture has one subclass, in its own file, whose field `kind` names it. The fields
     below are those that every architecture has.
@@ -72,9 +74,9 @@ class PriorConfig(ABC):
         dropout: probability of zeroing an activation in training.
     """
 
-    channels: int
-    num_conditioning_blocks: int
-    dropout: float
+    channels: int = 128
+    num_conditioning_blocks: int = 4
+    dropout: float = 0.1
 
     @abstractmethod
     def network(self, grid: tuple[int, int]) -> Network[Any]:

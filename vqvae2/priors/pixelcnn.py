@@ -31,16 +31,12 @@ class PixelCNNConfig(PriorConfig):
         channels: C, "2h" in the paper; the masked convolutions have C / 2 channels.
         num_layers: residual blocks.
         kernel: side of their masked filters, odd; the first convolution's is 7.
-        num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: before the last convolution of each block.
     """
 
     kind: Literal["pixelcnn"] = "pixelcnn"
-    channels: int = 128
     num_layers: int = 12
     kernel: int = 3
-    num_conditioning_blocks: int = 4
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Validates the configuration."""

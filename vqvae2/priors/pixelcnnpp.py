@@ -46,10 +46,8 @@ class PixelCNNPPConfig(PriorConfig):
     """The architecture of a PixelCNN++; the paper's has 5 layers and 160 to 192 channels.
 
     Arguments:
-        channels: C.
         num_layers: layers per scale and direction (down, up).
         num_scales: the grid's sides must be multiples of 2 ** (num_scales - 1).
-        num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: inside each layer.
     """
 
@@ -57,7 +55,6 @@ class PixelCNNPPConfig(PriorConfig):
     channels: int = 64
     num_layers: int = 3
     num_scales: int = 3
-    num_conditioning_blocks: int = 4
     dropout: float = 0.5
 
     def __post_init__(self) -> None:

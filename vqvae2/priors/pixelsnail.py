@@ -39,25 +39,20 @@ class PixelSNAILConfig(PriorConfig):
     """The architecture of a PixelSNAIL; the paper's has 12 blocks of 4 layers, 256 channels.
 
     Arguments:
-        channels: C.
         num_blocks: blocks, each with one attention.
         num_layers: gated residual layers per block.
         num_heads: heads per attention.
         key_size: channels of a key, per head.
         value_size: channels of a value, per head.
-        num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: in each residual layer.
     """
 
     kind: Literal["pixelsnail"] = "pixelsnail"
-    channels: int = 128
     num_blocks: int = 4
     num_layers: int = 4
     num_heads: int = 1
     key_size: int = 16
     value_size: int = 128
-    num_conditioning_blocks: int = 4
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Validates the configuration."""

@@ -27,21 +27,16 @@ class RowLSTMConfig(PriorConfig):
     """The architecture of a Row LSTM.
 
     Arguments:
-        channels: C.
         state_channels: S.
         num_layers: LSTM layers.
         kernel: columns of the state-to-state convolution, odd.
-        num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: on the output of each layer.
     """
 
     kind: Literal["row-lstm"] = "row-lstm"
-    channels: int = 128
     state_channels: int = 128
     num_layers: int = 7
     kernel: int = 3
-    num_conditioning_blocks: int = 4
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Validates the configuration."""

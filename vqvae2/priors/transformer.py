@@ -28,21 +28,16 @@ class TransformerConfig(PriorConfig):
     """The architecture of a Transformer.
 
     Arguments:
-        channels: C.
         num_layers: blocks.
         num_heads: heads per attention; C / num_heads must be a multiple of 4.
         mlp_ratio: hidden channels of a block's two-layer perceptron, divided by C.
-        num_conditioning_blocks: residual blocks on the coarser codes.
         dropout: on the output of each attention and perceptron.
     """
 
     kind: Literal["transformer"] = "transformer"
-    channels: int = 128
     num_layers: int = 8
     num_heads: int = 4
     mlp_ratio: int = 4
-    num_conditioning_blocks: int = 4
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Validates the configuration."""

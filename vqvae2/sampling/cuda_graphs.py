@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable
 
 import torch
 
+from vqvae2.priors.prior import Prior, PriorCache
+
 
 class RecordedStep:
     """An action that is recorded when its phase occurs for the second time, and then replayed.
@@ -18,47 +20,38 @@ class RecordedStep:
     follows it.
 
     Arguments:
-        action: reads and writes tensors in place, always the same ones.
-        phase: identifies the operations of the next action; equal phases do the same operations.
-        skip: does the host's part of the action only.
-        device: the GPU that holds all tensors of the action.
+        action: a step of the prior, which reads and writes tensors in place, always the same ones.
+        prior: names the phase of the next step, and does the host's part of a step alone.
+        cache: of the prior.
     """
 
-    def __init__(
-        self,
-        action: Callable[[], None],
-        phase: Callable[[], Hashable],
-        skip: Callable[[], None],
-        device: torch.device,
-    ) -> None:
-        self.action, self.phase, self.skip, self.device = action, phase, skip, device
+    def __init__(self, action: Callable[[], None], prior: Prior, cache: PriorCache) -> None:
+        self.action, self.prior, self.cache = action, prior, cache
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
-        with torch.cuda.device(device):
+        with torch.cuda.device(prior.device):
             self.pool = torch.cuda.graph_pool_handle()
-            self.stream = torch.cuda.Stream(device)
+            self.stream = torch.cuda.Stream(prior.device)
 
     def __call__(self) -> None:
         """Does the action."""
-        with torch.cuda.device(self.device):
-            self._run()
-
-    def _run(self) -> None:
-        phase = self.phase()
-        if phase not in self.graphs:
-            self.graphs[phase] = None
-            self.action()
-            return
-        graph = self.graphs[phase]
-        if graph is None:
-            graph = self.graphs[phase] = torch.cuda.CUDAGraph()
-            # Other threads may use the device meanwhile, for example to load images.
-            with torch.cuda.graph(
-                graph,
-                pool=self.pool,
-                stream=self.stream,
-                capture_error_mode="thread_local",
-            ):
+        phase = self.prior.phase(self.cache)
+        with torch.cuda.device(self.cache.context.device):
+            if phase not in self.graphs:
+                self.graphs[phase] = None
                 self.action()
-        else:
-            self.skip()
-        graph.replay()
+                return
+            graph = self.graphs[phase]
+            if graph is None:
+                graph = self.graphs[phase] = self._record()
+            else:
+                self.prior.skip(self.cache)
+            graph.replay()
+
+    def _record(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the device meanwhile, for example to load images.
+        with torch.cuda.graph(
+            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
+            self.action()
+        return graph

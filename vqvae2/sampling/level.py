@@ -9,7 +9,7 @@ Legend: `B` batch, `K` codes, `H W` grid, `N` values per map: H W for codes, who
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import SupportsIndex
 
 import torch
@@ -91,7 +91,7 @@ def sample_level(
     sampler = LevelSampler(prior, context, noise, config, given)
     step: Callable[[], None] = sampler.step
     if prior.device.type == "cuda":
-        step = RecordedStep(sampler.step, sampler.phase, sampler.skip, prior.device)
+        step = RecordedStep(sampler.step, prior, sampler.cache)
     for _ in range(prior.domain.num_values):
         step()
         yield sampler.codes.view(-1, *prior.domain.shape)
@@ -132,14 +132,6 @@ class LevelSampler:
         self.previous.copy_(torch.where(given == UNKNOWN, samples, given))
         self.codes.index_copy_(1, self.position, self.previous[:, None])
         self.position += 1
-
-    def phase(self) -> Hashable:
-        """Identifies the operations of the next step; see `Prior.phase`."""
-        return self.prior.phase(self.cache)
-
-    def skip(self) -> None:
-        """Advances the host's counters past a step that the device has replayed."""
-        self.prior.skip(self.cache)
 
 
 def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:

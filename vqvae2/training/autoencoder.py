@@ -73,7 +73,7 @@ class AutoencoderTask:
 
     def example_names(self, step: int) -> list[str]:
         """The names of this process's images at `step`."""
-        return [self.dataset.name(index) for index in self.indices(step).tolist()]
+        return [self.dataset.names[index] for index in self.indices(step).tolist()]
 
     def batch(self, step: int) -> list[Part]:
         """The images of `step` in parts, each image with the levels that the decoder gets."""

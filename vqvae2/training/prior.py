@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vqvae2.data.codes import CodeDataset, open_codes
+from vqvae2.data.codes import CodeDataset, PixelCodes, open_codes
 from vqvae2.data.order import batch_indices, evenly_spaced
-from vqvae2.data.pixels import PixelCodes
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_samples
 from vqvae2.metrics.likelihood import nats_per_code

@@ -87,7 +87,7 @@ class TrainingSession:
     @property
     def skipped(self) -> list[str]:
         """The names of the unusable images that this process has met."""
-        return [*self.splits.train.skipped, *self.splits.validation.skipped]
+        return [*self.splits.train.reasons, *self.splits.validation.reasons]
 
 
 def report_skipped(session: TrainingSession, stage: str, known: set[str]) -> Iterator[Event]:
