@@ -3,15 +3,14 @@
 Reads logs, metrics, models and codes of the run folder. It trains and measures nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, TypeVar
+from math import log
+from typing import Literal
 
 import torch
 
-from vqvae2.data.codes import complete_shards, read_codes, read_info, read_shard
+from vqvae2.data.codes import CodesInMemory, complete_shards, read_codes, read_info, read_shard
 from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
@@ -23,8 +22,6 @@ from vqvae2.training.prior import PriorStage
 from vqvae2.training.stage import Stage, is_saved
 from vqvae2.training.stages import stages
 from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior
-
-T = TypeVar("T")
 
 MIN_ENTROPY = 0.4  # as a share of log K; below, a level has collapsed
 MAX_UNUSED = 0.10  # share of the codes that may be unused
@@ -55,14 +52,17 @@ class Finding:
 
 def diagnose(folder: RunFolder) -> list[Finding]:
     """The results of all checks, from the images to the priors."""
-    config = folder.read()
+    config, models = folder.read(), None
     findings = [finding for stage in stages(config) for finding in check_stage(folder, stage)]
-    models = None
     if is_saved(folder.autoencoder):
-        findings += check_models(folder)
-        with suppress(ValueError):  # a model is damaged, and has a finding
+        findings += check_models(folder, len(config.levels))
+        try:
             models = fingerprints(Pipeline.open(folder.path))
-    return [*findings, *check_samples(folder, models)]
+        except ValueError as error:
+            if all(str(error) != finding.text for finding in findings):
+                advice = f"Remove {folder.model} and train again."
+                findings.append(Finding("problem", str(error), advice))
+    return [*findings, *check_samples(folder, models, config.num_classes)]
 
 
 def check_stage(folder: RunFolder, stage: Stage) -> Iterator[Finding]:
@@ -87,28 +87,21 @@ def check_stage(folder: RunFolder, stage: Stage) -> Iterator[Finding]:
         yield judge_prior(stage.level, [line["nats_per_code"] for line in lines], metrics)
 
 
-def check_models(folder: RunFolder) -> list[Finding]:
+def check_models(folder: RunFolder, num_levels: int) -> Iterator[Finding]:
     """Whether models and codes are complete and belong together."""
-    findings: list[Finding] = []
-
-    def attempt(load: Callable[[], T], advice: str) -> T | None:
+    autoencoder = ""
+    try:
+        autoencoder = code_fingerprint(load_autoencoder(folder.autoencoder))
+        yield from check_codes(folder, autoencoder)
+    except ValueError as error:
+        advice = "Remove the damaged files and repeat `vqvae2 train`, which makes them again."
+        yield Finding("problem", str(error), advice)
+    for path in map(folder.prior, range(num_levels)):
         try:
-            return load()
+            if autoencoder and is_saved(path):
+                load_prior(path, autoencoder)
         except ValueError as error:
-            if all(str(error) != finding.text for finding in findings):
-                findings.append(Finding("problem", str(error), advice))
-            return None
-
-    repeat = "Remove the damaged files and repeat `vqvae2 train`, which makes them again."
-    autoencoder = attempt(lambda: code_fingerprint(load_autoencoder(folder.autoencoder)), repeat)
-    if autoencoder:
-        findings += attempt(lambda: list(check_codes(folder, autoencoder)), repeat) or []
-        for level in range(len(folder.read().levels)):
-            path = folder.prior(level)
-            if is_saved(path):
-                attempt(partial(load_prior, path, autoencoder), f"Remove {path} and train again.")
-    attempt(lambda: Pipeline.open(folder.path), f"Remove {folder.model} and train again.")
-    return findings
+            yield Finding("problem", str(error), f"Remove {path} and train again.")
 
 
 def judge_levels(line: dict[str, float]) -> Iterator[Finding]:
@@ -152,16 +145,22 @@ def check_codes(folder: RunFolder, autoencoder: str) -> Iterator[Finding]:
     for path in paths:
         read_shard(path, info.grids)  # raises for a damaged file; one file in memory at a time
     codes = read_codes(folder.codes, "validation", autoencoder)
-    for level, (maps, grid) in enumerate(zip(codes.levels, codes.info.grids, strict=True)):
-        usage = CodeUsage.of(grid.num_codes)
-        usage.add(torch.from_numpy(maps.astype("int64")))
+    for level, usage in enumerate(count_codes(codes)):
         yield judge_usage(level, usage)
+
+
+def count_codes(codes: CodesInMemory) -> list[CodeUsage]:
+    """How often each code of each level occurs."""
+    usages = [CodeUsage.of(grid.num_codes) for grid in codes.info.grids]
+    for usage, maps in zip(usages, codes.levels, strict=True):
+        usage.add(torch.from_numpy(maps.astype("int64")))
+    return usages
 
 
 def judge_usage(level: int, usage: CodeUsage) -> Finding:
     """Whether a level uses its codebook."""
     total = len(usage.counts)
-    entropy = torch.tensor(usage.perplexity).log() / torch.tensor(float(total)).log()
+    entropy = log(usage.perplexity) / log(total)
     text = (
         f"level {level} uses {usage.used} of {total} codes on validation images, perplexity "
         f"{usage.perplexity:.0f}"
@@ -211,19 +210,21 @@ def judge_prior(level: int, nats: Sequence[float], metrics: Measurement) -> Find
     return Finding("good", text)
 
 
-def check_samples(folder: RunFolder, models: tuple[str, ...] | None) -> Iterator[Finding]:
+def check_samples(
+    folder: RunFolder, models: tuple[str, ...] | None, num_classes: int
+) -> Iterator[Finding]:
     """Whether the metrics of samples belong to the models, and are reliable.
 
     Arguments:
         folder: The run.
         models: Fingerprints of its models; None if they cannot be read.
+        num_classes: 1 without classes.
     """
-    summary, metrics = folder.read_data(), folder.read_metrics()
-    num_classes = max(1, len(summary.class_names)) if summary else 1
+    metrics = folder.read_metrics()
     for name, option, origin in metrics.sample_provenance():
         if models is not None and origin.models != models:
             advice = f"Measure again: `vqvae2 evaluate {folder.path} {option} ...`."
-            yield Finding("warning", f"{name} belongs to other weights", advice)
+            yield Finding("warning", f"the {name} belongs to other weights", advice)
     for extractor, samples in metrics.samples.items():
         yield judge_extractor(extractor, samples, num_classes)
 

@@ -9,7 +9,7 @@ from vqvae2.data.order import evenly_spaced
 from vqvae2.imaging.colormaps import code_map, heat
 from vqvae2.imaging.convert import to_float
 from vqvae2.pipeline import Pipeline
-from vqvae2.report.blocks import Block, ImagePairs, ImageRows, Text, embedded_image, image_row
+from vqvae2.report.blocks import Block, ImagePairs, ImageRows, Text, image_row
 from vqvae2.report.formatting import describe_sampling
 from vqvae2.report.source import ReportSource
 
@@ -27,18 +27,10 @@ def reconstructions(source: ReportSource) -> list[Block]:
     indices = evenly_spaced(len(source.validation), NUM_RECONSTRUCTIONS)
     originals = to_float(source.validation.batch(indices))
     results = source.pipeline.reconstruct(originals)
-    pairs = [
-        (
-            embedded_image(original, f"original {number}"),
-            embedded_image(result, f"reconstruction {number}"),
-            source.class_of(index),
-        )
-        for number, (original, result, index) in enumerate(
-            zip(originals, results, indices.tolist(), strict=True)
-        )
-    ]
+    left, right = image_row("original", originals), image_row("reconstruction", results)
+    captions = map(source.class_of, indices.tolist())
     text = "Validation images: left the original, right its reconstruction from the codes."
-    return [Text(text), ImagePairs(pairs)]
+    return [Text(text), ImagePairs(list(zip(left.images, right.images, captions, strict=True)))]
 
 
 def levels(source: ReportSource) -> list[Block]:
@@ -111,20 +103,18 @@ def likelihoods(source: ReportSource) -> list[Block]:
     num_shown = min(NUM_COLUMNS, len(indices))
     selected = total.argsort()[torch.linspace(0, len(indices) - 1, num_shown).long()]
     rows = [image_row("image", to_float(source.validation.batch(indices[selected])))]
-    means = []
+    means, limits = [], []
     for level, maps in enumerate(nats):
-        scaled = maps / maps.max()
-        rows.append(image_row(f"level {level}", heat(scaled[selected]), level))
-        mean = heat(scaled.mean(0, keepdim=True))
+        limit = float(maps.max())
+        limits.append(f"{limit:.1f} nats in level {level}")
+        rows.append(image_row(f"level {level}", heat(maps[selected] / limit), level))
+        mean = heat(maps.mean(0, keepdim=True) / limit)
         means.append(image_row(f"level {level}, mean", mean, level))
-    white = " and ".join(
-        f"{float(maps.max()):.1f} nats in level {level}" for level, maps in enumerate(nats)
-    )
     return [
         Text(
             f"From the most to the least probable of {len(indices)} validation images. Bright "
             "positions have codes that are improbable given the class, the coarser codes and the "
-            f"preceding positions. White is {white}."
+            f"preceding positions. White is {' and '.join(limits)}."
         ),
         ImageRows(rows, [f"{value:,.0f} bits" for value in (total[selected] / log(2)).tolist()]),
         Text(f"The mean over the {len(indices)} images."),

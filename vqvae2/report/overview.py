@@ -49,18 +49,11 @@ def summary(source: ReportSource) -> list[Block]:
 
 def reconstruction_cards(measurement: Measurement) -> list[Card]:
     """The quality of reconstructions."""
-    notes = {
-        "mse": f"images in [0, 1], {measurement.num_images:,} validation images",
-        "psnr_db": "computed from the MSE",
-        "ssim": "1 is identical",
-    }
-    return [
-        Card(
-            METRICS[name].name,
-            [Metric(format_metric(name, measurement.get(name)), METRICS[name].unit, note)],
-        )
-        for name, note in notes.items()
-    ]
+    cards = []
+    for name in ("mse", "psnr_db", "ssim"):
+        metric, value = METRICS[name], format_metric(name, measurement.get(name))
+        cards.append(Card(metric.name, [Metric(value, metric.unit, metric.meaning)]))
+    return cards
 
 
 def rate_card(source: ReportSource) -> Card:

@@ -16,12 +16,14 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
+    EngFormatter,
     FixedLocator,
     FuncFormatter,
     LogLocator,
     MaxNLocator,
     NullFormatter,
     NullLocator,
+    StrMethodFormatter,
 )
 
 from vqvae2.metrics.describe import METRICS
@@ -150,7 +152,7 @@ def tradeoff_plot(methods: Mapping[str, Mapping[str, tuple[float, float]]]) -> M
     """
     figure, axes = canvas("recall: share of the training images covered", "precision")
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     for number, (name, points) in enumerate(methods.items()):
         draw(axes, list(points.values()), name, level_colour(number))
         for setting, point in points.items():
@@ -179,7 +181,7 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(GRID)
@@ -220,16 +222,8 @@ def logarithmic(axes: Axes, bottom: float | None = None) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=bottom)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def thousands(value: float, _: int) -> str:
-    """Steps as 500, 10k, 2.2M."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= 10 * size or (size == 1e6 and abs(value) >= size):
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
 
 
 def legend(axes: Axes, location: str = "upper right") -> None:

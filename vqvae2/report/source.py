@@ -3,13 +3,12 @@
 import shlex
 from functools import cached_property
 
-import torch
-
 from vqvae2.data.codes import read_codes
 from vqvae2.data.images import ImageDataset, open_validation
 from vqvae2.metrics.results import Measurement, RunMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
+from vqvae2.report.doctor import count_codes
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.stage import is_saved
@@ -75,11 +74,7 @@ class ReportSource:
         autoencoder = code_fingerprint(self.pipeline.autoencoder)
         if not any(self.folder.codes.glob("validation-*.parquet")):
             raise Unavailable(f"The codes are not extracted yet: {self.command('train --run')}.")
-        codes = read_codes(self.folder.codes, "validation", autoencoder)
-        usages = [CodeUsage.of(grid.num_codes) for grid in codes.info.grids]
-        for usage, maps in zip(usages, codes.levels, strict=True):
-            usage.add(torch.from_numpy(maps.astype("int64")))
-        return usages
+        return count_codes(read_codes(self.folder.codes, "validation", autoencoder))
 
     @cached_property
     def metrics(self) -> RunMetrics:

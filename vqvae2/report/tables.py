@@ -52,15 +52,10 @@ def set_table(
         if metric.in_tables and any(one.get(key) is not None for one in sets.values())
     ]
     rows = [
-        [name, *("" if one.get(key) is None else format_metric(key, one[key]) for key in columns)]
+        [name, f"{one.num_images:,}", *(format_metric(key, one.get(key)) for key in columns)]
         for name, one in sets.items()
     ]
-    header = ["set", *(METRICS[key].title(extractor) for key in columns)]
-    # The number of images matters only where it differs.
-    if len({one.num_images for one in sets.values()}) > 1:
-        header.insert(1, "images")
-        for row, one in zip(rows, sets.values(), strict=True):
-            row.insert(1, f"{one.num_images:,}")
+    header = ["set", "images", *(METRICS[key].title(extractor) for key in columns)]
     return Table(title, header, rows, note)
 
 
