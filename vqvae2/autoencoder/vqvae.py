@@ -283,8 +283,8 @@ class VQVAE(nn.Module):
     def _merge(self, vectors: Sequence[Tensor]) -> Tensor:
         """The vectors (B, D, H, W) of all levels, concatenated on the grid of the finest."""
         merged = vectors[0]
-        for upsampler, x in zip(self.upsamplers, vectors[1:], strict=False):
-            merged = torch.cat([upsampler(merged), x], dim=1)
+        for level, x in enumerate(vectors[1:]):
+            merged = torch.cat([self.upsamplers[level](merged), x], dim=1)
         return merged
 
     def _normalize(self, images: Tensor) -> Tensor:
