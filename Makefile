@@ -2,25 +2,36 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+# The floor of the torch dependency, in an environment of its own. TORCH_INDEX may name an index of
+# CPU builds (https://download.pytorch.org/whl/cpu), which are 20 times smaller.
+OLDEST := .venv-oldest
+OLDEST_TORCH := $(shell sed -nE 's/.*"torch>=([0-9.]+)".*/\1/p' pyproject.toml)
+OLDEST_TESTS := tests/test_package.py tests/autoencoder tests/priors/test_prior.py \
+	tests/training/test_golden.py
+PIP := -m pip install --quiet --disable-pip-version-check
 
-demo: $(VENV)/.installed  ## the whole job on the built-in pictures, with a report
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.installed  ## train, sample and measure on the built-in images, with a report
 	$(BIN)/vqvae2 demo
 
-test: $(VENV)/.installed  ## all tests
+test: $(VENV)/.installed  ## run all tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed  ## lint, format and types, changing nothing
+test-oldest: $(OLDEST)/.installed  ## run a short selection of tests on the oldest supported torch
+	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
+check: $(VENV)/.installed  ## check lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed  ## put the code into shape
+format: $(VENV)/.installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: runs/demo/metrics.json  ## benchmarks that need no data but the demo's
+bench: runs/demo/metrics.json  ## run the benchmarks that need no data except the demo's
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/paper_models.py
 	$(BIN)/python benchmarks/what_levels_carry.py runs/demo
@@ -33,18 +44,26 @@ bench: runs/demo/metrics.json  ## benchmarks that need no data but the demo's
 runs/demo/metrics.json: | $(VENV)/.installed
 	$(BIN)/vqvae2 demo
 
-faults: $(VENV)/.installed  ## kills, cut files, full disks: what becomes of a run
+faults: $(VENV)/.installed  ## kill, cut and fill disks in training, and count how runs end
 	$(BIN)/python tests/stress/faults.py
 
-fuzz: $(VENV)/.installed  ## changed files of every kind: what readers do with them
+fuzz: $(VENV)/.installed  ## change files of every kind, and count how readers treat them
 	$(BIN)/python tests/stress/fuzz.py
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: help demo test check format bench faults fuzz clean
+$(OLDEST)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OLDEST)
+	grep -v '^torch==' constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python $(PIP) -c $(OLDEST)/constraints.txt $(addprefix --index-url ,$(TORCH_INDEX)) \
+		torch==$(OLDEST_TORCH)
+	$(OLDEST)/bin/python $(PIP) -c $(OLDEST)/constraints.txt -e . pytest hypothesis scipy
+	touch $@
+
+.PHONY: help demo test test-oldest check format bench faults fuzz clean
