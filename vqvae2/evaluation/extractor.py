@@ -11,7 +11,7 @@ from vqvae2.runs.folder import RunFolder
 TRAINED = "own"
 """The name of an extractor that is trained, where no published network fits."""
 
-TRAINING = ClassifierTraining(depth=14, steps=800, batch=64, learning_rate=0.1)
+TRAINING = ClassifierTraining(depth=14, steps=1000, batch=64, learning_rate=0.1)
 
 
 def extractor_for(

@@ -26,7 +26,7 @@ class Networks:
 
     Arguments:
         extractor: gives the features of all metrics.
-        selector: classifier that selects samples; the extractor itself by default.
+        selector: classifier that selects samples; it may be the extractor.
     """
 
     extractor: Extractor
