@@ -103,7 +103,7 @@ class ShardedCodes:
 
     def __init__(self, info: CodesInfo, paths: Sequence[Path], grids: Sequence[CodeGrid]) -> None:
         self.info, self.paths, self.grids = info, paths, grids
-        counts = tuple(num_rows(path) for path in paths)
+        counts = tuple(read_footer(path)[1] for path in paths)
         window = max(1, HELD_BYTES // (2 * max(counts) * bytes_per_image(grids)))
         self.order: Order = BlockShuffle(counts, window)
         self._firsts = torch.tensor([0, *accumulate(counts)])
@@ -190,13 +190,13 @@ def complete_shards(folder: Path, split: str, autoencoder: str) -> tuple[list[Pa
     paths = sorted(folder.glob(f"{split}-*.parquet"))
     if not paths:
         raise ValueError(f"{folder} has no codes of the split {split!r}; extract them first.")
-    infos = [read_info(path) for path in paths]
+    infos, counts = zip(*map(read_footer, paths), strict=True)
     if infos[0].autoencoder != autoencoder:
         raise ValueError(
             f"The codes in {folder} were made by autoencoder {infos[0].autoencoder}, this one is "
             f"{autoencoder}; remove the folder and extract them again."
         )
-    count = sum(num_rows(path) for path in paths)
+    count = sum(counts)
     if any(info != infos[0] for info in infos) or count != infos[0].num_images:
         raise ValueError(
             f"The codes in {folder} are incomplete: {count} of {infos[0].num_images} images "
@@ -274,32 +274,24 @@ def _level(table: "pyarrow.Table", name: str, grid: CodeGrid) -> CodeArray:
 
 def read_info(path: Path) -> CodesInfo:
     """The info of one shard; ValueError if the file is not a shard of this version."""
+    return read_footer(path)[0]
+
+
+def read_footer(path: Path) -> tuple[CodesInfo, int]:
+    """The info and the number of images of one shard; errors as of `read_info`."""
     import pyarrow
     import pyarrow.parquet as parquet
 
     try:
-        header = json.loads((parquet.read_schema(path).metadata or {})[b"vqvae2"])
+        footer = parquet.read_metadata(path)
+        header = json.loads((footer.metadata or {})[b"vqvae2"])
         name, version = header.pop("format"), header.pop("version")
     except (pyarrow.ArrowException, KeyError, ValueError, OSError, AttributeError) as error:
-        raise _not_a_shard(path, error) from None
+        reason = one_line(error)[:100]
+        raise ValueError(f"{path} is not a shard of codes ({reason}); remove it.") from None
     if (name, version) != (FORMAT, VERSION):
         raise ValueError(
             f"{path} must be {FORMAT} version {VERSION}, got {name} version {version}; remove "
             f"{path.parent} and repeat `vqvae2 train` to extract the codes again."
         )
-    return from_dict(CodesInfo, header, str(path))
-
-
-def num_rows(path: Path) -> int:
-    """Number of images in a shard, from its footer."""
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        return int(parquet.read_metadata(path).num_rows)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _not_a_shard(path, error) from None
-
-
-def _not_a_shard(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is not a shard of codes ({one_line(error)[:100]}); remove it.")
+    return from_dict(CodesInfo, header, str(path)), footer.num_rows

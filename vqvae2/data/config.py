@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vqvae2.configuration import require_minimum
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -45,8 +47,7 @@ class DataConfig:
                 f"validation_fraction must be between 0 and 1, got {self.validation_fraction}; "
                 "0.1 takes every tenth image."
             )
-        if self.synthetic_images < 2:
-            raise ValueError(f"synthetic_images must be at least 2, got {self.synthetic_images}.")
+        require_minimum("", self, synthetic_images=2)
         if not self.memory_gib >= 0:
             raise ValueError(f"memory_gib must be at least 0, got {self.memory_gib}.")
         if self.window < 1:

@@ -61,8 +61,8 @@ class ImageListing:
         labels: (N,) int64, all 0 without labels.
         class_names: () without labels.
         decode: Decodes the images of the given indices.
+        facts: Properties of the source, for the fingerprint.
         lengths: Length of each image's file in bytes where it is known, for the fingerprint.
-        facts: Further properties of the source, for the fingerprint.
         stream: Reads images in blocks, if the source is streamed; `facts` then covers `names`.
     """
 
@@ -70,8 +70,8 @@ class ImageListing:
     labels: Tensor
     class_names: tuple[str, ...]
     decode: Callable[[Sequence[int]], Decoded]
-    lengths: list[int]
     facts: str
+    lengths: Sequence[int] = ()
     stream: BlockStream | None = None
 
     def select(self, indices: list[int]) -> "ImageListing":

@@ -35,7 +35,6 @@ def synthetic_listing(num_images: int, size: int, seed: int) -> ImageListing:
         labels=synthetic.labels_of(range(num_images), seed),
         class_names=synthetic.CLASS_NAMES,
         decode=lambda indices: list(synthetic.render(indices, size, seed).images),
-        lengths=[],
         facts=f"synthetic 1 seed {seed}",
     )
 

@@ -110,7 +110,6 @@ def stream_listing(blocks: list[Block], classes: list[Label], config: DataConfig
         labels=torch.tensor(labels) if labels else torch.zeros(len(stream.names)).long(),
         class_names=tuple(map(str, classes)) if labels else (),
         decode=lambda indices: stream.decode(indices, config.size),
-        lengths=[],
         facts=f"streamed 1 {facts.hexdigest()}",
         stream=stream,
     )

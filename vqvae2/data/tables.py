@@ -165,7 +165,6 @@ def _table_listing(
         labels=torch.zeros(len(images), dtype=torch.int64) if labels is None else labels,
         class_names=class_names,
         decode=decode,
-        lengths=[],
         facts=f"table 1 {column} {images.data.nbytes}",
     )
 

@@ -123,7 +123,8 @@ class CausalAttention(nn.Module):
         """Maps (B, C, H, W) to the same shape."""
         rows = x.flatten(2).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
-        attended = attend(*self._heads(rows), dropout)
+        heads = split_heads(self.queries_keys_values(rows), self.num_heads)
+        attended = attend(*heads, dropout)
         mixed = self.out(attended.transpose(1, 2).flatten(2))
         return x + mixed.transpose(1, 2).unflatten(2, x.shape[2:])
 
@@ -134,14 +135,15 @@ class CausalAttention(nn.Module):
 
     def step(self, cache: KeyValueCache, x: Tensor, position: RasterPosition) -> Tensor:
         """One position, (B, C) to (B, C); stores its key and value in `cache`."""
-        attended = cache.attend(*self._heads(x[:, None]), position)
-        return x + self.out(attended.flatten(1))
+        heads = split_heads(self.queries_keys_values(x[:, None]), self.num_heads)
+        return x + self.out(cache.attend(*heads, position).flatten(1))
 
-    def _heads(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (B, heads, N, size) each, of rows (B, N, C)."""
-        split = self.queries_keys_values(rows).unflatten(2, (3, self.num_heads, -1))
-        queries, keys, values = split.permute(2, 0, 3, 1, 4).unbind(0)
-        return queries, keys, values
+
+def split_heads(rows: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, (B, heads, N, size) each, of rows (B, N, 3C)."""
+    split = rows.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
+    queries, keys, values = split.unbind(0)
+    return queries, keys, values
 
 
 def require_heads(channels: int, num_heads: int) -> None:

@@ -141,7 +141,9 @@ class DiagonalBiLSTMLayer(Layer[LayerCache]):
         self._start_direction(cache.rightward, 0)
         self._start_direction(cache.leftward, 1)
         for column in reversed(range(cache.pending.shape[1])):
-            self._step_leftward(cache.leftward, cache.pending[:, column], column)
+            gates = cache.pending[:, column] + cache.leftward.row_gates[:, column]
+            self._advance(cache.leftward, 1, gates)
+            cache.leftward.row[..., column] = cache.leftward.hidden
         self.inputs.start_row(cache.inputs, context)
 
     def step(self, cache: LayerCache, x: Tensor, column: Tensor) -> Tensor:
@@ -160,10 +162,6 @@ class DiagonalBiLSTMLayer(Layer[LayerCache]):
         cache.row_gates.copy_(gates)
         cache.hidden.zero_()
         cache.cell.zero_()
-
-    def _step_leftward(self, cache: DirectionCache, gates: Tensor, column: int) -> None:
-        self._advance(cache, 1, gates + cache.row_gates[:, column])
-        cache.row[..., column] = cache.hidden
 
     def _advance(self, cache: DirectionCache, direction: int, gates: Tensor) -> None:
         gates = gates + F.linear(cache.hidden, self._weight(direction, 1))

@@ -18,8 +18,7 @@ class Categorical:
     @staticmethod
     def log_prob(params: Tensor, codes: Tensor) -> Tensor:
         """Log-probability in nats, (B, H, W), of codes (B, H, W) under logits (B, K, H, W)."""
-        dtype = torch.promote_types(params.dtype, torch.float32)
-        return -F.cross_entropy(params.to(dtype), codes, reduction="none")
+        return -F.cross_entropy(at_least_float32(params), codes, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,8 @@ class LogisticMixture:
     @property
     def num_params(self) -> int:
         """P: per component a weight, per channel a mean and scale, per channel pair a slope."""
-        return self.num_mixtures * (1 + 2 * self.channels + self._num_pairs)
-
-    @property
-    def _num_pairs(self) -> int:
-        return self.channels * (self.channels - 1) // 2
+        num_pairs = self.channels * (self.channels - 1) // 2
+        return self.num_mixtures * (1 + 2 * self.channels + num_pairs)
 
     def log_prob(self, params: Tensor, values: Tensor) -> Tensor:
         """Log-probability in nats of each channel given the earlier ones.
@@ -60,8 +56,8 @@ class LogisticMixture:
         Returns:
             The shape of `values`; the sum over the last axis is the pixel's log-probability.
         """
-        params, channels = params.movedim(1, -1), values.unbind(-1)
-        weights, joint = self._weights(params), []
+        params, channels = at_least_float32(params).movedim(1, -1), values.unbind(-1)
+        weights, joint = params[..., : self.num_mixtures].log_softmax(dim=-1), []
         for channel in range(self.channels):
             mean, log_scale = self._logistic(params, channels[:channel])
             weights = weights + self._bin(channels[channel][..., None], mean, log_scale)
@@ -76,7 +72,8 @@ class LogisticMixture:
             params: (B, P).
             earlier: the earlier channels of the pixel, (B,) int64 each.
         """
-        weights = self._weights(params)
+        params = at_least_float32(params)
+        weights = params[..., : self.num_mixtures].log_softmax(dim=-1)
         for channel, value in enumerate(earlier):
             mean, log_scale = self._logistic(params, earlier[:channel])
             weights = weights + self._bin(value[:, None], mean, log_scale)
@@ -85,23 +82,17 @@ class LogisticMixture:
         bins = self._bin(intensities, mean[:, None], log_scale[:, None])
         return (weights.log_softmax(dim=-1)[:, None] + bins).logsumexp(dim=-1)
 
-    def _weights(self, params: Tensor) -> Tensor:
-        """Log-weights (..., M) of the components, in float32 or more."""
-        weights = params[..., : self.num_mixtures]
-        dtype = torch.promote_types(params.dtype, torch.float32)
-        return weights.to(dtype).log_softmax(dim=-1)
-
     def _logistic(self, params: Tensor, earlier: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Means and log-scales, (..., M) each, of the channel after `earlier`."""
-        dtype, channel = torch.promote_types(params.dtype, torch.float32), len(earlier)
+        channel = len(earlier)
         # (..., 1 + 2 channels + pairs, M): weights, means, log-scales, slopes.
-        table = params.to(dtype).unflatten(-1, (-1, self.num_mixtures))
+        table = params.unflatten(-1, (-1, self.num_mixtures))
         mean = table[..., 1 + channel, :]
         log_scale = table[..., 1 + self.channels + channel, :]
         start = 1 + 2 * self.channels + channel * (channel - 1) // 2
         for pair, value in enumerate(earlier):
             slope = table[..., start + pair, :].tanh()
-            mean = mean + slope * self._scaled(value[..., None], dtype)
+            mean = mean + slope * self._scaled(value[..., None], params.dtype)
         # The bound keeps the gradient finite where a component is certain; e^-7 is narrower than
         # a bin.
         return mean, log_scale.clamp_min(-7)
@@ -124,3 +115,8 @@ class LogisticMixture:
         above = torch.where(value == self.num_values - 1, 0.0, F.logsigmoid(upper))
         outermost = (value == 0) | (value == self.num_values - 1)
         return below + above + torch.where(outermost, 0.0, inside)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or in its own type where that is more precise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -66,18 +66,19 @@ class PixelCNNPPConfig(PriorConfig):
         return PixelCNNPP(self, grid)
 
 
+Windows = tuple[Tensor, Tensor]
+"""The state of a layer of `u`: the last two rows, (B, 2C, 2, W), of each of its convolutions."""
+
+Caches = tuple[RasterCache, RasterCache]
+"""The state of a layer of `l`: one cache per convolution."""
+
+
 @dataclass
 class ScaleCache:
-    """The state of one scale between two steps.
+    """The state of one scale between two steps: of its layers and of the coarser scales."""
 
-    Arguments:
-        rows: two windows (B, 2C, 2, W) per layer of `u`.
-        positions: two caches per layer of `l`.
-        coarser: of the coarser scales.
-    """
-
-    rows: list[tuple[Tensor, Tensor]]
-    positions: list[tuple[RasterCache, RasterCache]]
+    rows: list[Windows]
+    positions: list[Caches]
     coarser: "CoarserCache | None"
 
 
@@ -135,13 +136,11 @@ class RowLayer(nn.Module):
         h = self._hidden(self.first(elu2(u)), skip)
         return u + F.glu(self.second(h) + self.context(context), dim=1)
 
-    def new_cache(self, batch: int, width: int) -> tuple[Tensor, Tensor]:
-        """The windows before the first row, one per convolution."""
+    def new_cache(self, batch: int, width: int) -> Windows:
+        """The windows before the first row."""
         return self.first.new_window(batch, width), self.second.new_window(batch, width)
 
-    def step(
-        self, windows: tuple[Tensor, Tensor], u: Tensor, context: Tensor, skip: Tensor | None
-    ) -> Tensor:
+    def step(self, windows: Windows, u: Tensor, context: Tensor, skip: Tensor | None) -> Tensor:
         """One row, (B, C, 1, W) to the same shape."""
         first, second = windows
         push(first, elu2(u), dim=2)
@@ -172,26 +171,18 @@ class PositionLayer(nn.Module):
             h = h + self.shortcut(elu2(skip))
         return x + F.glu(self.second(self.dropout(elu2(h)), context), dim=1)
 
-    def new_cache(self, batch: int, width: int) -> tuple[RasterCache, RasterCache]:
-        """The caches before the first row, one per convolution."""
+    def new_cache(self, batch: int, width: int) -> Caches:
+        """The caches before the first row."""
         return self.first.new_cache(batch, width), self.second.new_cache(batch, width)
 
-    def start_row(
-        self, caches: tuple[RasterCache, RasterCache], u: Tensor, context: Tensor
-    ) -> None:
+    def start_row(self, caches: Caches, u: Tensor, context: Tensor) -> None:
         """Computes what `u` (B, C, 1, W), context and rows above add to all columns."""
         first, second = caches
         self.first.start_row(first, context)
         self.second.start_row(second, context)
         first.row_bias.add_(self.from_rows(elu2(u))[:, :, 0].transpose(1, 2))
 
-    def step(
-        self,
-        caches: tuple[RasterCache, RasterCache],
-        x: Tensor,
-        column: Tensor,
-        skip: Tensor | None,
-    ) -> Tensor:
+    def step(self, caches: Caches, x: Tensor, column: Tensor, skip: Tensor | None) -> Tensor:
         """One position, (B, C) to (B, C)."""
         first, second = caches
         h = self.first.step(first, elu2(x), column)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.attention import KeyValueCache, attend, require_heads
+from vqvae2.nn.attention import KeyValueCache, attend, require_heads, split_heads
 from vqvae2.nn.causal import RasterPosition, context_at, shift_raster
 from vqvae2.nn.modules import Modules
 from vqvae2.priors.network import Network, PriorConfig
@@ -93,9 +93,8 @@ class TransformerBlock(nn.Module):
 
     def _heads(self, x: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, heads, N, size) each, of rows (B, N, C)."""
-        split = self.queries_keys_values(self.attention_norm(x))
-        split = split.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        queries, keys, values = split.unbind(0)
+        projected = self.queries_keys_values(self.attention_norm(x))
+        queries, keys, values = split_heads(projected, self.num_heads)
         return rotate(queries, rotations), rotate(keys, rotations), values
 
 

@@ -78,15 +78,12 @@ def check_request(
     given: Sequence[Tensor | None] | None,
 ) -> None:
     """Raises ValueError unless there is one seed per label and one of the rest per level."""
-    if given is not None and len(given) != len(priors):
-        raise ValueError(
-            f"Expected one given map, or None, per level ({len(priors)} levels), got {len(given)}."
-        )
+    for name, items in (("given map, or None,", given), ("sampling config", sampling)):
+        if items is not None and len(items) != len(priors):
+            raise ValueError(
+                f"Expected one {name} per level ({len(priors)} levels), got {len(items)}."
+            )
     if len(seeds) != len(labels):
         raise ValueError(
             f"Expected one seed per image, got {len(seeds)} seeds for {len(labels)} labels."
-        )
-    if len(sampling) != len(priors):
-        raise ValueError(
-            f"Expected one sampling config per level ({len(priors)} levels), got {len(sampling)}."
         )
