@@ -56,7 +56,10 @@ def main(arguments: list[str]) -> None:
     """Draws samples and writes them."""
     options = parse(Options, "sample", arguments)
     output = options.output
-    check(options)
+    require_positive("count", options.count)
+    require_positive("batch", output.batch)
+    if options.keep < 1 and not options.judge:
+        raise ValueError("--keep below 1 needs a classifier that selects: give --judge NETWORK.")
     world, device = share(output.device)
     console.quiet = not world.is_main
     pipeline = Pipeline.open(options.run).to(device)
@@ -79,16 +82,6 @@ def main(arguments: list[str]) -> None:
     written = counted(request.num_images * len(request.labels), "image")
     selected = f" of {request.total:,}, selected by {judge.name}," if judge else ""
     console.print(f"{written}{selected} in {folder}; image grid: {grid_path(folder)}")
-
-
-def check(options: Options) -> None:
-    """Raises ValueError for options that cannot be used."""
-    require_positive("count", options.count)
-    require_positive("batch", options.output.batch)
-    if not 0 < options.keep <= 1:
-        raise ValueError(f"--keep is a fraction of the samples, in (0, 1], got {options.keep:g}.")
-    if options.keep < 1 and not options.judge:
-        raise ValueError("--keep below 1 needs a classifier that selects: give --judge NETWORK.")
 
 
 def labels_of(pipeline: Pipeline, classes: tuple[str, ...]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from vqvae2.metrics.describe import METRICS
 from vqvae2.metrics.results import Measurement
 from vqvae2.report.blocks import Block, Facts, Folded, Text
 from vqvae2.report.formatting import format_number
-from vqvae2.report.source import ReportSource, Unavailable
+from vqvae2.report.source import ReportSource
 from vqvae2.report.tables import Table, metric_cells
 
 MAX_SKIPPED = 500  # names of images that could not be read
@@ -17,8 +17,7 @@ MAX_SKIPPED = 500  # names of images that could not be read
 def all_metrics(source: ReportSource) -> list[Block]:
     """All metrics of reconstructions and priors; those of samples have their own section."""
     metrics = source.metrics
-    outdated = source.outdated_metrics()
-    blocks: list[Block] = [Text(outdated, "note")] if outdated else []
+    blocks = source.outdated_metrics()
     if origin := metrics.provenance:
         facts = {**to_dict(origin), **origin.versions}
         del facts["versions"]
@@ -26,7 +25,7 @@ def all_metrics(source: ReportSource) -> list[Block]:
         blocks.append(Facts({names[name]: format_number(facts[name]) for name in facts}))
     measured = {"Reconstruction": metrics.reconstruction, "Priors": metrics.priors}
     return blocks + [
-        metric_table(title, measurement, source.num_levels)
+        metric_table(title, measurement, len(source.grids))
         for title, measurement in measured.items()
         if measurement
     ]
@@ -47,7 +46,7 @@ def data(source: ReportSource) -> list[Block]:
     """The images of the run, as data.json describes them."""
     summary = source.folder.read_data()
     if summary is None:
-        raise Unavailable(f"No images were read yet: {source.command('train --run')}.")
+        raise ValueError(f"No images were read yet: {source.command('train --run')}.")
     facts = Facts(
         {
             "source": source.config.data.source,

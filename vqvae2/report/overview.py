@@ -9,9 +9,9 @@ import torch
 import vqvae2
 from vqvae2.metrics.describe import METRICS, format_metric
 from vqvae2.metrics.results import Measurement
-from vqvae2.report.blocks import Block, Card, Cards, Facts, Metric, Text
+from vqvae2.report.blocks import Block, Card, Cards, Facts, Metric
 from vqvae2.report.formatting import format_number
-from vqvae2.report.source import ReportSource, Unavailable
+from vqvae2.report.source import ReportSource
 
 
 def facts(source: ReportSource) -> Facts:
@@ -38,12 +38,11 @@ def summary(source: ReportSource) -> list[Block]:
     reconstruction = source.metrics.reconstruction
     if reconstruction is None:
         command = source.command("evaluate")
-        raise Unavailable(f"Reconstructions were not measured yet: {command}.")
-    outdated = source.outdated_metrics()
+        raise ValueError(f"Reconstructions were not measured yet: {command}.")
     return [
         Cards([*reconstruction_cards(reconstruction), rate_card(source)]),
-        Cards([level_card(source, level, reconstruction) for level in range(source.num_levels)]),
-        *([Text(outdated, "note")] if outdated else []),
+        Cards([level_card(source, level, reconstruction) for level in range(len(source.grids))]),
+        *source.outdated_metrics(),
     ]
 
 

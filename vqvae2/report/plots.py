@@ -114,7 +114,8 @@ def prior_plot(
     uniform = math.log(num_codes)
     if nats and uniform <= max(nats) + 0.5 * (max(nats) - min(nats)):
         reference_line(axes, uniform, f"ln K = {uniform:.2f}")
-        axes.set_ylim(top=max(uniform, *nats) + 0.12 * (uniform - min(nats)))
+        highest = max(uniform, *nats)
+        axes.set_ylim(top=highest + 0.12 * (highest - min(nats)))
     axes.set_xlim(left=0)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     legend(axes, "center right")

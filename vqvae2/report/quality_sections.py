@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.metrics.describe import METRICS
-from vqvae2.metrics.results import Measurement, RunMetrics, SampleMetrics
+from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.report import plots
 from vqvae2.report.blocks import Block, Curve, Plots, Text, WideImage, embedded_file
-from vqvae2.report.source import ReportSource, Unavailable
+from vqvae2.report.source import ReportSource
 from vqvae2.report.tables import accuracy_table, agreement_table, detection_table, sample_table
 
 MAX_CLASSES = 20  # rows of the accuracy score
@@ -27,23 +27,18 @@ def quality(source: ReportSource) -> list[Block]:
     blocks += [detection_table(*result) for result in metrics.out_of_distribution.items()]
     if not blocks:
         command = source.command("evaluate --samples 10000")
-        raise Unavailable(
+        raise ValueError(
             f"Samples were not measured yet: {command}. This downloads the Inception network "
             "once; with `--extractor own` it trains a classifier instead."
         )
-    outdated = outdated_samples(source, metrics)
-    return [Text(outdated, "note"), *blocks] if outdated else blocks
-
-
-def outdated_samples(source: ReportSource, metrics: RunMetrics) -> str:
-    """A sentence if any result belongs to other weights than those of the run; "" otherwise."""
     models = fingerprints(source.pipeline)
-    if all(origin.models == models for _, _, origin in metrics.sample_provenance()):
-        return ""
-    return (
-        "Models were trained after some of these evaluations. To measure again with --samples, "
-        f"--cas or --outside: {source.command('evaluate --samples 10000')}."
-    )
+    if any(origin.models != models for _, _, origin in metrics.sample_provenance()):
+        text = (
+            "Models were trained after some of these evaluations. To measure again with "
+            f"--samples, --cas or --outside: {source.command('evaluate --samples 10000')}."
+        )
+        blocks.insert(0, Text(text, "note"))
+    return blocks
 
 
 def distances(source: ReportSource, extractor: str, metrics: SampleMetrics) -> list[Block]:
@@ -62,10 +57,9 @@ def distances(source: ReportSource, extractor: str, metrics: SampleMetrics) -> l
         blocks.append(Plots(curves))
     neighbours = source.folder.neighbours(extractor)
     if neighbours.is_file():
-        text = f"Left a sample, then the training images that {extractor} finds nearest to it."
-        alternative = "samples and their nearest training images"
-        image = embedded_file("png", neighbours.read_bytes(), alternative)
-        blocks += [Text(f"Memorisation: {text}"), WideImage(image)]
+        text = f"left a sample, then the training images that {extractor} finds nearest to it"
+        image = embedded_file("png", neighbours.read_bytes(), text)
+        blocks += [Text(f"Memorisation: {text}."), WideImage(image)]
     return blocks
 
 

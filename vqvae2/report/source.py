@@ -8,6 +8,7 @@ from vqvae2.data.images import ImageDataset, open_validation
 from vqvae2.metrics.results import Measurement, RunMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
+from vqvae2.report.blocks import Block, Text
 from vqvae2.report.doctor import count_codes
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
@@ -15,14 +16,11 @@ from vqvae2.training.stage import is_saved
 from vqvae2.weights import code_fingerprint
 
 
-class Unavailable(ValueError):
-    """A part of the report cannot be made yet; the message names the command that is missing."""
-
-
 class ReportSource:
     """One run, of which every part is read at most once.
 
-    Properties raise `Unavailable` where their stage is not done.
+    Properties raise ValueError where their stage is not done; the message names the command that
+    is missing.
 
     Arguments:
         folder: The run.
@@ -34,27 +32,20 @@ class ReportSource:
         self.config: RunConfig = folder.read()
         self.grids = self.config.grids()
 
-    @property
-    def num_levels(self) -> int:
-        """Number of levels of codes."""
-        return len(self.grids)
-
     @cached_property
     def pipeline(self) -> Pipeline:
         """The models that are trained so far."""
         if not is_saved(self.folder.autoencoder):
-            raise Unavailable(
-                f"The autoencoder is not trained yet: {self.command('train --run')}."
-            )
+            raise ValueError(f"The autoencoder is not trained yet: {self.command('train --run')}.")
         return Pipeline.open(self.folder.path).to(self.device)
 
     @property
     def complete_pipeline(self) -> Pipeline:
         """The models, with the priors of all levels."""
         trained = len(self.pipeline.priors)
-        if trained < self.num_levels:
+        if trained < len(self.grids):
             command = self.command("train --run")
-            raise Unavailable(f"{trained} of {self.num_levels} priors are trained: {command}.")
+            raise ValueError(f"{trained} of {len(self.grids)} priors are trained: {command}.")
         return self.pipeline
 
     @cached_property
@@ -73,7 +64,7 @@ class ReportSource:
         self.require_codes()
         autoencoder = code_fingerprint(self.pipeline.autoencoder)
         if not any(self.folder.codes.glob("validation-*.parquet")):
-            raise Unavailable(f"The codes are not extracted yet: {self.command('train --run')}.")
+            raise ValueError(f"The codes are not extracted yet: {self.command('train --run')}.")
         return count_codes(read_codes(self.folder.codes, "validation", autoencoder))
 
     @cached_property
@@ -81,7 +72,7 @@ class ReportSource:
         """The results in metrics.json."""
         metrics = self.folder.read_metrics()
         if not metrics:
-            raise Unavailable(f"Nothing was measured yet: {self.command('evaluate')}.")
+            raise ValueError(f"Nothing was measured yet: {self.command('evaluate')}.")
         return metrics
 
     @property
@@ -94,16 +85,17 @@ class ReportSource:
         return f"run `vqvae2 {arguments} {shlex.quote(str(self.folder.path))}`"
 
     def require_codes(self) -> None:
-        """Raises `Unavailable` for a prior on pixels, with its likelihood if it was measured."""
+        """Raises ValueError for a prior on pixels, with its likelihood if it was measured."""
         if self.config.on_pixels:
             bits = self.priors.get("validation_bits_per_dim")
             value = "" if bits is None else f": {bits:.3f} bits per dimension on validation images"
-            raise Unavailable(f"This run models pixels directly, without codes{value}.")
+            raise ValueError(f"This run models pixels directly, without codes{value}.")
 
-    def outdated_metrics(self) -> str:
-        """A sentence if priors were trained since the last evaluation; "" otherwise."""
+    def outdated_metrics(self) -> list[Block]:
+        """A note if priors were trained since the last evaluation."""
         measured = len(self.priors.levels("validation_nats_per_code"))
-        trained = sum(is_saved(self.folder.prior(level)) for level in range(self.num_levels))
+        trained = sum(is_saved(self.folder.prior(level)) for level in range(len(self.grids)))
         if trained <= measured:
-            return ""
-        return f"Priors were trained after this evaluation: {self.command('evaluate')}."
+            return []
+        text = f"Priors were trained after this evaluation: {self.command('evaluate')}."
+        return [Text(text, "note")]

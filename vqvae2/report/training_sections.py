@@ -3,7 +3,7 @@
 from vqvae2.report import plots
 from vqvae2.report.blocks import Block, Curve, Plots, Text
 from vqvae2.report.formatting import format_number
-from vqvae2.report.source import ReportSource, Unavailable
+from vqvae2.report.source import ReportSource
 from vqvae2.training.autoencoder import AutoencoderStage
 from vqvae2.training.prior import PriorStage
 from vqvae2.training.stages import stages
@@ -40,7 +40,7 @@ def training(source: ReportSource) -> list[Block]:
             continue
         if isinstance(stage, AutoencoderStage):
             steps = stage.config.continuous_steps
-            plot = plots.distortion_plot(train, validation, source.num_levels, steps)
+            plot = plots.distortion_plot(train, validation, len(source.grids), steps)
             curves.append(Curve("Autoencoder: reconstruction error", plot, speed))
             plot = plots.usage_plot(validation, [grid.num_codes for grid in source.grids])
             curves.append(Curve("Autoencoder: perplexity of the codes", plot))
@@ -49,7 +49,7 @@ def training(source: ReportSource) -> list[Block]:
             plot = plots.prior_plot(train, validation, stage.level, num_codes)
             curves.append(Curve(f"Prior of level {stage.level}", plot, speed))
     if not curves:
-        raise Unavailable(f"Training has not begun: {source.command('train --run')}.")
+        raise ValueError(f"Training has not begun: {source.command('train --run')}.")
     text = "Metrics of validation images are measured with the averaged weights."
     if not source.config.on_pixels and source.config.autoencoder.continuous_steps:
         text += " The shaded first steps are trained without quantisation."
