@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.autoencoder import Autoencoder, AutoencoderConfig
-from vqvae2.configuration import Json, JsonObject, from_dict, to_dict
+from vqvae2.configuration import Json, from_dict, to_dict
 from vqvae2.files import read_json, write_bytes, write_json
 from vqvae2.messages import one_line
 from vqvae2.priors import Domain, Prior, PriorConfig
@@ -28,6 +28,7 @@ VERSION = 3
 MAX_LAYERS = 1000
 MAX_NUMBER = 2**31
 
+T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -61,7 +62,7 @@ def save_autoencoder(folder: Path, autoencoder: Autoencoder) -> None:
 
 def load_autoencoder(folder: Path) -> Autoencoder:
     """The autoencoder that `save_autoencoder` wrote, in eval mode."""
-    saved = from_dict(SavedAutoencoder, read_config(folder, AUTOENCODER), str(folder))
+    saved = read_config(folder, AUTOENCODER, SavedAutoencoder)
     build: Callable[[], Autoencoder] = saved.config.build
     return load_module(folder, build, saved)
 
@@ -78,7 +79,7 @@ def load_prior(folder: Path, code_fingerprint: str) -> Prior:
     Raises:
         ValueError: it models the codes of another autoencoder, or the files are invalid.
     """
-    saved = from_dict(SavedPrior, read_config(folder, PRIOR), str(folder))
+    saved = read_config(folder, PRIOR, SavedPrior)
     if saved.code_fingerprint != code_fingerprint:
         raise ValueError(
             f"The prior in {folder} was trained on the codes of an autoencoder with code "
@@ -127,12 +128,12 @@ def save_module(folder: Path, name: str, config: Mapping[str, Json], module: nn.
     write_json(folder / "config.json", name, VERSION, config)
 
 
-def read_config(folder: Path, name: str) -> JsonObject:
+def read_config(folder: Path, name: str, kind: type[T]) -> T:
     """The config that `save_module` wrote."""
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} does not contain a {name}: {path.name} is missing.")
-    return read_json(path, name, VERSION)
+    return from_dict(kind, read_json(path, name, VERSION), str(folder))
 
 
 def load_module(folder: Path, build: Callable[[], M], config: object) -> M:

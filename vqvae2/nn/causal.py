@@ -147,10 +147,6 @@ class HorizontalConv(nn.Module):
         kernel = self.weight.permute(2, 1, 0).unsqueeze(2)
         return F.conv2d(F.pad(x, (self.columns - 1, 0)), kernel, self.bias, stride=self.stride)
 
-    def new_window(self, batch: int) -> Tensor:
-        """The window before the first column: zeros (B, L, C)."""
-        return self.weight.new_zeros(batch, self.columns, self.in_channels)
-
     def step(self, window: Tensor) -> Tensor:
         """The output's newest position, (B, O), from the last L columns (B, L, C)."""
         return torch.addmm(self.bias, window.flatten(1), self.weight.flatten(0, 1))
@@ -171,6 +167,22 @@ class RasterCache:
     row: Tensor
     columns: Tensor
     row_bias: Tensor
+
+    @classmethod
+    def new(cls, here: HorizontalConv, num_rows: int, batch: int, width: int) -> Self:
+        """Zeros: the cache before the first row of maps with `width` columns.
+
+        Arguments:
+            here: the convolution over the current row.
+            num_rows: R.
+        """
+        zeros, channels = here.weight.new_zeros, here.in_channels
+        return cls(
+            rows=zeros(batch, channels, num_rows, width),
+            row=zeros(batch, channels, 1, width),
+            columns=zeros(batch, here.columns, channels),
+            row_bias=zeros(batch, width // here.stride, here.bias.shape[0]),
+        )
 
 
 @dataclass(frozen=True)
@@ -208,8 +220,7 @@ class RasterConv(nn.Module):
         stride: int = 1,
     ) -> None:
         super().__init__()
-        self.stride, self.num_above = stride, kernel.above
-        self.sides = (kernel.left, kernel.right)
+        self.num_above, self.sides = kernel.above, (kernel.left, kernel.right)
         self.here = HorizontalConv(in_channels, out_channels, kernel.left + 1, stride)
         self.above: nn.Conv2d | None = None
         if kernel.above:
@@ -228,13 +239,7 @@ class RasterConv(nn.Module):
 
     def new_cache(self, batch: int, width: int) -> RasterCache:
         """The cache before the first row of maps with `width` columns."""
-        zeros, channels = self.here.weight.new_zeros, self.here.in_channels
-        return RasterCache(
-            rows=zeros(batch, channels, self.num_above, width),
-            row=zeros(batch, channels, 1, width),
-            columns=self.here.new_window(batch),
-            row_bias=zeros(batch, width // self.stride, self.here.bias.shape[0]),
-        )
+        return RasterCache.new(self.here, self.num_above, batch, width)
 
     def start_row(self, cache: RasterCache, context: Tensor | None) -> None:
         """Finishes the previous row and computes `row_bias` of the next one.
@@ -289,13 +294,7 @@ class PastConv(nn.Module):
 
     def new_cache(self, batch: int, width: int) -> RasterCache:
         """The cache before the first row of maps with `width` columns."""
-        zeros, out_channels = self.row.weight.new_zeros, self.row.bias.shape[0]
-        return RasterCache(
-            rows=self.rows.new_window(batch, width),
-            row=zeros(batch, self.row.in_channels, 1, width),
-            columns=self.row.new_window(batch),
-            row_bias=zeros(batch, width, out_channels),
-        )
+        return RasterCache.new(self.row, self.rows.rows, batch, width)
 
     def step(self, cache: RasterCache, previous: Tensor, position: RasterPosition) -> Tensor:
         """The output (B, O) at `position` from the input (B, C) at the position before it."""
