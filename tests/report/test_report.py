@@ -1,12 +1,16 @@
 """The page as a whole: it needs no other file, whatever is done so far."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from pages import ESCAPED, NAME, ElementChecker, change_json, page_of, sections_of
+from small_runs import small_run
 
 from vqvae2.data.images import open_validation
+from vqvae2.report import training_sections
 from vqvae2.report.report import SECTIONS
+from vqvae2.report.source import ReportSource
 from vqvae2.runs.folder import RunFolder
 
 STATES = ("begun", "autoencoder", "complete")
@@ -52,3 +56,19 @@ def test_names_of_users_are_escaped(folder, monkeypatch):
     for name in ("reconstructions", "samples", "data"):
         assert ESCAPED in sections[name]
     assert f"<li>{ESCAPED}.png</li>" in sections["data"]
+
+
+def test_a_stage_that_the_report_does_not_know_gets_a_curve_of_its_log(tmp_path, monkeypatch):
+    """A new stage needs no change here."""
+    folder = RunFolder(tmp_path)
+    folder.write_config(small_run())
+    for step in (1, 2):
+        metrics = {"step_loss": 1 / step, "gradient_norm.decoder": 1.0}
+        folder.log("sharpening").write(step, "train", metrics)
+    unknown = SimpleNamespace(name="sharpening", title="sharpening")
+    monkeypatch.setattr(training_sections, "stages", lambda config: [unknown])
+    _, plots = training_sections.training(ReportSource(folder, "cpu"))
+    (curve,) = plots.curves
+    assert curve.title == "Sharpening"
+    assert "step_loss" in curve.plot
+    assert "gradient_norm" not in curve.plot

@@ -103,6 +103,17 @@ def usage_plot(validation: Sequence[LogLine], num_codes: Sequence[int]) -> Marku
     return svg(figure)
 
 
+def log_plot(train: Sequence[LogLine], validation: Sequence[LogLine]) -> Markup:
+    """Every metric that a stage logs in training, by step."""
+    figure, axes = canvas("step", "logged metrics")
+    names = [name for name in (train or validation)[0] if name != "step"]
+    for number, name in enumerate(name for name in names if "gradient_norm" not in name):
+        draw(axes, logged(train, name), name, level_colour(number), "-")
+        draw(axes, logged(validation, name), f"{name}, validation", level_colour(number))
+    legend(axes)
+    return svg(figure)
+
+
 def prior_plot(
     train: Sequence[LogLine], validation: Sequence[LogLine], level: int, num_codes: int
 ) -> Markup:

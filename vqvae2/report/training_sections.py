@@ -48,6 +48,10 @@ def training(source: ReportSource) -> list[Block]:
             num_codes = source.grids[stage.level].num_codes
             plot = plots.prior_plot(train, validation, stage.level, num_codes)
             curves.append(Curve(f"Prior of level {stage.level}", plot, speed))
+        else:
+            curves.append(
+                Curve(stage.title.capitalize(), plots.log_plot(train, validation), speed)
+            )
     if not curves:
         raise ValueError(f"Training has not begun: {source.command('train --run')}.")
     text = "Metrics of validation images are measured with the averaged weights."
