@@ -133,7 +133,8 @@ def read_config(folder: Path, name: str, kind: type[T]) -> T:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} does not contain a {name}: {path.name} is missing.")
-    return from_dict(kind, read_json(path, name, VERSION), str(folder))
+    remedy = "use the version that wrote it, or train again"
+    return from_dict(kind, read_json(path, name, VERSION, remedy), str(folder))
 
 
 def load_module(folder: Path, build: Callable[[], M], config: object) -> M:
