@@ -132,9 +132,8 @@ class Pipeline:
     def device(self) -> torch.device:
         """The device of the models."""
         models = (self.autoencoder, *self.priors)
-        weights = (weight for model in models for weight in model.parameters())
-        first = next(weights, None)
-        return torch.device("cpu") if first is None else first.device
+        devices = (weight.device for model in models for weight in model.parameters())
+        return next(devices, torch.device("cpu"))
 
     @property
     def num_classes(self) -> int:

@@ -104,10 +104,9 @@ class VQVAEConfig:
 
     def code_settings(self) -> JsonObject:
         """The fields that decide codes beyond the names and shapes of weights."""
-        factors = list(self.factors)
         return {
             "kind": self.kind,
-            "factors": factors,
+            "factors": list(self.factors),
             "pixel_mean": self.pixel_mean,
             "pixel_std": self.pixel_std,
         }

@@ -92,8 +92,10 @@ class ImageDataset:
             if len(usable) < len(listing.names):
                 self._listing = listing.select(usable)
                 self.labels, self.names = self._listing.labels, self._listing.names
-        elif not any(self._is_usable(i) for i in evenly_spaced(len(self), NUM_PROBED).tolist()):
-            raise self._no_usable_images()
+        else:
+            probes = evenly_spaced(len(self), NUM_PROBED).tolist()
+            if all(self._decode([index])[0] is None for index in probes):
+                raise self._no_usable_images()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -176,9 +178,6 @@ class ImageDataset:
             else:
                 images[index] = image
         return [images.get(index) for index in indices]
-
-    def _is_usable(self, index: int) -> bool:
-        return self._decode([index])[0] is not None
 
     def _replacement(self, index: int) -> Tensor:
         """The next usable image of the same class, else the next of any class.

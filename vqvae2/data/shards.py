@@ -117,16 +117,6 @@ class StorageFile:
         return getattr(self._file, name)
 
 
-@contextmanager
-def open_file(url: str) -> Iterator[StorageFile]:
-    """Opens a local or remote file for reading."""
-    system, path = file_system(url)
-    with storage_access():
-        file = system.open(path, "rb")
-    with file:
-        yield StorageFile(file)
-
-
 def read_block(block: Block) -> list[Encoded]:
     """The encoded images of a block.
 
@@ -160,7 +150,10 @@ def read_rows(block: Block) -> list[Encoded]:
     """The images in some row groups of a Parquet file."""
     import pyarrow.parquet as parquet
 
-    with open_file(block.url) as file, parquet.ParquetFile(file) as table:
+    system, path = file_system(block.url)
+    with storage_access():
+        file = system.open(path, "rb")
+    with file, parquet.ParquetFile(StorageFile(file)) as table:
         groups = list(range(block.begin, block.end))
         cells = table.read_row_groups(groups, columns=[block.column])[block.column].to_pylist()
     if len(cells) != block.num_images:

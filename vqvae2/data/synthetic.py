@@ -224,8 +224,7 @@ def _cross(u: Floats, v: Floats) -> Floats:
     u, v = np.abs(u), np.abs(v)
     long, short = np.float32(1.05), np.float32(0.42)
     horizontal, vertical = np.maximum(u - long, v - short), np.maximum(v - long, u - short)
-    distance: Floats = np.minimum(horizontal, vertical)
-    return distance
+    return np.minimum(horizontal, vertical)
 
 
 def _marks(texture_id: Floats, u: Floats, v: Floats, blur: Floats) -> Floats:
@@ -246,8 +245,7 @@ def _wave(position: Floats, blur: Floats) -> Floats:
 
 def _coverage(distance: Floats, blur: Floats) -> Floats:
     """The fraction of a pixel that is inside an edge at the given signed distance."""
-    covered: Floats = np.clip(np.float32(0.5) - distance / blur, 0, 1)
-    return covered
+    return np.clip(np.float32(0.5) - distance / blur, 0, 1)
 
 
 def _rgb_of(hue: Floats, *, saturation: float, value: float) -> list[Floats]:

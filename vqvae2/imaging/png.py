@@ -50,5 +50,4 @@ def read_settings(path: Path) -> JsonObject:
 
     with Image.open(path) as image:
         text = image.info.get(SETTINGS_KEY)
-    settings: JsonObject = json.loads(text) if isinstance(text, str) else {}
-    return settings
+    return json.loads(text) if isinstance(text, str) else {}

@@ -72,8 +72,7 @@ class Downsample(nn.Sequential):
         layers: list[nn.Module] = []
         for width, next_width in pairwise(widths[: halvings + 1]):
             layers += [nn.Conv2d(width, next_width, 4, stride=2, padding=1), nn.ReLU()]
-        last_width = widths[halvings]
-        super().__init__(*layers, nn.Conv2d(last_width, channels, 3, padding=1))
+        super().__init__(*layers, nn.Conv2d(widths[halvings], channels, 3, padding=1))
 
 
 class Upsample(nn.Sequential):

@@ -36,8 +36,7 @@ class ValueEmbedding(nn.Module):
         if self.domain.channels == 1:
             return self.vectors(values)
         channels = torch.arange(self.domain.channels, device=values.device)
-        embedded: Tensor = self.vectors(values + channels * self.domain.grid.num_codes)
-        return embedded.sum(dim=-2)
+        return self.vectors(values + channels * self.domain.grid.num_codes).sum(dim=-2)
 
     @torch.no_grad()
     def _init_in_order(self) -> None:

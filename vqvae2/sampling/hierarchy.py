@@ -64,9 +64,7 @@ def sample_hierarchy(
     given: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:
     """Codes of all levels, (B, H, W) int64 each, coarsest first; see `iterate_hierarchy`."""
-    maps: list[Tensor] = []
-    for maps in iterate_hierarchy(priors, labels, seeds, sampling, given):  # noqa: B007
-        pass
+    *_, maps = iterate_hierarchy(priors, labels, seeds, sampling, given)
     return maps
 
 
