@@ -1,4 +1,4 @@
-"""Files of strangers: what they must not be able to do (docs/security.md)."""
+"""What files from strangers must not be able to do (docs/security.md)."""
 
 import io
 import json
@@ -23,55 +23,55 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "security.md"
 
 def test_every_test_that_the_document_names_is_there():
     tests = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
-    named = {word.strip("`,") for word in DOCUMENT.read_text().split() if "`test_" in word}
-    assert len(named) >= 8
-    for name in named:
+    names = {word.strip("`,") for word in DOCUMENT.read_text().split() if "`test_" in word}
+    assert len(names) >= 8
+    for name in names:
         assert f"def {name}(" in tests, name
 
 
 def test_a_model_of_the_hub_cannot_run_code(tmp_path):
-    """A config that asks for a class of its own, with code beside it that would leave a mark."""
+    """Its config names a class in a file of its own, which would create a file if it ran."""
     save_hub_classifier(tmp_path / "net", "vit")
-    path, mark = tmp_path / "net" / "config.json", tmp_path / "mark"
-    told = json.loads(path.read_text())
-    told["model_type"] = "stranger"
-    told["auto_map"] = {
+    path, trace = tmp_path / "net" / "config.json", tmp_path / "trace"
+    document = json.loads(path.read_text())
+    document["model_type"] = "stranger"
+    document["auto_map"] = {
         "AutoConfig": "code.StrangerConfig",
         "AutoModelForImageClassification": "code.StrangerModel",
     }
-    path.write_text(json.dumps(told))
-    (tmp_path / "net" / "code.py").write_text(f"open({str(mark)!r}, 'w').write('ran')\n")
+    path.write_text(json.dumps(document))
+    (tmp_path / "net" / "code.py").write_text(f"open({str(trace)!r}, 'w').write('ran')\n")
     with pytest.raises(ValueError, match="The hub gave no image classifier"):
         open_extractor(f"hub:{tmp_path / 'net'}")
-    assert not mark.exists()
+    assert not trace.exists()
 
 
 def test_a_pipeline_fetches_weights_and_configs_alone(monkeypatch, tmp_path):
     import huggingface_hub
 
-    asked = {}
+    requested = {}
 
     def fetch(name, **options):
-        asked.update(options)
+        requested.update(options)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     with pytest.raises(ValueError, match="is missing"):
         Pipeline.from_pretrained("someone/model")
-    assert asked["allow_patterns"] == ["*.json", "*.safetensors"]
+    assert requested["allow_patterns"] == ["*.json", "*.safetensors"]
 
 
 def test_an_archive_writes_nothing_outside(tmp_path):
-    inside = tmp_path / "deep" / "data"
-    inside.mkdir(parents=True)
-    with tarfile.open(inside / "train.tar", "w") as archive:
+    folder = tmp_path / "deep" / "data"
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "train.tar", "w") as archive:
         for number, image in enumerate(synthetic_images(6)):
             for name in (f"../../escaped-{number}", f"{tmp_path}/far/escaped-{number}"):
                 data = png(to_pil(image))
                 member = tarfile.TarInfo(f"{name}.png")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-    data = open_images(config(inside / "train.tar", validation_fraction=0.3))
+    data = open_images(config(folder / "train.tar", validation_fraction=0.3))
     assert len(data.train) + len(data.validation) == 12
     assert not list(tmp_path.rglob("*escaped*"))
 
@@ -86,9 +86,9 @@ def test_a_class_name_cannot_lead_out_of_the_folder():
 
 
 def test_names_cannot_steer_the_terminal(capsys, tmp_path):
-    console.print("class \x1b[2J\x1b]0;title\x07 and \x9b31m", "\x08\x7f two\nlines\tkept")
-    said = capsys.readouterr().out
-    assert not {"\x1b", "\x07", "\x9b", "\x08", "\x7f"} & set(said)
-    assert "two\nlines" in said
+    console.print("class \x1b[2J\x1b]0;title\x07 and \x9b31m", "\x08\x7f two\nlines\tstay")
+    output = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\x08", "\x7f"} & set(output)
+    assert "two\nlines" in output
     assert run(["evaluate", str(tmp_path / "\x1b[31mno")]) == 2
     assert "\x1b" not in capsys.readouterr().err
