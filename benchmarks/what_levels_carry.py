@@ -8,17 +8,20 @@ paper (VQ-VAE-2, Sec. 3.1) says that the top level models shape and the bottom l
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 import tyro
+from torch import Tensor, nn
 
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.display import table
 from vqvae2.data.synthetic import render
 from vqvae2.imaging.convert import to_float
-from vqvae2.metrics.probe import Encoding, code_features, probe_accuracy
 from vqvae2.pipeline import Pipeline
+
+Encoding = Literal["positions", "counts"]
 
 TRAIN, TEST = 4000, 2000
 ENCODINGS: tuple[Encoding, ...] = ("positions", "counts")
@@ -34,6 +37,35 @@ class Options:
     """
 
     run: Annotated[Path, tyro.conf.Positional] = Path("runs/demo")
+
+
+def code_features(codes: Tensor, num_codes: int, encoding: Encoding) -> Tensor:
+    """Codes (B, H, W) as a matrix: one-hot positions (B, H W K), or counts (B, K)."""
+    one_hot = F.one_hot(codes.flatten(1), num_codes).float()
+    if encoding == "positions":
+        return one_hot.flatten(1)
+    return one_hot.mean(dim=1) * 10
+
+
+def probe_accuracy(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], decay: float = 1e-3
+) -> float:
+    """Test accuracy of logistic regression; both sets are (features (B, F), targets (B,))."""
+    (x, y), (x_test, y_test) = train, test
+    model = nn.Linear(x.shape[1], int(y.max()) + 1)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(model(x), y) + decay * model.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    with torch.no_grad():
+        return float((model(x_test).argmax(dim=1) == y_test).double().mean())
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 import torch
 
+from vqvae2.data.images import quiet
 from vqvae2.evaluation.image_sets import (
     dataset_images,
     index_in_class,
@@ -24,7 +25,7 @@ def test_samples_of_different_classes_have_different_noise(evaluation):
     """The untrained priors ignore their label, so equal noise would give equal samples."""
     labels = torch.arange(12)
     seeds = sample_seeds(labels, 12)
-    samples = torch.cat(list(sampled_images(evaluation.pipeline, labels, seeds)))
+    samples = torch.cat(list(sampled_images(evaluation, labels, seeds)))
     assert len(samples.flatten(1).unique(dim=0)) == 12
 
 
@@ -40,12 +41,12 @@ def test_index_in_class_counts_earlier_labels():
 
 def test_images_of_every_origin_are_uint8_in_the_order_of_their_indices(evaluation):
     dataset, indices = evaluation.validation, torch.tensor([5, 2, 7])
-    images = torch.cat(list(dataset_images(dataset, indices)))
+    images = torch.cat(list(dataset_images(dataset, indices, "images", quiet)))
     assert torch.equal(images, dataset.batch(indices))
-    reconstructed = torch.cat(list(reconstructed_images(evaluation.pipeline, [images])))
+    reconstructed = torch.cat(list(reconstructed_images(evaluation, dataset, indices)))
     expected = to_uint8(evaluation.pipeline.reconstruct(to_float(images)))
     assert torch.equal(reconstructed, expected)
-    sampled = torch.cat(list(sampled_images(evaluation.pipeline, indices, indices)))
+    sampled = torch.cat(list(sampled_images(evaluation, indices, indices)))
     assert torch.equal(sampled, to_uint8(evaluation.pipeline.sample([5, 2, 7], [5, 2, 7]).images))
 
 

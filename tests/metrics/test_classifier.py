@@ -10,7 +10,6 @@ from vqvae2.metrics.classifier import (
     ResNet,
     accuracy_by_class,
     as_extractor,
-    labelled_batches,
     mirror_and_shift,
     train_classifier,
 )
@@ -40,13 +39,12 @@ def test_images_of_any_side_are_classified(side):
 
 def test_a_classifier_learns_from_correct_labels_and_not_from_shuffled_ones():
     train, test = built_in(600), built_in(200, first=5000)
-    indices = torch.arange(len(test))
     model = train_classifier(train, 12, QUICK)
-    assert accuracy_by_class(model, labelled_batches(test, indices), 12).nanmean() > 0.5
+    assert accuracy_by_class(model, test, 12).nanmean() > 0.5
     noise = torch.Generator().manual_seed(0)
     shuffled = ImagesInMemory(train.pixels, train.labels[torch.randperm(600, generator=noise)])
     model = train_classifier(shuffled, 12, QUICK)
-    assert accuracy_by_class(model, labelled_batches(test, indices), 12).nanmean() < 0.25
+    assert accuracy_by_class(model, test, 12).nanmean() < 0.25
 
 
 def test_the_same_images_and_seed_give_the_same_classifier():
@@ -77,8 +75,8 @@ def test_accuracy_is_counted_by_class():
             return torch.stack([0.5 - mean, mean - 0.5, mean * 0 - 9], dim=1)
 
     pixels = torch.tensor([0, 0, 255, 255, 255]).byte()[:, None, None, None].expand(5, 3, 4, 4)
-    batches = iter([(pixels[:2], torch.tensor([0, 1])), (pixels[2:], torch.tensor([1, 1, 0]))])
-    accuracy = accuracy_by_class(Bright(), batches, 3)
+    images = ImagesInMemory(pixels, torch.tensor([0, 1, 1, 1, 0]))
+    accuracy = accuracy_by_class(Bright(), images, 3)
     assert accuracy[:2].tolist() == [0.5, pytest.approx(2 / 3)]
     assert accuracy[2].isnan()
 

@@ -8,11 +8,7 @@ from dataclasses import replace
 import torch
 
 from vqvae2.data.order import evenly_spaced
-from vqvae2.evaluation.accuracy_score import (
-    classifier_accuracies,
-    reconstructed_set,
-    sampled_set,
-)
+from vqvae2.evaluation.accuracy_score import classifier_accuracies, reconstructed_set, sampled_set
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.metrics.classifier import ClassifierTraining, ImagesInMemory, require_classes
 from vqvae2.metrics.results import ClassAgreement

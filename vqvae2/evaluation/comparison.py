@@ -37,7 +37,6 @@ from vqvae2.evaluation.image_sets import (
     reconstructed_images,
     sample_seeds,
     sampled_images,
-    tracked,
 )
 from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.distortion import measure_pairs
@@ -49,7 +48,7 @@ from vqvae2.metrics.features import (
     extract_features,
     require_enough,
 )
-from vqvae2.metrics.results import Comparison, Measurement, RunMetrics
+from vqvae2.metrics.results import Comparison, Measurement
 from vqvae2.runs.folder import RunFolder
 from vqvae2.weights import code_fingerprint
 
@@ -113,7 +112,7 @@ def open_set(
     if is_run(path) and kind not in ("train", "validation"):
         evaluation = Evaluation.open(RunFolder(path), device, progress=progress)
         if kind == "reconstructions":
-            return reconstructions_of(name, evaluation)
+            return dataset_set(name, evaluation.validation, progress, evaluation)
         return samples_of(name, evaluation, count)
     if kind in ("train", "validation"):
         if is_run(path):
@@ -136,10 +135,10 @@ def samples_of(name: str, evaluation: Evaluation, count: int) -> ImageSet:
     labels_of_train = training_labels(evaluation)
 
     def samples(number: int) -> Iterator[Tensor]:
+        # More samples than training images repeat labels.
         labels = labels_of_train[torch.arange(number) * len(labels_of_train) // number]
-        seeds = sample_seeds(labels, evaluation.num_classes)
-        batches = sampled_images(evaluation.pipeline, labels, seeds)
-        return tracked(batches, name, number, evaluation.progress)
+        seeds = sample_seeds(labels, evaluation.pipeline.num_classes)
+        return sampled_images(evaluation, labels, seeds, title=name)
 
     return ImageSet(name, count, evaluation.config.data.size, samples)
 
@@ -152,24 +151,19 @@ def training_labels(evaluation: Evaluation) -> Tensor:
     return read_codes(evaluation.folder.codes, "train", code_fingerprint(autoencoder), 1).labels
 
 
-def reconstructions_of(name: str, evaluation: Evaluation) -> ImageSet:
-    """Reconstructions of a run's validation images."""
-    originals = dataset_set(name, evaluation.validation, evaluation.progress)
-
-    def reconstructions(number: int) -> Iterator[Tensor]:
-        return reconstructed_images(evaluation.pipeline, originals.batches(number))
-
-    return ImageSet(name, originals.count, originals.side, reconstructions, originals.names)
-
-
-def dataset_set(name: str, dataset: ImageDataset, progress: Progress) -> ImageSet:
-    """The images of a data set."""
+def dataset_set(
+    name: str, dataset: ImageDataset, progress: Progress, evaluation: Evaluation | None = None
+) -> ImageSet:
+    """The images of a data set, or their reconstructions by the run of an evaluation."""
 
     def images(number: int) -> Iterator[Tensor]:
-        batches = dataset_images(dataset, evenly_spaced(len(dataset), number))
-        return tracked(batches, name, number, progress)
+        indices = evenly_spaced(len(dataset), number)
+        if evaluation is None:
+            return dataset_images(dataset, indices, name, progress)
+        return reconstructed_images(evaluation, dataset, indices, name)
 
-    return ImageSet(name, len(dataset), dataset.size, images, tuple(dataset.names), is_data=True)
+    names, is_data = tuple(dataset.names), evaluation is None
+    return ImageSet(name, len(dataset), dataset.size, images, names, is_data)
 
 
 def natural_side(folder: Path) -> int:
@@ -270,15 +264,12 @@ def require_pairs(reference: ImageSet, other: ImageSet) -> None:
 
 def metrics_of_runs(folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
     """Every scalar that `evaluate` wrote, by its dotted name, by the run's path."""
-    return {str(folder.path): require_metrics(folder).flat() for folder in folders}
-
-
-def require_metrics(folder: RunFolder) -> RunMetrics:
-    """The metrics of a run; ValueError where there are none."""
-    folder.read()
-    metrics = folder.read_metrics()
-    if not metrics:
-        raise ValueError(
-            f"{folder.path} was not measured yet; run `vqvae2 evaluate {folder.path}` first."
-        )
-    return metrics
+    columns = {}
+    for folder in folders:
+        folder.read()  # raises: it is not a run
+        columns[str(folder.path)] = folder.read_metrics().flat()
+        if not columns[str(folder.path)]:
+            raise ValueError(
+                f"{folder.path} was not measured yet; run `vqvae2 evaluate {folder.path}` first."
+            )
+    return columns

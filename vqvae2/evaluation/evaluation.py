@@ -10,14 +10,8 @@ from typing import Self
 import torch
 
 import vqvae2
-from vqvae2.data.images import (
-    ImageDataset,
-    ImageSplits,
-    Progress,
-    open_images,
-    open_validation,
-    quiet,
-)
+from vqvae2.data import images
+from vqvae2.data.images import ImageDataset, ImageSplits, Progress, quiet
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.metrics.results import Provenance, RunMetrics
 from vqvae2.pipeline import Pipeline
@@ -62,22 +56,17 @@ class Evaluation:
         """The device of the models."""
         return str(self.pipeline.device)
 
-    @property
-    def num_classes(self) -> int:
-        """K, 1 without classes."""
-        return max(1, len(self.pipeline.config.class_names))
-
     @cached_property
     def splits(self) -> ImageSplits:
         """The training and validation images."""
-        return open_images(self.config.data, progress=self.progress)
+        return images.open_images(self.config.data, progress=self.progress)
 
     @cached_property
     def validation(self) -> ImageDataset:
         """The validation images; they alone are decoded unless `splits` are open."""
         if "splits" in self.__dict__:
             return self.splits.validation
-        return open_validation(self.config.data, progress=self.progress)
+        return images.open_validation(self.config.data, progress=self.progress)
 
     def provenance(self, validation_images: int) -> Provenance:
         """The origin of a result on so many validation images."""

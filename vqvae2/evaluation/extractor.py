@@ -3,7 +3,6 @@
 from functools import partial
 
 from vqvae2.data.images import Progress, open_images, quiet
-from vqvae2.evaluation.accuracy_score import report_step
 from vqvae2.metrics.classifier import ClassifierTraining, as_extractor, train_classifier
 from vqvae2.metrics.extractors import Extractor, open_extractor
 from vqvae2.runs.folder import RunFolder
@@ -35,6 +34,6 @@ def extractor_for(
             f"A classifier of the run's images needs at least 2 classes, got {num_classes}; give "
             "the path of a network instead."
         )
-    report = partial(report_step, progress, "training images", TRAINING.steps)
+    report = partial(progress, "classifier of training images")
     model = train_classifier(dataset, num_classes, TRAINING, device, report)
     return as_extractor(model, name or TRAINED)

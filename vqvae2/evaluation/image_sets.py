@@ -10,36 +10,53 @@ from torch import Tensor
 
 from vqvae2.data.images import ImageDataset, Progress
 from vqvae2.data.order import inference_batch_size
-from vqvae2.imaging.convert import to_float, to_uint8
-from vqvae2.pipeline import Pipeline
+from vqvae2.evaluation.evaluation import Evaluation
+from vqvae2.imaging.convert import to_uint8
 from vqvae2.sampling import SamplingConfig
 
 SAMPLING_BATCH = 256  # smaller for images beyond 64 x 64
 
 
-def dataset_images(dataset: ImageDataset, indices: Tensor) -> Iterator[Tensor]:
+def dataset_images(
+    dataset: ImageDataset, indices: Tensor, title: str, progress: Progress
+) -> Iterator[Tensor]:
     """The images of indices (N,), in batches (B, 3, S, S)."""
-    for part in indices.split(inference_batch_size(dataset.size)):
-        yield dataset.batch(part)
+    parts = indices.split(inference_batch_size(dataset.size))
+    return tracked(map(dataset.batch, parts), title, len(indices), progress)
 
 
-def reconstructed_images(pipeline: Pipeline, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Reconstructions of batches (B, 3, S, S) uint8, rounded as files are."""
-    for images in batches:
-        yield to_uint8(pipeline.reconstruct(to_float(images)))
+def reconstructed_images(
+    evaluation: Evaluation, dataset: ImageDataset, indices: Tensor, title: str = "reconstructions"
+) -> Iterator[Tensor]:
+    """Reconstructions (B, 3, S, S) of this process's part of indices (N,), rounded as in files."""
+    local, pipeline = evaluation.world.shard_nonempty(indices), evaluation.pipeline
+    images = dataset.batches(local, evaluation.device)
+    reconstructions = (to_uint8(pipeline.reconstruct(batch)) for batch in images)
+    return tracked(reconstructions, title, len(local), evaluation.progress)
 
 
 def sampled_images(
-    pipeline: Pipeline,
+    evaluation: Evaluation,
     labels: Tensor,
     seeds: Tensor,
     sampling: Sequence[SamplingConfig] | None = None,
+    title: str = "samples",
 ) -> Iterator[Tensor]:
-    """One sample (B, 3, S, S) for each of labels (N,) and seeds (N,), rounded as files are."""
-    batch = min(SAMPLING_BATCH, 2 * inference_batch_size(pipeline.config.image_size))
-    batches = pipeline.sample_batches(labels, seeds.tolist(), sampling=sampling, batch=batch)
-    for samples in batches:
-        yield to_uint8(samples.images)
+    """Samples (B, 3, S, S), rounded as files are.
+
+    Arguments:
+        evaluation: the run.
+        labels: (N,), of which this process samples its part.
+        seeds: (N,).
+        sampling: settings of each level; those of the run by default.
+        title: of the progress.
+    """
+    pipeline, world = evaluation.pipeline, evaluation.world
+    local, local_seeds = world.shard_nonempty(labels), world.shard_nonempty(seeds).tolist()
+    size = min(SAMPLING_BATCH, 2 * inference_batch_size(pipeline.config.image_size))
+    batches = pipeline.sample_batches(local, local_seeds, sampling=sampling, batch=size)
+    samples = (to_uint8(batch.images) for batch in batches)
+    return tracked(samples, title, len(local), evaluation.progress)
 
 
 def tracked(

@@ -5,7 +5,6 @@ from vqvae2.data.order import evenly_spaced, inference_batch_size
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
 from vqvae2.metrics.results import Measurement
-from vqvae2.priors import Prior
 from vqvae2.weights import code_fingerprint
 
 TRAIN_IMAGES = 5000
@@ -31,7 +30,7 @@ def measure_likelihood(evaluation: Evaluation, limit: int) -> Measurement | None
         "validation_nats_per_code": nats,
         "train_nats_per_code": train_nats,
         "gap_nats_per_code": tuple(a - b for a, b in zip(nats, train_nats, strict=True)),
-        "parameters": tuple(float(num_parameters(prior)) for prior in priors),
+        "parameters": tuple(float(sum(w.numel() for w in prior.parameters())) for prior in priors),
     }
     values: dict[str, float | None] = {}
     if len(priors) == config.autoencoder.model.num_levels:
@@ -61,8 +60,3 @@ def code_splits(evaluation: Evaluation) -> tuple[CodeDataset, CodeDataset]:
         return PixelCodes(evaluation.splits.train), PixelCodes(evaluation.splits.validation)
     codes, known = evaluation.folder.codes, code_fingerprint(evaluation.pipeline.autoencoder)
     return open_codes(codes, "train", known), open_codes(codes, "validation", known)
-
-
-def num_parameters(prior: Prior) -> int:
-    """The number of weights."""
-    return sum(weight.numel() for weight in prior.parameters())

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.evaluation.image_sets import dataset_images, tracked
+from vqvae2.evaluation.image_sets import dataset_images
 from vqvae2.evaluation.selection import ScoredSamples
 from vqvae2.imaging.convert import to_float
 from vqvae2.imaging.grid import image_grid
@@ -24,10 +24,7 @@ def save_neighbours(evaluation: Evaluation, extractor: Extractor, samples: Score
     train, class_names = evaluation.splits.train, evaluation.splits.class_names
     searched = evenly_spaced(len(train), SEARCHED_IMAGES)
     features = cached_features(
-        extractor,
-        lambda: tracked(
-            dataset_images(train, searched), "images to search", len(searched), evaluation.progress
-        ),
+        extractor, lambda: dataset_images(train, searched, "images to search", evaluation.progress)
     )
     chosen = samples.select(one_per_class(samples.labels)[:NUM_SAMPLES])
     images = evaluation.pipeline.sample(chosen.labels, chosen.seeds.tolist()).images.cpu()

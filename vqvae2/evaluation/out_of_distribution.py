@@ -36,24 +36,17 @@ def evaluate_out_of_distribution(
         outside: a folder of images, cropped and resized to the run's size.
         limit: images of each side, at most; evenly spaced.
     """
-    size, progress = evaluation.config.data.size, evaluation.progress
-    others = load_folder(outside, size, progress=progress)
-    inside_scores = image_scores(evaluation, evaluation.validation, limit, "validation images")
-    outside_scores = image_scores(evaluation, others, limit, "other images")
+    others = load_folder(outside, evaluation.config.data.size, progress=evaluation.progress)
+    validation_scores = image_scores(evaluation, evaluation.validation, limit, "validation images")
+    other_scores = image_scores(evaluation, others, limit, "other images")
+    pairs = {name: (inside, other_scores[name]) for name, inside in validation_scores.items()}
+    scores = {
+        name: Detection(auroc(inside, other), float(inside.mean()), float(other.mean()))
+        for name, (inside, other) in pairs.items()
+    }
     num_validation = min(limit, len(evaluation.validation))
-    result = OutOfDistribution(
-        num_validation=num_validation,
-        num_outside=min(limit, len(others)),
-        scores={
-            name: Detection(
-                auroc=auroc(inside, outside_scores[name]),
-                validation=float(inside.mean()),
-                outside=float(outside_scores[name].mean()),
-            )
-            for name, inside in inside_scores.items()
-        },
-        provenance=evaluation.provenance(num_validation),
-    )
+    origin = evaluation.provenance(num_validation)
+    result = OutOfDistribution(num_validation, min(limit, len(others)), scores, origin)
     metrics = evaluation.read()
     by_folder = {**metrics.out_of_distribution, str(outside): result}
     evaluation.write(replace(metrics, out_of_distribution=by_folder))
@@ -100,7 +93,7 @@ def unlabelled_log_prob(pipeline: Pipeline, images: Tensor) -> Tensor:
     Returns:
         (levels, B) float64, nats.
     """
-    num_classes = max(1, len(pipeline.config.class_names))
+    num_classes = pipeline.num_classes
     joint = torch.zeros(num_classes, len(pipeline.priors), len(images), dtype=torch.float64)
     codes = pipeline.encode(images)
     for label in range(num_classes):

@@ -8,7 +8,9 @@ images; smaller fractions are selected from more samples.
 Legend: `N` images, `K` classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.accuracy_score import Source, classifier_accuracies, sampled_set
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.evaluation.image_sets import dataset_images, reconstructed_images, tracked
+from vqvae2.evaluation.image_sets import dataset_images, reconstructed_images
 from vqvae2.evaluation.neighbours import save_neighbours
 from vqvae2.evaluation.selection import Networks, ScoredSamples, draw_samples, select_fraction
 from vqvae2.metrics.classifier import ClassifierTraining, require_classes
@@ -63,25 +65,6 @@ class SampleEvaluationConfig:
             SamplingConfig(temperature=temperature)
 
 
-@dataclass(frozen=True)
-class ReferenceFeatures:
-    """Features of images that samples are compared with.
-
-    Arguments:
-        train: training images, as many as samples.
-        train_matched: training images, as many as validation images.
-        validation: validation images.
-        reconstructions: of the validation images.
-        labels: (N,) int64, of the validation images.
-    """
-
-    train: Features
-    train_matched: Features
-    validation: Features
-    reconstructions: Features
-    labels: Tensor
-
-
 def evaluate_samples(
     evaluation: Evaluation,
     extractor: Extractor,
@@ -117,10 +100,9 @@ def evaluate_samples(
     metrics = replace(metrics, score_training=config.score_training)
     sources = {name: sample_source(evaluation, samples) for name, samples in selected.items()}
     tests = {"real": evaluation.validation}
-    by_fraction = dict(metrics.by_fraction)
     for name, accuracy in classifier_accuracies(evaluation, sources, tests, config.score_training):
-        by_fraction[name] = by_fraction[name].add(accuracy_score=accuracy["real"].top1)
-        metrics = replace(metrics, by_fraction=dict(by_fraction))
+        scored = metrics.by_fraction[name].add(accuracy_score=accuracy["real"].top1)
+        metrics = replace(metrics, by_fraction={**metrics.by_fraction, name: scored})
         write_samples(evaluation, extractor.name, metrics)
     return metrics
 
@@ -146,40 +128,65 @@ def measure_samples(
     Raises:
         ValueError: too few images, or a selector of other classes; before anything is sampled.
     """
-    counts = class_counts(evaluation, networks, config)
-    reference = reference_features(evaluation, networks.extractor, config, int(counts.sum()))
-    samples = draw_samples(evaluation, networks, counts, min(config.fractions))
-    selected = {
-        f"{fraction:g}": select_fraction(samples, counts, fraction)
-        for fraction in sorted(config.fractions, reverse=True)
+    counts, extractor = class_counts(evaluation, networks, config), networks.extractor
+    validation = evaluation.validation
+    indices = evenly_spaced(len(validation), config.num_images)
+    train = {
+        number: dataset_features(evaluation, extractor, evaluation.splits.train, number)
+        for number in {int(counts.sum()), len(indices)}
     }
-    by_fraction: dict[str, Measurement] = {}
-    for name, some in selected.items():
-        by_fraction[name] = measure_set(evaluation, reference, some)
-        evaluation.progress("comparing", len(by_fraction), len(selected))
-    levels = evaluation.pipeline.config.sampling
-    by_temperature: dict[str, Measurement] = {}
-    for temperature in config.temperatures:
-        sampling = [replace(level, temperature=temperature) for level in levels]
-        others = draw_samples(evaluation, networks, counts, 1, sampling)
-        by_temperature[f"{temperature:g}"] = measure_set(evaluation, reference, others)
-    validation, reconstructions = measure_images(evaluation, reference)
-    side = evaluation.config.data.size
+    real, matched = train[int(counts.sum())], train[len(indices)]
+    originals = dataset_features(evaluation, extractor, validation, len(indices))
+    batches = reconstructed_images(evaluation, validation, indices)
+    reconstructions = extract_features(extractor, batches).gather(evaluation.world)
+    by_fraction, by_temperature = sample_sets(evaluation, networks, counts, config)
+    others = {"fid_against_reconstructions": reconstructions}
+
+    def measure(sets: Mapping[str, ScoredSamples]) -> dict[str, Measurement]:
+        measurements: dict[str, Measurement] = {}
+        for name, samples in sets.items():
+            labels, features = samples.labels, samples.features
+            measurements[name] = measure_set(evaluation, real, features, labels, others)
+            evaluation.progress("comparing", len(measurements), len(sets))
+        return measurements
+
+    labels, side = validation.labels[indices], evaluation.config.data.size
     metrics = SampleMetrics(
-        digest=networks.extractor.digest,
-        num_features=reference.train.features.shape[1],
+        digest=extractor.digest,
+        num_features=real.features.shape[1],
         selector=networks.selector.name,
         selector_digest=networks.selector.digest,
         preprocessing=f"{side}x{side}, uint8 RGB; reconstructions and samples rounded to uint8",
-        sampling=levels,
+        sampling=evaluation.pipeline.config.sampling,
         seeds="n K + c for sample n of class c of K",
-        validation=validation,
-        reconstructions=reconstructions,
-        by_fraction=by_fraction,
-        by_temperature=by_temperature,
-        provenance=evaluation.provenance(len(reference.validation)),
+        validation=measure_set(evaluation, matched, originals, labels),
+        reconstructions=measure_set(
+            evaluation, matched, reconstructions, labels, {"fid_against_originals": originals}
+        ),
+        by_fraction=measure(by_fraction),
+        by_temperature=measure(by_temperature),
+        provenance=evaluation.provenance(len(originals)),
     )
-    return metrics, selected
+    return metrics, by_fraction
+
+
+def sample_sets(
+    evaluation: Evaluation, networks: Networks, counts: Tensor, config: SampleEvaluationConfig
+) -> tuple[dict[str, ScoredSamples], dict[str, ScoredSamples]]:
+    """Samples by fraction, largest first, and by temperature; (K,) `counts` of each class."""
+    samples = draw_samples(evaluation, networks, counts, min(config.fractions))
+    by_fraction = {
+        f"{fraction:g}": select_fraction(samples, counts, fraction)
+        for fraction in sorted(config.fractions, reverse=True)
+    }
+    by_temperature = {}
+    for temperature in config.temperatures:
+        levels = evaluation.pipeline.config.sampling
+        sampling = [replace(level, temperature=temperature) for level in levels]
+        by_temperature[f"{temperature:g}"] = draw_samples(
+            evaluation, networks, counts, 1, sampling
+        )
+    return by_fraction, by_temperature
 
 
 def class_counts(
@@ -190,7 +197,7 @@ def class_counts(
     Raises:
         ValueError: the images, their classes or the selector do not allow the measurement.
     """
-    train, num_classes = evaluation.splits.train, evaluation.num_classes
+    train, num_classes = evaluation.splits.train, evaluation.pipeline.num_classes
     indices = evenly_spaced(len(train), config.num_images)
     require_enough(min(len(indices), len(evaluation.validation)))
     counts = train.labels[indices].bincount(minlength=num_classes)
@@ -203,57 +210,30 @@ def class_counts(
 
 
 def measure_set(
-    evaluation: Evaluation, reference: ReferenceFeatures, samples: ScoredSamples
+    evaluation: Evaluation,
+    real: Features,
+    images: Features,
+    labels: Tensor,
+    others: Mapping[str, Features] = MappingProxyType({}),
 ) -> Measurement:
-    """Distances of samples to training images, and FID to reconstructions (FID*)."""
-    features, reconstructions = samples.features, reference.reconstructions
+    """Distances of a set of images to real ones, on the main process.
+
+    Arguments:
+        evaluation: the run.
+        real: training images, as many.
+        images: the set.
+        labels: (N,), of the set.
+        others: sets to which FID alone is measured, by the name of that metric.
+    """
     if not evaluation.world.is_main:
-        return Measurement(len(features))
-    # FID depends on the number of images: as many samples as reconstructions.
-    matched = features.features[evenly_spaced(len(features), len(reconstructions))]
-    return distances_between(reference.train, features).add(
-        class_accuracy=features.class_accuracy(samples.labels, evaluation.num_classes),
-        fid_against_reconstructions=frechet_distance([reconstructions.features], [matched]),
-    )
-
-
-def measure_images(
-    evaluation: Evaluation, reference: ReferenceFeatures
-) -> tuple[Measurement, Measurement]:
-    """Distances of validation images and of their reconstructions to training images."""
-    originals, reconstructions = reference.validation, reference.reconstructions
-    if not evaluation.world.is_main:
-        return Measurement(len(originals)), Measurement(len(originals))
-    validation, reconstructed = (
-        distances_between(reference.train_matched, features).add(
-            class_accuracy=features.class_accuracy(reference.labels, evaluation.num_classes)
-        )
-        for features in (originals, reconstructions)
-    )
-    distance = frechet_distance([originals.features], [reconstructions.features])
-    return validation, reconstructed.add(fid_against_originals=distance)
-
-
-def reference_features(
-    evaluation: Evaluation, extractor: Extractor, config: SampleEvaluationConfig, num_samples: int
-) -> ReferenceFeatures:
-    """Features of training images, validation images and reconstructions."""
-    train, validation = evaluation.splits.train, evaluation.validation
-    indices = evenly_spaced(len(validation), config.num_images)
-    local = evaluation.world.shard_nonempty(indices)
-    batches = reconstructed_images(evaluation.pipeline, dataset_images(validation, local))
-    batches = tracked(batches, "reconstructions", len(local), evaluation.progress)
-    features = {
-        number: dataset_features(evaluation, extractor, train, number)
-        for number in {num_samples, len(indices)}
-    }
-    return ReferenceFeatures(
-        train=features[num_samples],
-        train_matched=features[len(indices)],
-        validation=dataset_features(evaluation, extractor, validation, len(indices)),
-        reconstructions=extract_features(extractor, batches).gather(evaluation.world),
-        labels=validation.labels[indices],
-    )
+        return Measurement(len(images))
+    accuracy = images.class_accuracy(labels, evaluation.pipeline.num_classes)
+    measurement = distances_between(real, images).add(class_accuracy=accuracy)
+    for name, other in others.items():
+        # FID depends on the number of images: as many of both.
+        matched = images.features[evenly_spaced(len(images), len(other))]
+        measurement = measurement.add(**{name: frechet_distance([other.features], [matched])})
+    return measurement
 
 
 def dataset_features(
@@ -264,7 +244,6 @@ def dataset_features(
     title = "training images" if is_train else "validation images"
     local = evaluation.world.shard_nonempty(evenly_spaced(len(dataset), num_images))
     features = cached_features(
-        extractor,
-        lambda: tracked(dataset_images(dataset, local), title, len(local), evaluation.progress),
+        extractor, lambda: dataset_images(dataset, local, title, evaluation.progress)
     )
     return features.gather(evaluation.world)

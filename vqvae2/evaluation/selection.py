@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.evaluation.image_sets import index_in_class, sample_seeds, sampled_images, tracked
+from vqvae2.evaluation.image_sets import index_in_class, sample_seeds, sampled_images
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.metrics.features import Features, extract_features
 from vqvae2.metrics.rejection import class_scores, select_best
@@ -67,23 +67,21 @@ def draw_samples(
     world, extractor, selector = evaluation.world, networks.extractor, networks.selector
     labels = torch.arange(len(counts)).repeat_interleave(num_draws(counts, fraction))
     seeds = sample_seeds(labels, len(counts))
-    local_labels, local_seeds = world.shard_nonempty(labels), world.shard_nonempty(seeds)
-    batches = sampled_images(evaluation.pipeline, local_labels, local_seeds, sampling)
-    batches = tracked(batches, "samples", len(local_labels), evaluation.progress)
+    batches = sampled_images(evaluation, labels, seeds, sampling)
     if fraction == 1:
         features = extract_features(extractor, batches).gather(world)
         return ScoredSamples(labels, seeds, features, torch.empty(0))
-    scored: list[Tensor] = []
+    outputs: list[Tensor] = []
 
-    def score(images: Tensor) -> Tensor:
-        scored.append(selector.probabilities(images).cpu())
+    def select(images: Tensor) -> Tensor:
+        outputs.append(selector.probabilities(images).cpu())
         return images
 
     same = selector is extractor
-    features = extract_features(extractor, batches if same else map(score, batches))
-    probabilities = features.probabilities if same else torch.cat(scored)
-    scores = class_scores(probabilities, local_labels, len(counts), selector.name)
-    return ScoredSamples(labels, seeds, features.gather(world), world.gather(scores))
+    features = extract_features(extractor, batches if same else map(select, batches)).gather(world)
+    probabilities = features.probabilities if same else world.gather(torch.cat(outputs))
+    scores = class_scores(probabilities, labels, len(counts), selector.name)
+    return ScoredSamples(labels, seeds, features, scores)
 
 
 def num_draws(counts: Tensor, fraction: float) -> Tensor:

@@ -7,40 +7,19 @@ extractor where no published network fits. Their results are compared with nothi
 Legend: `B N` images, `S` their side, `K` classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.data.order import Order, Shuffle, batch_indices, inference_batch_size
+from vqvae2.data.images import ImageDataset
+from vqvae2.data.order import Shuffle, batch_indices, inference_batch_size
 from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.extractors import Extractor, checked
 from vqvae2.randomness import generator, seeded
 from vqvae2.weights import fingerprint
-
-
-class LabelledImages(Protocol):
-    """Images with classes: an `ImageDataset`, or `ImagesInMemory`.
-
-    Attributes:
-        labels: (N,) int64.
-    """
-
-    labels: Tensor
-
-    def __len__(self) -> int: ...
-
-    @property
-    def order(self) -> Order:
-        """The order in which an epoch takes them."""
-        ...
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """The images of (B,) indices, (B, 3, S, S) uint8."""
-        ...
 
 
 @dataclass
@@ -59,13 +38,21 @@ class ImagesInMemory:
         return len(self.labels)
 
     @property
-    def order(self) -> Order:
+    def size(self) -> int:
+        """S."""
+        return self.pixels.shape[-1]
+
+    @property
+    def order(self) -> Shuffle:
         """All of them in one random order."""
         return Shuffle(len(self))
 
     def batch(self, indices: Tensor) -> Tensor:
         """The images of (B,) indices, (B, 3, S, S) uint8."""
         return self.pixels[indices]
+
+
+LabelledImages = ImageDataset | ImagesInMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +143,7 @@ def train_classifier(
     num_classes: int,
     training: ClassifierTraining,
     device: str = "cpu",
-    progress: Callable[[int], None] = lambda step: None,
+    progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> ResNet:
     """Trains a classifier.
 
@@ -165,22 +152,17 @@ def train_classifier(
         num_classes: K.
         training: settings.
         device: where it is trained.
-        progress: called with the number of steps done.
+        progress: called with the number of steps done and their total.
 
     Returns:
         The network on `device`, in eval mode.
     """
     require_classes(dataset.labels.bincount(minlength=num_classes))
-    side = dataset.batch(torch.tensor([0])).shape[-1]
     with seeded("classification score", training.seed):
-        model = ResNet(num_classes, training.depth, side).to(device)
+        model = ResNet(num_classes, training.depth, dataset.size).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=training.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=training.weight_decay,
+        model.parameters(), momentum=0.9, nesterov=True, weight_decay=training.weight_decay
     )
     for step in range(training.steps):
         for group in optimizer.param_groups:
@@ -191,7 +173,7 @@ def train_classifier(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        progress(step + 1)
+        progress(step + 1, training.steps)
     return model.eval()
 
 
@@ -235,34 +217,15 @@ def mirror_and_shift(images: Tensor, seed: int, step: int) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy_by_class(
-    model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], num_classes: int
-) -> Tensor:
-    """Top-1 accuracy per class.
-
-    Arguments:
-        model: logits (B, K) of images in [0, 1].
-        batches: images (B, 3, S, S) uint8 and labels (B,).
-        num_classes: K.
-
-    Returns:
-        (K,) float64, NaN for classes without images.
-    """
+def accuracy_by_class(model: nn.Module, images: LabelledImages, num_classes: int) -> Tensor:
+    """Top-1 accuracy of a classifier per class, (K,) float64; NaN for classes without images."""
     device = next(model.parameters()).device
-    correct = torch.zeros(num_classes, dtype=torch.float64)
-    count = torch.zeros(num_classes, dtype=torch.float64)
-    for images, labels in batches:
-        predictions = model(to_float(images.to(device))).argmax(dim=1).cpu()
-        correct += labels[predictions == labels].bincount(minlength=num_classes)
-        count += labels.bincount(minlength=num_classes)
-    return correct / count
-
-
-def labelled_batches(dataset: LabelledImages, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images (B, 3, S, S) uint8 and labels (B,) of indices (N,), as memory allows."""
-    side = dataset.batch(indices[:1]).shape[-1]
-    for part in indices.split(inference_batch_size(side)):
-        yield dataset.batch(part), dataset.labels[part]
+    is_correct = []
+    for part in torch.arange(len(images)).split(inference_batch_size(images.size)):
+        logits = model(to_float(images.batch(part).to(device)))
+        is_correct.append(logits.argmax(dim=1).cpu() == images.labels[part])
+    correct = images.labels[torch.cat(is_correct)].bincount(minlength=num_classes)
+    return correct.double() / images.labels.bincount(minlength=num_classes)
 
 
 def as_extractor(model: ResNet, name: str) -> Extractor:

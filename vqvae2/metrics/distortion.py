@@ -35,32 +35,30 @@ def measure_distortion(
     """
     subsets = level_subsets(autoencoder.config.num_levels)
     usage = [CodeUsage.of(codebook.num_codes) for codebook in autoencoder.config.codebooks]
-    errors = torch.zeros(len(subsets), dtype=torch.float64)
-    similarity, moments = torch.zeros(2, 2, dtype=torch.float64)
-    count = 0
+    totals = torch.zeros(6 + len(subsets), dtype=torch.float64)
     for images in batches:
         codes = autoencoder.encode(images)
         for counter, code in zip(usage, codes, strict=True):
             counter.add(code)
-        for number, levels in enumerate(subsets):
-            decoded = autoencoder.decode(codes, levels).clamp(0, 1)
-            errors[number] += mean_error(images, decoded) * len(images)
-            if levels is None:
-                similarity += similarities(decoded, images) * len(images)
         pixels = images.cpu().double()
-        moments += torch.stack([pixels.mean(), pixels.square().mean()]) * len(images)
-        count += len(images)
-    count = int(world.sum(torch.tensor(count)))
+        means = torch.stack([pixels.new_ones(()), pixels.mean(), pixels.square().mean()])
+        errors = pair_errors(images, autoencoder.decode(codes).clamp(0, 1))
+        subset_errors = [
+            mean_error(images, autoencoder.decode(codes, levels).clamp(0, 1)) for levels in subsets
+        ]
+        totals += torch.cat([means, errors, torch.stack(subset_errors)]) * len(images)
+    totals = world.sum(totals)
+    count = int(totals[0])
     if not count:
         raise ValueError("Expected at least one image to measure, got none.")
     usage = [CodeUsage(world.sum(counter.counts)) for counter in usage]
-    mse, *subset_mse = (world.sum(errors) / count).tolist()
-    mean, mean_square = (world.sum(moments) / count).tolist()
+    mean, mean_square, mse = (totals[1:4] / count).tolist()
+    subset_mse = (totals[6:] / count).tolist()
     variance = mean_square - mean**2
     values = {
         "mse": mse,
         "mse_over_variance": mse / variance if variance else None,
-        **quality(mse, world.sum(similarity) / count),
+        **named_errors(totals[3:6] / count),
     }
     per_level = {
         "mse_level_alone": tuple(subset_mse[: len(usage)]),
@@ -72,32 +70,27 @@ def measure_distortion(
     return Measurement(count, values, per_level)
 
 
-def level_subsets(num_levels: int) -> list[list[int] | None]:
-    """The levels to decode: all (None), each one alone, then all but each one."""
+def level_subsets(num_levels: int) -> list[list[int]]:
+    """The levels to decode: each one alone, then all but each one."""
     levels = range(num_levels)
-    subsets: list[list[int] | None] = [None, *([level] for level in levels)]
-    if num_levels > 1:
-        subsets += [[other for other in levels if other != level] for level in levels]
-    return subsets
+    without = [[other for other in levels if other != level] for level in levels]
+    return [[level] for level in levels] + (without if num_levels > 1 else [])
 
 
 @torch.no_grad()
 def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> Measurement:
     """MSE, PSNR, SSIM and MS-SSIM over pairs of batches (B, C, H, W) in [0, 1]."""
-    error, count = 0.0, 0
-    similarity = torch.zeros(2, dtype=torch.float64)
+    errors, count = torch.zeros(3, dtype=torch.float64), 0
     for images, others in pairs:
         if images.shape != others.shape:
             raise ValueError(
                 f"Pairs must have one size, got {tuple(images.shape)} and {tuple(others.shape)}."
             )
-        error += float(mean_error(images, others)) * len(images)
-        similarity += similarities(others, images) * len(images)
+        errors += pair_errors(images, others) * len(images)
         count += len(images)
     if not count:
         raise ValueError("Expected at least one pair of images to measure, got none.")
-    mse = error / count
-    return Measurement(count, {"mse": mse, **quality(mse, similarity / count)})
+    return Measurement(count, named_errors(errors / count))
 
 
 def mean_error(images: Tensor, others: Tensor) -> Tensor:
@@ -105,28 +98,26 @@ def mean_error(images: Tensor, others: Tensor) -> Tensor:
     return (images - others).cpu().double().square().mean()
 
 
-def similarities(images: Tensor, others: Tensor) -> Tensor:
-    """Mean SSIM and MS-SSIM of images (B, C, H, W) in [0, 1], (2,) float64 on the CPU.
+def pair_errors(images: Tensor, others: Tensor) -> Tensor:
+    """MSE, SSIM and MS-SSIM of images (B, C, H, W) in [0, 1], (3,) float64 on the CPU.
 
     NaN where the images are smaller than the metric needs.
     """
-    from torchmetrics.functional.image import (
-        multiscale_structural_similarity_index_measure,
-        structural_similarity_index_measure,
-    )
+    from torchmetrics.functional import image as metrics
 
-    side, result = min(images.shape[2:]), torch.full((2,), math.nan, dtype=torch.float64)
-    if side >= SSIM_WINDOW:
-        result[0] = torch.as_tensor(
-            structural_similarity_index_measure(images, others, data_range=1.0)
+    ssim = ms_ssim = torch.tensor(math.nan)
+    if min(images.shape[2:]) >= SSIM_WINDOW:
+        ssim = metrics.structural_similarity_index_measure(others, images, data_range=1.0)
+    if min(images.shape[2:]) >= MS_SSIM_SIDE:
+        ms_ssim = metrics.multiscale_structural_similarity_index_measure(
+            others, images, data_range=1.0
         )
-    if side >= MS_SSIM_SIDE:
-        result[1] = multiscale_structural_similarity_index_measure(images, others, data_range=1.0)
-    return result
+    return torch.stack([mean_error(images, others), ssim.cpu().double(), ms_ssim.cpu().double()])
 
 
-def quality(mse: float, similarity: Tensor) -> dict[str, float | None]:
-    """PSNR of a mean squared error, and SSIM and MS-SSIM (2,) with None for NaN."""
-    ssim, ms_ssim = (None if math.isnan(value) else value for value in similarity.tolist())
+def named_errors(errors: Tensor) -> dict[str, float | None]:
+    """MSE, PSNR, SSIM and MS-SSIM of mean `pair_errors` (3,), with None for NaN."""
+    mse, *similarities = errors.tolist()
+    ssim, ms_ssim = (None if math.isnan(value) else value for value in similarities)
     psnr = -10 * math.log10(max(mse, 1e-12))
-    return {"psnr_db": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
+    return {"mse": mse, "psnr_db": psnr, "ssim": ssim, "ms_ssim": ms_ssim}

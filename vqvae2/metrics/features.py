@@ -91,6 +91,8 @@ def cached_features(extractor: Extractor, batches: Callable[[], Iterable[Tensor]
         batches: returns the same images at each call; they are read once for the key, and again
             where the cache lacks their features.
     """
+    from safetensors.torch import save
+
     digest = hashlib.sha256(f"{FORMAT} {extractor.digest}\n".encode())
     for images in batches():
         digest.update(f"{tuple(images.shape)}".encode())
@@ -99,21 +101,10 @@ def cached_features(extractor: Extractor, batches: Callable[[], Iterable[Tensor]
     features = read_features(path)
     if features is None:
         features = extract_features(extractor, batches())
+        tensors = {**vars(features), "shape": torch.tensor(features.shape)}
         with suppress(OSError):  # a cache that cannot be written only costs time
-            write_features(path, features)
+            write_bytes(path, save(tensors, {"format": FORMAT}))
     return features
-
-
-def write_features(path: Path, features: Features) -> None:
-    """Writes a file of the cache."""
-    from safetensors.torch import save
-
-    tensors = {
-        "features": features.features,
-        "probabilities": features.probabilities,
-        "shape": torch.tensor(features.shape),
-    }
-    write_bytes(path, save(tensors, {"format": FORMAT}))
 
 
 def read_features(path: Path) -> Features | None:

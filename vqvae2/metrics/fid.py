@@ -28,23 +28,19 @@ def frechet_distance(real: Iterable[Tensor], other: Iterable[Tensor]) -> float:
     """FID of two sets of at least two images each, as batches of features (B, D)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = None
-    for batches, is_real in ((real, True), (other, False)):
+    metric, counts = None, [0, 0]
+    for number, batches in enumerate((real, other)):
         for features in batches:
+            size = features.shape[1]
             if metric is None:
-                metric = FrechetInceptionDistance(
-                    feature=Passthrough(features.shape[1]), sync_on_compute=False
-                )
-            expected = metric.inception.num_features
-            if features.shape[1] != expected:
+                metric = FrechetInceptionDistance(feature=Passthrough(size), sync_on_compute=False)
+            if size != (expected := metric.inception.num_features):
                 raise ValueError(
-                    f"Both sets must have features of one network, got {expected} and "
-                    f"{features.shape[1]} numbers per image."
+                    f"Both sets must have features of one network, got {expected} and {size} "
+                    "numbers per image."
                 )
-            metric.update(features.double(), real=is_real)
-    counts = [0, 0]
-    if metric is not None:
-        counts = [int(metric.real_features_num_samples), int(metric.fake_features_num_samples)]
+            metric.update(features.double(), real=number == 0)
+            counts[number] += len(features)
     if metric is None or min(counts) < 2:
         raise ValueError(f"FID needs at least 2 images per set, got {counts[0]} and {counts[1]}.")
     # Rounding can leave a negative distance between equal sets.

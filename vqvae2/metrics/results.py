@@ -45,15 +45,10 @@ class Measurement:
 
     def flat(self) -> dict[str, float]:
         """All defined values by name; those of levels as `name.0`, `name.1`, ..."""
-        return {
-            "num_images": self.num_images,
-            **{name: value for name, value in self.values.items() if value is not None},
-            **{
-                f"{name}.{level}": value
-                for name, values in self.per_level.items()
-                for level, value in enumerate(values)
-            },
-        }
+        values = {name: value for name, value in self.values.items() if value is not None}
+        for name, levels in self.per_level.items():
+            values |= {f"{name}.{level}": value for level, value in enumerate(levels)}
+        return {"num_images": self.num_images, **values}
 
 
 @dataclass(frozen=True)
@@ -124,12 +119,9 @@ class SampleMetrics:
 
     def sets(self) -> dict[str, Measurement]:
         """All measurements by the name of their set."""
-        return {
-            "validation": self.validation,
-            "reconstructions": self.reconstructions,
-            **{f"by_fraction.{key}": one for key, one in self.by_fraction.items()},
-            **{f"by_temperature.{key}": one for key, one in self.by_temperature.items()},
-        }
+        sets = {"validation": self.validation, "reconstructions": self.reconstructions}
+        sets |= {f"by_fraction.{key}": one for key, one in self.by_fraction.items()}
+        return sets | {f"by_temperature.{key}": one for key, one in self.by_temperature.items()}
 
 
 @dataclass(frozen=True)
@@ -280,20 +272,15 @@ class RunMetrics:
             origins.append(("classification accuracy score", "--cas", score.provenance))
         return origins
 
-    def measurements(self) -> dict[str, Measurement]:
-        """The measurements by dotted name, `samples.EXTRACTOR.by_fraction.0.5` for instance."""
+    def flat(self) -> dict[str, float]:
+        """Every scalar by its dotted name, as `samples.EXTRACTOR.by_fraction.0.5.fid`."""
         sets = {"reconstruction": self.reconstruction, "priors": self.priors}
         for extractor, samples in self.samples.items():
             sets |= {f"samples.{extractor}.{name}": one for name, one in samples.sets().items()}
-        return {name: measurement for name, measurement in sets.items() if measurement}
-
-    def flat(self) -> dict[str, float]:
-        """Every scalar by its dotted name."""
-        values = {
-            f"{name}.{key}": value
-            for name, measurement in self.measurements().items()
-            for key, value in measurement.flat().items()
-        }
+        values: dict[str, float] = {}
+        for name, measurement in sets.items():
+            if measurement:
+                values |= {f"{name}.{key}": value for key, value in measurement.flat().items()}
         if self.accuracy_score:
             for source, tests in self.accuracy_score.trained_on.items():
                 for test, accuracy in tests.items():
