@@ -109,25 +109,26 @@ def open_set(
         progress: called while images are decoded or sampled.
     """
     path, kind = parse_set(name)
-    if is_run(path) and kind not in ("train", "validation"):
+    is_split = kind in ("train", "validation")
+    if is_run(path) and not is_split:
         evaluation = Evaluation.open(RunFolder(path), device, progress=progress)
         if kind == "reconstructions":
             return dataset_set(name, evaluation.validation, progress, evaluation)
         return samples_of(name, evaluation, count)
-    if kind in ("train", "validation"):
-        if is_run(path):
-            config = RunFolder(path).read().data
-        elif size or path.is_dir():
-            config = DataConfig(source=str(path), size=size or natural_side(path))
-        else:
-            raise ValueError(f"{name} needs --size, the side of its images in pixels.")
-        if kind == "validation":
-            return dataset_set(name, open_validation(config, progress=progress), progress)
-        return dataset_set(name, open_images(config, progress=progress).train, progress)
-    if kind:
+    if kind and not is_split:
         RunFolder(path).read()  # raises: it is not a run
-    folder = load_folder(path, size or natural_side(path), progress=progress)
-    return dataset_set(name, folder, progress)
+    if is_split and not (size or path.is_dir()):
+        raise ValueError(f"{name} needs --size, the side of its images in pixels.")
+    if is_run(path):
+        config = RunFolder(path).read().data
+    elif is_split:
+        config = DataConfig(source=str(path), size=size or natural_side(path))
+    else:
+        folder = load_folder(path, size or natural_side(path), progress=progress)
+        return dataset_set(name, folder, progress)
+    if kind == "train":
+        return dataset_set(name, open_images(config, progress=progress).train, progress)
+    return dataset_set(name, open_validation(config, progress=progress), progress)
 
 
 def samples_of(name: str, evaluation: Evaluation, count: int) -> ImageSet:

@@ -10,13 +10,13 @@ Legend: `N` images, `K` classes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
+from functools import partial
 
 from torch import Tensor
 
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import evenly_spaced
-from vqvae2.evaluation.accuracy_score import Source, classifier_accuracies, sampled_set
+from vqvae2.evaluation.accuracy_score import classifier_accuracies, sampled_set
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.image_sets import dataset_images, reconstructed_images
 from vqvae2.evaluation.neighbours import save_neighbours
@@ -98,18 +98,16 @@ def evaluate_samples(
     if config.score_training is None:
         return metrics
     metrics = replace(metrics, score_training=config.score_training)
-    sources = {name: sample_source(evaluation, samples) for name, samples in selected.items()}
+    sources = {
+        name: partial(sampled_set, evaluation, samples.labels, samples.seeds)
+        for name, samples in selected.items()
+    }
     tests = {"real": evaluation.validation}
     for name, accuracy in classifier_accuracies(evaluation, sources, tests, config.score_training):
         scored = metrics.by_fraction[name].add(accuracy_score=accuracy["real"].top1)
         metrics = replace(metrics, by_fraction={**metrics.by_fraction, name: scored})
         write_samples(evaluation, extractor.name, metrics)
     return metrics
-
-
-def sample_source(evaluation: Evaluation, samples: ScoredSamples) -> Source:
-    """Draws samples again, to train a classifier on them."""
-    return lambda: sampled_set(evaluation, samples.labels, samples.seeds)
 
 
 def write_samples(evaluation: Evaluation, extractor: str, metrics: SampleMetrics) -> None:
@@ -159,7 +157,7 @@ def measure_samples(
         preprocessing=f"{side}x{side}, uint8 RGB; reconstructions and samples rounded to uint8",
         sampling=evaluation.pipeline.config.sampling,
         seeds="n K + c for sample n of class c of K",
-        validation=measure_set(evaluation, matched, originals, labels),
+        validation=measure_set(evaluation, matched, originals, labels, {}),
         reconstructions=measure_set(
             evaluation, matched, reconstructions, labels, {"fid_against_originals": originals}
         ),
@@ -214,7 +212,7 @@ def measure_set(
     real: Features,
     images: Features,
     labels: Tensor,
-    others: Mapping[str, Features] = MappingProxyType({}),
+    others: Mapping[str, Features],
 ) -> Measurement:
     """Distances of a set of images to real ones, on the main process.
 

@@ -41,7 +41,7 @@ class ScoredSamples:
         labels: (N,) int64.
         seeds: (N,) int64.
         features: by the extractor.
-        scores: (N,), the selector's probability of the requested class; (0,) without selection.
+        scores: (N,), the selector's probability of the requested class; 0 without selection.
     """
 
     labels: Tensor
@@ -51,9 +51,8 @@ class ScoredSamples:
 
     def select(self, indices: Tensor) -> "ScoredSamples":
         """Some of the samples."""
-        scores = self.scores[indices] if len(self.scores) else self.scores
-        features = self.features.select(indices)
-        return ScoredSamples(self.labels[indices], self.seeds[indices], features, scores)
+        labels, seeds, features = self.labels[indices], self.seeds[indices], self.features
+        return ScoredSamples(labels, seeds, features.select(indices), self.scores[indices])
 
 
 def draw_samples(
@@ -68,19 +67,18 @@ def draw_samples(
     labels = torch.arange(len(counts)).repeat_interleave(num_draws(counts, fraction))
     seeds = sample_seeds(labels, len(counts))
     batches = sampled_images(evaluation, labels, seeds, sampling)
-    if fraction == 1:
-        features = extract_features(extractor, batches).gather(world)
-        return ScoredSamples(labels, seeds, features, torch.empty(0))
     outputs: list[Tensor] = []
 
-    def select(images: Tensor) -> Tensor:
+    def score(images: Tensor) -> Tensor:
         outputs.append(selector.probabilities(images).cpu())
         return images
 
-    same = selector is extractor
-    features = extract_features(extractor, batches if same else map(select, batches)).gather(world)
-    probabilities = features.probabilities if same else world.gather(torch.cat(outputs))
-    scores = class_scores(probabilities, labels, len(counts), selector.name)
+    is_apart = fraction < 1 and selector is not extractor
+    features = extract_features(extractor, map(score, batches) if is_apart else batches)
+    features, scores = features.gather(world), torch.zeros(len(labels))
+    if fraction < 1:
+        probabilities = world.gather(torch.cat(outputs)) if is_apart else features.probabilities
+        scores = class_scores(probabilities, labels, len(counts), selector.name)
     return ScoredSamples(labels, seeds, features, scores)
 
 
@@ -93,6 +91,4 @@ def select_fraction(samples: ScoredSamples, counts: Tensor, fraction: float) -> 
     """The best `counts` (K,) of the first samples of each class, as many as `fraction` needs."""
     first = index_in_class(samples.labels) < num_draws(counts, fraction)[samples.labels]
     candidates = samples.select(first.nonzero()[:, 0])
-    if fraction == 1:
-        return candidates
     return candidates.select(select_best(candidates.scores, candidates.labels, counts))

@@ -234,11 +234,8 @@ def as_extractor(model: ResNet, name: str) -> Extractor:
     body, device = nn.Sequential(*layers), next(model.parameters()).device
 
     def features(images: Tensor) -> Tensor:
-        return body(to_float(images.to(device)))
+        return checked(body(to_float(images.to(device))), images, name)
 
     return Extractor(
-        name=name,
-        digest=fingerprint(model),
-        features=lambda images: checked(features(images), images, name),
-        probabilities=lambda images: checked(last(features(images)).softmax(1), images, name),
+        name, fingerprint(model), features, lambda images: last(features(images)).softmax(1)
     )

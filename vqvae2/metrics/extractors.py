@@ -19,6 +19,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,17 +90,12 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
 
     def call(images: Tensor, **options: bool) -> Tensor:
         try:
-            return network(images.to(device), **options)
+            return checked(network(images.to(device), **options), images, name)
         except RuntimeError as error:
             lines = [line for line in str(error).strip().split("\n") if line.strip()]
             raise ValueError(f"The network {name} failed on images: {lines[-1]}") from None
 
-    return Extractor(
-        name=name,
-        digest=file_digest(path),
-        features=lambda images: checked(call(images, return_features=True), images, name),
-        probabilities=lambda images: checked(call(images), images, name),
-    )
+    return Extractor(name, file_digest(path), partial(call, return_features=True), call)
 
 
 def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor:
@@ -124,15 +120,11 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
 
     def call(images: Tensor) -> tuple[Tensor, Tensor]:
         inputs = processor(list(images.cpu()), return_tensors="pt").to(device)
-        logits: Tensor = network(**inputs).logits
-        return inputs_of_last.pop(), logits.softmax(dim=1)
+        probabilities = checked(network(**inputs).logits.softmax(dim=1), images, name)
+        return checked(inputs_of_last.pop(), images, name), probabilities
 
-    return Extractor(
-        name=name,
-        digest=f"{fingerprint(network)}-{text_digest(processor.to_json_string())}",
-        features=lambda images: checked(call(images)[0], images, name),
-        probabilities=lambda images: checked(call(images)[1], images, name),
-    )
+    digest = f"{fingerprint(network)}-{text_digest(processor.to_json_string())}"
+    return Extractor(name, digest, lambda x: call(x)[0], lambda x: call(x)[1])
 
 
 def checked(output: Tensor, images: Tensor, name: str) -> Tensor:

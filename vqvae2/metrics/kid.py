@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqvae2.metrics.fid import Passthrough
 from vqvae2.randomness import seeded
 
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -37,10 +36,7 @@ def kernel_distance(real: Tensor, other: Tensor, seed: int = 0) -> tuple[float, 
     with warnings.catch_warnings(), seeded("kid", seed):
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save")
         metric = KernelInceptionDistance(
-            feature=Passthrough(real.shape[1]),
-            subsets=SUBSETS,
-            subset_size=size,
-            sync_on_compute=False,  # processes share features; one of them compares
+            torch.nn.Identity(), subsets=SUBSETS, subset_size=size, sync_on_compute=False
         )
         metric.update(sort_rows(real.double() / scale), real=True)
         metric.update(sort_rows(other.double() / scale), real=False)

@@ -272,15 +272,18 @@ class RunMetrics:
             origins.append(("classification accuracy score", "--cas", score.provenance))
         return origins
 
-    def flat(self) -> dict[str, float]:
-        """Every scalar by its dotted name, as `samples.EXTRACTOR.by_fraction.0.5.fid`."""
+    def measurements(self) -> dict[str, Measurement]:
+        """The measurements by dotted name, `samples.EXTRACTOR.by_fraction.0.5` for instance."""
         sets = {"reconstruction": self.reconstruction, "priors": self.priors}
         for extractor, samples in self.samples.items():
             sets |= {f"samples.{extractor}.{name}": one for name, one in samples.sets().items()}
+        return {name: measurement for name, measurement in sets.items() if measurement}
+
+    def flat(self) -> dict[str, float]:
+        """Every scalar by its dotted name."""
         values: dict[str, float] = {}
-        for name, measurement in sets.items():
-            if measurement:
-                values |= {f"{name}.{key}": value for key, value in measurement.flat().items()}
+        for name, measurement in self.measurements().items():
+            values |= {f"{name}.{key}": value for key, value in measurement.flat().items()}
         if self.accuracy_score:
             for source, tests in self.accuracy_score.trained_on.items():
                 for test, accuracy in tests.items():
