@@ -16,8 +16,8 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from builders import save_network
+from gloo import free_port, join_group
 from PIL import Image, ImageChops
-from processes import free_port, join_group
 from small_runs import small_run, train, with_training
 from torch.nn.utils import parameters_to_vector
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
-from processes import free_port, join_group
+from gloo import free_port, join_group
 from small_runs import TRAIN
 from torch import Tensor, nn
 
