@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from builders import save_network
-from gloo import free_port, join_group
+from gloo import free_port, join_group, leave_group
 from PIL import Image, ImageChops
 from small_runs import small_run, train, with_training
 from torch.nn.utils import parameters_to_vector
@@ -68,7 +68,7 @@ def one_rank(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=2)
     codebook = fit(new_codebook(), inputs().chunk(2, dim=1)[rank])
     torch.save(codebook.state_dict(), Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave_group()
 
 
 def test_two_processes_end_with_bit_equal_codebooks_equal_to_one(tmp_path):
@@ -103,8 +103,8 @@ def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False)
             for event in train_run(session):
                 last_done[event.stage] = event.done
     torch.save(last_done, Path(folder) / f"done-{rank}.pt")
-    if world > 1:
-        dist.destroy_process_group()
+    del accelerator, session
+    leave_group()
 
 
 def test_two_processes_train_what_one_trains(tmp_path):
@@ -141,8 +141,7 @@ def command_on(rank: int, world: int, port: int, commands: list[list[str]]) -> N
     join_group(rank, world, port)
     for command in commands:
         assert run_command(command) == 0
-    if world > 1:
-        dist.destroy_process_group()
+    leave_group()
 
 
 def test_two_processes_sample_and_measure_what_one_does(tmp_path):
@@ -207,7 +206,7 @@ def diverge(rank: int, port: int) -> None:
         module[1].bias.data[0] = 0.1000001
     with pytest.raises(ValueError, match=r"diverged: 1 tensor, beginning with 1.bias"):
         require_equal_weights(module, world)
-    dist.destroy_process_group()
+    leave_group()
 
 
 def sum_on(rank: int, port: int) -> None:
@@ -220,7 +219,7 @@ def sum_on(rank: int, port: int) -> None:
     require_same_progress([7, 1], world)
     with pytest.raises(ValueError, match="read different run folders"):
         require_same_progress([7, rank], world)
-    dist.destroy_process_group()
+    leave_group()
 
 
 def test_metrics_add_up_over_processes_and_different_folders_are_an_error():
@@ -254,8 +253,7 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     data = CodesInMemory(info, maps, torch.arange(40) % 12)
     weights |= after(PriorTask(prior, 1, data, level, seed=0, world=processes))
     torch.save(weights, Path(folder) / f"{world}-{rank}.pt")
-    if world > 1:
-        dist.destroy_process_group()
+    leave_group()
 
 
 def after(task: AutoencoderTask | PriorTask) -> dict[str, torch.Tensor]:

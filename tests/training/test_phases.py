@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
-from gloo import free_port, join_group
+from gloo import free_port, join_group, leave_group
 from small_runs import TRAIN
 from torch import Tensor, nn
 
@@ -140,8 +139,7 @@ def train_on(rank: int, size: int, port: int, folder: str) -> None:
     join_group(rank, size, port)
     state = steps(AdversarialTask(World(rank, size)), STEPS)
     torch.save(checkpoint.state_tensors(state), f"{folder}/{size}-{rank}.pt")
-    if size > 1:
-        dist.destroy_process_group()
+    leave_group()
 
 
 def test_two_phases_on_two_processes_equal_those_on_one(tmp_path):
