@@ -1,0 +1,82 @@
+"""Sampling on a simulated GPU: no waiting, bounded operations, the codes that the CPU samples."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from prior_cases import CONFIGS, inputs, make
+from simulated_cuda import SimulatedCuda
+from torch import Tensor
+
+from vqvae2.priors import Prior
+from vqvae2.sampling import LevelSampler, SamplingConfig, sample_level, uniforms
+
+FILTERED = SamplingConfig(temperature=0.9, top_k=4, top_p=0.9)
+
+OPERATIONS = {
+    "plain": (80, 165),
+    "attention": (100, 170),
+    "pixelcnn": (78, 112),
+    "row-lstm": (84, 106),
+    "diagonal-bilstm": (94, 602),
+    "pixelcnnpp": (400, 1010),
+    "pixelsnail": (131, 173),
+    "transformer": (117, 120),
+}
+"""Per architecture: operations within a row, and at the start of a row, at most."""
+
+
+OF_THE_DOMAIN = {"1-level": 12, "3-levels": 13, "softmax": 20, "mixture": 90}
+"""Further operations of the head, the context and the filters."""
+
+
+@pytest.fixture()
+def cuda() -> Iterator[SimulatedCuda]:
+    with SimulatedCuda() as simulation, torch.no_grad():
+        yield simulation
+
+
+def on_device(prior: Prior) -> Tensor:
+    """Moves a prior; returns the context of three images."""
+    _, labels, coarser = inputs(prior)
+    prior.to("cuda")
+    return prior.embed_context(labels.to("cuda"), [codes.to("cuda") for codes in coarser])
+
+
+def noise_of(prior: Prior) -> Tensor:
+    return uniforms([1, 2, 3], prior.domain.num_values, 0)
+
+
+@torch.no_grad()
+def codes_on_cpu(architecture: str, domain: str, config: SamplingConfig) -> Tensor:
+    prior = make(domain, architecture, torch.float32)
+    _, labels, coarser = inputs(prior)
+    context = prior.embed_context(labels, coarser)
+    *_, codes = sample_level(prior, context, noise_of(prior), config)
+    return codes
+
+
+@pytest.mark.parametrize("domain", ["1-level", "3-levels", "softmax", "mixture"])
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_a_step_of_sampling_never_waits_and_has_few_operations(architecture, domain, cuda):
+    prior = make(domain, architecture, torch.float32)
+    sampler = LevelSampler(prior, on_device(prior), noise_of(prior), FILTERED, None)
+    within, at_start = OPERATIONS[architecture]
+    for value in range(prior.domain.num_values):
+        cuda.reset()
+        sampler.step()
+        cuda.counts.require_asynchronous()
+        starts_row = value % (prior.domain.grid.width * prior.domain.channels) == 0
+        limit = (at_start if starts_row else within) + OF_THE_DOMAIN[domain]
+        assert cuda.counts.num_operations <= limit, cuda.counts.operations
+
+
+@pytest.mark.parametrize("domain", ["2-levels", "softmax", "mixture"])
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_recorded_steps_sample_the_codes_that_the_cpu_samples(architecture, domain, cuda):
+    expected = codes_on_cpu(architecture, domain, SamplingConfig())
+    prior = make(domain, architecture, torch.float32)
+    context = on_device(prior)
+    *_, codes = sample_level(prior, context, noise_of(prior), SamplingConfig())
+    assert torch.equal(codes.cpu(), expected)
+    assert cuda.num_replays > 0
