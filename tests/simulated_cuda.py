@@ -21,6 +21,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
 from torch.utils._pytree import tree_flatten, tree_map_only
@@ -157,6 +158,7 @@ class SimulatedCuda(TorchFunctionMode):
         super().__init__()
         self.counts, self.num_graphs, self.num_replays = Counts(), 0, 0
         self.recording: Recording | None = None
+        self.makes_masks = False
         self.pinned: set[int] = set()
         self.alive: list[Tensor] = []
         self.patches = ExitStack()
@@ -215,6 +217,15 @@ class SimulatedCuda(TorchFunctionMode):
         yield torch.cuda, "graph_pool_handle", lambda: (0, 0)
         yield torch.cuda, "Stream", lambda device=None: object()
         yield torch.cuda, "Event", Event
+        group = _foreach_utils._group_tensors_by_device_and_dtype
+
+        def group_on_device(tensors: Any, with_indices: bool = False) -> Any:
+            is_simulated = any(isinstance(t, DeviceTensor) for t in tree_flatten(tensors)[0])
+            groups = group(tensors, with_indices)
+            return {(DEVICE if is_simulated else d, t): v for (d, t), v in groups.items()}
+
+        for module in (clip_grad, _foreach_utils):
+            yield module, group.__name__, group_on_device
         types = [*_foreach_utils._foreach_supported_types, DeviceTensor]
         yield _foreach_utils, "_foreach_supported_types", types
 
@@ -248,6 +259,13 @@ class SimulatedCuda(TorchFunctionMode):
             if name != "item":
                 self.counts.reads.append(f"{name} {caller()}")
                 return func(args[0].host, *args[1:], **kwargs)
+        if name == "scaled_dot_product_attention":
+            # It makes masks itself, on the host here and on the device of its inputs on a GPU.
+            self.makes_masks = True
+            try:
+                return func(*args, **kwargs)
+            finally:
+                self.makes_masks = False
         device = kwargs.get("device")
         if device is None or torch.device(device).type == "meta":
             return func(*args, **kwargs)
@@ -348,9 +366,13 @@ class SimulatedCuda(TorchFunctionMode):
                 if pinned:
                     self.counts.copies += 1
                 elif not (name == "copy_" and tensor.dim() == 0):
-                    self.counts.blocking_copies.append(f"{name} of {tuple(tensor.shape)} {caller()}")
-            elif tensor.dim():
-                self.counts.mismatches.append(f"{name} with {tuple(tensor.shape)} on the host {caller()}")
+                    self.counts.blocking_copies.append(
+                        f"{name} of {tuple(tensor.shape)} {caller()}"
+                    )
+            elif tensor.dim() and not self.makes_masks:
+                self.counts.mismatches.append(
+                    f"{name} with {tuple(tensor.shape)} on the host {caller()}"
+                )
 
     def note_overwritten(self, func: Any, args: Any, kwargs: Any) -> None:
         assert self.recording is not None

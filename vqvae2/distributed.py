@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vqvae2.transfers import HostCopy, to_device
+
 T = TypeVar("T")
 
 TIMEOUT_HOURS = 12
@@ -105,6 +107,31 @@ class World:
 
 
 SINGLE_PROCESS = World()
+
+
+class LateFlag:
+    """A flag that any process may raise at any step, without waiting for the device.
+
+    On several processes it is read one step late: by then the sum has arrived. On a single process
+    it is read at once.
+
+    Arguments:
+        world: the processes; all of them call `any` at every step.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.pending: HostCopy | None = None
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag was raised on any process at the step before."""
+        if self.world.size == 1:
+            return flag
+        raised = self.pending is not None and bool(self.pending.read() > 0)
+        total = to_device(torch.tensor(float(flag)), self.world.device)
+        dist.all_reduce(total)
+        self.pending = HostCopy(total)
+        return raised
 
 
 def launched_world(device: str) -> World:

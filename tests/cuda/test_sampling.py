@@ -30,7 +30,7 @@ OF_THE_DOMAIN = {"1-level": 12, "3-levels": 13, "softmax": 20, "mixture": 90}
 """Further operations of the head, the context and the filters."""
 
 
-@pytest.fixture()
+@pytest.fixture
 def cuda() -> Iterator[SimulatedCuda]:
     with SimulatedCuda() as simulation, torch.no_grad():
         yield simulation

@@ -1,10 +1,13 @@
 """Training steps on a simulated GPU: the host never waits for the device within a step."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
-from builders import small_config, synthetic_images
+from accelerate import Accelerator
+from adversarial_task import AdversarialTask
+from builders import small_config
 from prior_cases import CONFIGS, DOMAINS
 from simulated_cuda import DEVICE, SimulatedAccelerator, SimulatedCuda
 from small_runs import TRAIN
@@ -13,22 +16,24 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.codes import CodesInfo, CodesInMemory
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
-from vqvae2.priors import Prior, PriorConfig
+from vqvae2.priors import Prior
 from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.training.autoencoder import AutoencoderTask
 from vqvae2.training.loop import Task, new_state, train
 from vqvae2.training.prior import PriorTask
 
 
-@pytest.fixture()
+@pytest.fixture
 def cuda() -> Iterator[SimulatedCuda]:
     with SimulatedCuda() as simulation:
         yield simulation
 
 
-def require_asynchronous_steps(task: Task, cuda: SimulatedCuda, limit: int) -> None:
+def require_asynchronous_steps(
+    task: Task, cuda: SimulatedCuda, limit: int, precision: torch.dtype | None = None
+) -> None:
     """Trains; fails if a step after the first waits, or has more operations than `limit`."""
-    steps = train(task, new_state(task), SimulatedAccelerator())
+    steps = train(task, new_state(task), SimulatedAccelerator(precision))
     next(steps)
     for _ in range(3):
         cuda.reset()
@@ -39,14 +44,76 @@ def require_asynchronous_steps(task: Task, cuda: SimulatedCuda, limit: int) -> N
     steps.close()
 
 
-def autoencoder_task(continuous_steps: int = 0) -> AutoencoderTask:
+def autoencoder_task(continuous_steps: int = 0, **changes: object) -> AutoencoderTask:
     data = open_images(DataConfig(size=16, synthetic_images=100))
     stage = AutoencoderStageConfig(
-        model=small_config((2, 4)), training=TRAIN, continuous_steps=continuous_steps,
-        level_dropout=0.25,
+        model=small_config((2, 4)), training=replace(TRAIN, **changes),
+        continuous_steps=continuous_steps, level_dropout=0.25,
     )  # fmt: skip
     return AutoencoderTask(VQVAE(stage.model).to(DEVICE), data.train, stage, seed=0)
 
 
-def test_a_step_of_the_autoencoder_never_waits(cuda):
-    require_asynchronous_steps(autoencoder_task(), cuda, 240)
+def prior_task(architecture: str) -> PriorTask:
+    """The task of the finer of two levels, with dropped labels and codes."""
+    domain = replace(DOMAINS["2-levels"], null_label=True)
+    grids = (*domain.coarser, domain.grid)
+    maps = [torch.randint(g.num_codes, (40, *g.shape)).numpy() for g in grids]
+    info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
+    codes = CodesInMemory(info, maps, torch.arange(40) % domain.num_classes)
+    config = CONFIGS[architecture]
+    level = LevelConfig(prior=config, training=TRAIN, label_dropout=0.1, coarser_dropout=0.1)
+    return PriorTask(Prior(config, domain).to(DEVICE), 1, codes, level, seed=0)
+
+
+OPERATIONS = {
+    "plain": (410, 650),
+    "attention": (460, 710),
+    "pixelcnn": (240, 375),
+    "row-lstm": (390, 500),
+    "diagonal-bilstm": (990, 1090),
+    "pixelcnnpp": (1800, 2490),
+    "pixelsnail": (390, 610),
+    "transformer": (355, 480),
+}
+"""Per architecture, operations of a training step at most: in float32 and under autocast."""
+
+
+@pytest.mark.parametrize(("precision", "limit"), [(None, 275), (torch.bfloat16, 375)])
+def test_a_step_of_the_autoencoder_never_waits(precision, limit, cuda):
+    require_asynchronous_steps(autoencoder_task(), cuda, limit, precision)
+
+
+def test_a_step_in_accumulated_parts_never_waits(cuda):
+    require_asynchronous_steps(autoencoder_task(accumulate=2), cuda, 485)
+
+
+def test_the_step_that_starts_the_codebooks_never_waits(cuda):
+    require_asynchronous_steps(autoencoder_task(continuous_steps=2), cuda, 675)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_a_step_of_a_prior_never_waits(architecture, precision, cuda):
+    limit = OPERATIONS[architecture][precision is not None]
+    require_asynchronous_steps(prior_task(architecture), cuda, limit, precision)
+
+
+def test_a_step_of_two_phases_never_waits(cuda):
+    task = AdversarialTask()
+    for phase in task.phases:
+        phase.module.to(DEVICE)
+    require_asynchronous_steps(task, cuda, 70)
+
+
+def test_training_on_the_simulated_device_gives_the_losses_of_the_cpu():
+    """So the simulation computes what it counts."""
+    task = AdversarialTask()
+    expected = [p.metrics for p in train(task, new_state(task), Accelerator(cpu=True))]
+    task = AdversarialTask()
+    with SimulatedCuda():
+        for phase in task.phases:
+            phase.module.to(DEVICE)
+        steps = train(task, new_state(task), SimulatedAccelerator())
+        metrics = [{name: m.cpu() for name, m in step.metrics.items()} for step in steps]
+    for simulated, values in zip(metrics, expected, strict=True):
+        torch.testing.assert_close(simulated, values)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vqvae2.autoencoder.straight_through import image_chunks, pass_gradient, squared_distance
 from vqvae2.configuration import require_minimum
 from vqvae2.distributed import World, all_reduce_, broadcast_
+from vqvae2.transfers import to_device
 
 SCORES_PER_CHUNK = 1 << 22
 """Scores that the search computes at a time: 16 MiB of float32, whatever N is."""
@@ -159,9 +160,7 @@ class Codebook(nn.Module):
         chunks = zip(image_chunks(quantized.inputs), image_chunks(quantized.codes), strict=True)
         for inputs, codes in chunks:
             sums_KD.index_add_(0, codes.flatten(), flatten(inputs).to(self.sums.dtype))
-        # Not bincount: on a GPU it reads its result's size back and waits.
-        ones_N = sums_KD.new_ones(len(codes_N))
-        counts_K = sums_KD.new_zeros(num_codes).index_add_(0, codes_N, ones_N)
+        counts_K = count_codes(codes_N, sums_KD)
         spare_KD = spare_vectors(quantized.inputs, num_codes, generator).to(self.sums.dtype)
         joint = torch.cat([sums_KD, spare_KD, counts_K[:, None]], dim=1)
         all_reduce_(joint)
@@ -214,7 +213,8 @@ def spare_vectors(x: Tensor, num_codes: int, generator: torch.Generator) -> Tens
     world = World.current()
     num_positions = x.shape[2] * x.shape[3]
     count = len(x) * num_positions
-    joint_K = torch.randint(count * world.size, (num_codes,), generator=generator).to(x.device)
+    drawn_K = torch.randint(count * world.size, (num_codes,), generator=generator)
+    joint_K = to_device(drawn_K, x.device)
     local_K = joint_K - world.rank * count
     is_local_K = (local_K >= 0) & (local_K < count)
     local_K = local_K.clamp(0, count - 1)
@@ -233,7 +233,7 @@ def k_means(x_ND: Tensor, num_codes: int, generator: torch.Generator) -> tuple[T
     for _ in range(LLOYD_STEPS):
         codes_N = nearest_rows(x_ND, centres_KD)
         sums_KD = torch.zeros_like(centres_KD).index_add_(0, codes_N, x_ND)
-        counts_K = torch.bincount(codes_N, minlength=num_codes).to(x_ND.dtype)
+        counts_K = count_codes(codes_N, sums_KD)
         means_KD = sums_KD / counts_K.clamp_min(1)[:, None]
         spare_KD = random_rows(x_ND, num_codes, generator)
         centres_KD = torch.where(counts_K[:, None] > 0, means_KD, spare_KD)
@@ -241,12 +241,21 @@ def k_means(x_ND: Tensor, num_codes: int, generator: torch.Generator) -> tuple[T
     return centres_KD, counts_K / counts_K.mean()
 
 
+def count_codes(codes_N: Tensor, like_KD: Tensor) -> Tensor:
+    """How often each of K codes occurs, (K,), with the dtype of `like_KD`.
+
+    Not by `bincount`, which waits for a GPU to read the size of its result.
+    """
+    ones_N = like_KD.new_ones(len(codes_N))
+    return like_KD.new_zeros(len(like_KD)).index_add_(0, codes_N, ones_N)
+
+
 def random_rows(x_ND: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
     """Rows of x in random order, each once before any repeats."""
     count = len(x_ND)
     rounds = range(-(-num_rows // count))
     order = torch.cat([torch.randperm(count, generator=generator) for _ in rounds])
-    return x_ND.index_select(0, order[:num_rows].to(x_ND.device))
+    return x_ND.index_select(0, to_device(order[:num_rows], x_ND.device))
 
 
 def flatten(x: Tensor) -> Tensor:

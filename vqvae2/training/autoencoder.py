@@ -26,6 +26,7 @@ from vqvae2.training.fit import StageTraining, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, require_batch
 from vqvae2.training.stage import SHARED_FIELDS, Stage, is_saved
+from vqvae2.transfers import to_device
 from vqvae2.weights import save_autoencoder
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class AutoencoderTask:
         """Starts the codebooks from data at the step where quantisation begins."""
         if step == self.config.continuous_steps:
             device = next(self.model.parameters()).device
-            images = to_float(self.start_images().to(device))
+            images = to_float(to_device(self.start_images(), device))
             self.model.start_codebooks(images, generator("start", self.seed))
 
     def start_images(self) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic
 import torch
 from torch import Tensor, nn
 
-from vqvae2.distributed import World
+from vqvae2.distributed import LateFlag, World
 from vqvae2.files import write_bytes
 from vqvae2.imaging.png import save_png
 from vqvae2.messages import counted
@@ -32,6 +32,7 @@ from vqvae2.training.loop import (
 )
 from vqvae2.training.session import Event, Stopped, TrainingSession
 from vqvae2.training.speed import measure_speed
+from vqvae2.transfers import HostCopy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -174,9 +175,10 @@ def fit(session: TrainingSession, job: StageTraining[Part, Output]) -> Iterator[
     yield from (Event(stage, text=text) for text in texts)
     speed = measure_speed(job.task, state.step, session.accelerator)
     clock, guard = Clock(training.batch), FiniteGuard(stage, writer.list_examples)
+    stop_requests = LateFlag(session.world)
     for progress in train(job.task, state, session.accelerator):
         clock.steps += 1
-        stop = session.world.any(session.should_stop())
+        stop = stop_requests.any(session.should_stop())
         schedule = Schedule.at(state.step, training, stop)
         guard.check(progress, now=schedule.needs_metrics)
         metrics: dict[str, float] = {}
@@ -266,18 +268,11 @@ class PendingMetrics:
     def __init__(self, progress: Progress) -> None:
         metrics = progress.metrics
         self.step, self.names = progress.step, list(metrics)
-        stacked = torch.stack([value.float() for value in metrics.values()])
-        self.numbers = stacked.to("cpu", non_blocking=True)
-        self.arrived = None
-        if stacked.is_cuda:
-            self.arrived = torch.cuda.Event()
-            self.arrived.record()
+        self.numbers = HostCopy(torch.stack([value.float() for value in metrics.values()]))
 
     def values(self) -> dict[str, float]:
         """The metrics; waits for their step alone."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return dict(zip(self.names, self.numbers.tolist(), strict=True))
+        return dict(zip(self.names, self.numbers.read().tolist(), strict=True))
 
 
 @dataclass(frozen=True)

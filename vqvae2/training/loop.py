@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,13 @@ from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
 from vqvae2.distributed import World
 from vqvae2.runs.config import TrainingConfig
+from vqvae2.transfers import pin, to_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Part = TypeVar("Part")
 Output = TypeVar("Output")
-T = TypeVar("T")
 
 MetricSums = Mapping[str, tuple[Tensor, Tensor]]
 """Metrics as (sum, count) of scalars on the device, so that parts and processes add up."""
@@ -193,7 +193,7 @@ def train(
         accelerator: its processes, device and precision are used.
     """
     step = TrainingStep(task, state, accelerator)
-    for parts in batches_ahead(task, state.step):
+    for parts in batches_ahead(task, state.step, accelerator.device):
         task.before_step(state.step)
         sums = step.update(parts)
         state.step += 1
@@ -270,16 +270,26 @@ class TrainingStep(Generic[Part, Output]):
         return losses
 
 
-def batches_ahead(task: Task[Part, Output], first: int) -> Iterator[list[Part]]:
-    """The batches of all steps from `first` on, each prepared while the one before is used."""
+def batches_ahead(
+    task: Task[Part, Output], first: int, device: torch.device
+) -> Iterator[list[Part]]:
+    """The batches of all steps from `first` on, each prepared while the one before is used.
+
+    They are on the CPU; for a GPU they are pinned, so that their copies to it are asynchronous.
+    """
     steps = task.training.steps
+
+    def prepare(step: int) -> list[Part]:
+        parts = task.batch(step)
+        return pin(parts) if device.type == "cuda" else parts
+
     with ThreadPoolExecutor(1) as thread:
         use_one_thread(thread)
-        pending = thread.submit(task.batch, first)
+        pending = thread.submit(prepare, first)
         for step in range(first, steps):
             parts = pending.result()
             if step + 1 < steps:
-                pending = thread.submit(task.batch, step + 1)
+                pending = thread.submit(prepare, step + 1)
             yield parts
 
 
@@ -351,14 +361,3 @@ def add_sums(parts: Sequence[MetricSums]) -> dict[str, tuple[Tensor, Tensor]]:
         sums, counts = zip(*(part[name] for part in parts), strict=True)
         added[name] = torch.stack(sums).sum(), torch.stack(counts).sum()
     return added
-
-
-def to_device(value: T, device: torch.device) -> T:
-    """Moves a tensor, or the tensors in a tuple or list."""
-    moved: object
-    if isinstance(value, Tensor):
-        moved = value.to(device, non_blocking=True)
-    else:
-        assert isinstance(value, tuple | list), type(value)
-        moved = type(value)(to_device(item, device) for item in value)
-    return cast(T, moved)

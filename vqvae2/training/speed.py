@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvae2.training.loop import Output, Part, Task, to_device
+from vqvae2.training.loop import Output, Part, Task
+from vqvae2.transfers import to_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
