@@ -73,6 +73,12 @@ class RasterPosition:
         zero = torch.zeros(1, dtype=torch.int64, device=device)
         return cls(0, width, zero, zero.clone(), zero.clone())
 
+    def restart(self) -> None:
+        """Returns to the first position, in place."""
+        self.index = 0
+        for place in (self.row, self.column, self.flat_index):
+            place.zero_()
+
     @property
     def starts_row(self) -> bool:
         """Whether the next position is the first of its row."""

@@ -8,7 +8,7 @@ Legend: `B` batch, `C` channels of the embedded values, `F` features, `H W` grid
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vqvae2.nn.causal import RasterPosition
 
 Cache = TypeVar("Cache")
+"""A dataclass of tensors and of such dataclasses, also in lists and tuples, zero at the start."""
 
 
 class Network(nn.Module, ABC, Generic[Cache]):
@@ -59,6 +60,18 @@ class Network(nn.Module, ABC, Generic[Cache]):
             context: as of `forward`, for all positions.
             position: the position.
         """
+
+
+def zero_state(cache: object) -> None:
+    """Returns the cache of a network to its state before the first position, in place."""
+    if isinstance(cache, Tensor):
+        cache.zero_()
+    elif isinstance(cache, list | tuple):
+        for part in cache:
+            zero_state(part)
+    elif is_dataclass(cache):
+        for field in fields(cache):
+            zero_state(getattr(cache, field.name))
 
 
 @dataclass(frozen=True, kw_only=True)

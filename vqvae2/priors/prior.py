@@ -20,7 +20,7 @@ from vqvae2.priors.conditioning import Conditioning
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.embedding import ValueEmbedding
 from vqvae2.priors.heads import CodeHead, Head, MixtureHead, PixelHead
-from vqvae2.priors.network import PriorConfig
+from vqvae2.priors.network import PriorConfig, zero_state
 
 
 @dataclass
@@ -130,6 +130,13 @@ class Prior(nn.Module):
         """Advances the counters on the host for a step that ran on the device alone."""
         cache.position.index += cache.index % self.domain.channels == 0
         cache.index += 1
+
+    def restart(self, cache: PriorCache) -> None:
+        """Returns `cache` to the first value, in place; its context stays."""
+        cache.index = 0
+        cache.position.restart()
+        for state in (cache.network, cache.prepared, cache.values):
+            zero_state(state)
 
     def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
         """Log-probability in nats of each value given all before it, with the shape of `values`.

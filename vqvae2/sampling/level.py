@@ -9,8 +9,9 @@ Legend: `B` batch, `K` codes, `H W` grid, `N` values per map: H W for codes, who
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import SupportsIndex
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from torch import Tensor
 from vqvae2.priors import Domain, Prior
 from vqvae2.randomness import generator
 from vqvae2.sampling.config import SamplingConfig
-from vqvae2.sampling.cuda_graphs import RecordedStep
+from vqvae2.sampling.cuda_graphs import RecordingPool
 from vqvae2.sampling.inpaint import UNKNOWN
+from vqvae2.transfers import to_device
 
 
 def uniforms(seeds: Iterable[SupportsIndex], num_values: int, level: int) -> Tensor:
@@ -88,13 +90,37 @@ def sample_level(
         given: (B, H, W) int64, codes to keep and `UNKNOWN` where to sample; None samples all.
             Sampled codes depend on the given codes before them in raster order.
     """
-    sampler = LevelSampler(prior, context, noise, config, given)
-    step: Callable[[], None] = sampler.step
     if prior.device.type == "cuda":
-        step = RecordedStep(sampler.step, prior, sampler.cache)
+        yield from sample_recorded(prior, context, noise, config, given)
+        return
+    sampler = LevelSampler(prior, context, noise, config, given)
     for _ in range(prior.domain.num_values):
-        step()
+        sampler.step()
         yield sampler.codes.view(-1, *prior.domain.shape)
+
+
+def sample_recorded(
+    prior: Prior, context: Tensor, noise: Tensor, config: SamplingConfig, given: Tensor | None
+) -> Iterator[Tensor]:
+    """`sample_level` by CUDA graphs, which are kept for the next batch of the same size.
+
+    The last map is a tensor of its own; those before it are overwritten by the next batch.
+    """
+    key, recording, is_used = POOL.take(
+        prior,
+        (len(noise), config, given is None),
+        lambda: LevelSampler(prior, context, noise, config, given),
+    )
+    sampler = recording.actions
+    if is_used:
+        sampler.restart(context, noise, given)
+    for _ in range(prior.domain.num_values - 1):
+        recording.step()
+        yield sampler.codes.view(-1, *prior.domain.shape)
+    recording.step()
+    codes = sampler.codes.clone().view(-1, *prior.domain.shape)
+    POOL.give_back(prior, key, recording)  # not if the caller stops before: it may hold a map
+    yield codes
 
 
 class LevelSampler:
@@ -112,26 +138,72 @@ class LevelSampler:
         given: Tensor | None,
     ) -> None:
         device, domain, batch = prior.device, prior.domain, len(noise)
-        self.prior, self.config = prior, config
-        # Apple's GPUs have no float64; on other devices the noise stays in it.
-        self.noise = noise.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        self._prior, self.config = ref(prior), config
+        self.noise = on_device(noise, device)
         self.codes = torch.full((batch, domain.num_values), UNKNOWN, device=device)
-        self.given = self.codes.clone()
+        self.given: Tensor | None = None
         if given is not None:
-            self.given.copy_(check_given(given, batch, domain).flatten(1))
-        self.cache = prior.new_cache(context, batch)
+            self.given = check_given(given, batch, domain).flatten(1).to(device, copy=True)
+        self.context = context.expand(batch, -1, -1, -1).clone()
+        self.cache = prior.new_cache(self.context, batch)
         self.previous = torch.zeros(batch, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
+
+    @property
+    def prior(self) -> Prior:
+        """The prior; the caller keeps it alive, since recordings outlive a call."""
+        prior = self._prior()
+        assert prior is not None, "the prior of a sampler is in use"
+        return prior
+
+    def restart(self, context: Tensor, noise: Tensor, given: Tensor | None) -> None:
+        """Returns to the first position with another batch of the same size, in place."""
+        self.noise.copy_(on_device(noise, self.noise.device))
+        self.codes.fill_(UNKNOWN)
+        if self.given is not None:
+            assert given is not None
+            self.given.copy_(check_given(given, len(noise), self.prior.domain).flatten(1))
+        self.context.copy_(context.expand_as(self.context))
+        self.prior.restart(self.cache)
+        self.previous.zero_()
+        self.position.zero_()
 
     def step(self) -> None:
         """Samples the next value of each map in place, without waiting for the device."""
         logits = self.prior.step(self.cache, self.previous)
         noise = self.noise.index_select(1, self.position)[:, 0]
-        given = self.given.index_select(1, self.position)[:, 0]
         samples = sample_codes(logits, noise, self.config)
-        self.previous.copy_(torch.where(given == UNKNOWN, samples, given))
+        if self.given is not None:
+            given = self.given.index_select(1, self.position)[:, 0]
+            samples = torch.where(given == UNKNOWN, samples, given)
+        self.previous.copy_(samples)
         self.codes.index_copy_(1, self.position, self.previous[:, None])
         self.position += 1
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """What the host counts: values and positions that are done."""
+        return self.cache.index, self.cache.position.index
+
+    @counters.setter
+    def counters(self, counters: tuple[int, ...]) -> None:
+        self.cache.index, self.cache.position.index = counters
+
+    def phase(self) -> Hashable:
+        """Identifies the operations of the next step; see `Prior.phase`."""
+        return self.prior.phase(self.cache)
+
+    def skip(self) -> None:
+        """Advances the host's counters past a step that the device has replayed."""
+        self.prior.skip(self.cache)
+
+
+POOL: RecordingPool[LevelSampler] = RecordingPool()
+
+
+def on_device(noise: Tensor, device: torch.device) -> Tensor:
+    """Uniform numbers on a device; in float64, but for Apple's GPUs, which have none."""
+    return to_device(noise.to(torch.float32 if device.type == "mps" else torch.float64), device)
 
 
 def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
