@@ -65,9 +65,9 @@ def test_search_is_chunked_and_chunks_change_nothing(monkeypatch):
     torch.manual_seed(0)
     x, vectors = torch.randn(1001, 8), torch.randn(64, 8)
     expected = nearest_rows(x, vectors)
-    monkeypatch.setattr(vqvae2.autoencoder.codebook, "SCORES_PER_CHUNK", 64 * 10)
+    monkeypatch.setattr(vqvae2.autoencoder.codebook, "SCORES_PER_CHUNK", {"cpu": 64 * 10})
     assert torch.equal(nearest_rows(x, vectors), expected)
-    assert SCORES_PER_CHUNK * 4 <= 64 << 20
+    assert SCORES_PER_CHUNK["cpu"] * 4 <= 64 << 20
 
 
 def test_chunks_of_a_batch_change_neither_codes_nor_codebook():
@@ -76,7 +76,7 @@ def test_chunks_of_a_batch_change_neither_codes_nor_codebook():
         torch.manual_seed(0)
         codebook = Codebook(CodebookConfig(num_codes=9, code_size=5, revive_below=0.5))
         x = torch.randn(6, 5, 4, 4)
-        with mock.patch("vqvae2.autoencoder.straight_through.VECTORS_PER_CHUNK", chunk):
+        with mock.patch("vqvae2.autoencoder.straight_through.VECTORS_PER_CHUNK", {"cpu": chunk}):
             codebook.start(x, torch.Generator().manual_seed(0))
             for seed in range(3):
                 codebook.update(codebook(x + seed), torch.Generator().manual_seed(seed))
@@ -100,7 +100,7 @@ def test_no_one_hot_of_all_vectors_is_ever_made():
     x = torch.randn(64, 4, 32, 32)
     with SizeRecorder():
         codebook.update(codebook(x), generator())
-    assert largest <= max(SCORES_PER_CHUNK, x.numel())
+    assert largest <= max(SCORES_PER_CHUNK["cpu"], x.numel())
     assert "one_hot" not in inspect.getsource(vqvae2.autoencoder.codebook)
 
 

@@ -25,8 +25,9 @@ from vqvae2.configuration import require_minimum
 from vqvae2.distributed import World, all_reduce_, broadcast_
 from vqvae2.transfers import to_device
 
-SCORES_PER_CHUNK = 1 << 22
-"""Scores that the search computes at a time: 16 MiB of float32, whatever N is."""
+SCORES_PER_CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27}
+"""Scores that the search computes at a time, by device: 16 MiB of float32 on a CPU, whose caches
+they should fit, and 512 MiB on a GPU, where every operation costs a launch."""
 
 LLOYD_STEPS = 10
 """Steps of k-means at the start; more did not change any metric (docs/log.md)."""
@@ -195,7 +196,8 @@ def nearest_rows(x_ND: Tensor, vectors_KD: Tensor) -> Tensor:
         dtype = torch.promote_types(x_ND.dtype, torch.float32)
         x_ND, vectors_KD = x_ND.to(dtype), vectors_KD.to(dtype)
         half_norms_K = vectors_KD.square().sum(dim=1) / 2
-        num_rows = max(1, SCORES_PER_CHUNK // len(vectors_KD))
+        num_scores = SCORES_PER_CHUNK.get(x_ND.device.type, SCORES_PER_CHUNK["cpu"])
+        num_rows = max(1, num_scores // len(vectors_KD))
         chunks = [
             torch.addmm(half_norms_K, part_ND, vectors_KD.T, alpha=-1).argmin(dim=1)
             for part_ND in x_ND.split(num_rows)

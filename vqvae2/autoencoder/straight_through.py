@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-VECTORS_PER_CHUNK = 1 << 14
-"""Vectors that are processed at a time where intermediate results would need memory."""
+VECTORS_PER_CHUNK = {"cpu": 1 << 14, "cuda": 1 << 20}
+"""Vectors that are processed at a time, by device, where intermediate results need memory."""
 
 
 class StraightThrough(torch.autograd.Function):
@@ -74,4 +74,5 @@ def pass_gradient(x: Tensor, vectors: Tensor, gradient: Literal["straight", "rot
 def image_chunks(x: Tensor) -> tuple[Tensor, ...]:
     """(B, ..., H, W) split along B into chunks of about `VECTORS_PER_CHUNK` positions."""
     num_positions = x.shape[-1] * x.shape[-2]
-    return tuple(x.split(max(1, VECTORS_PER_CHUNK // num_positions)))
+    num_vectors = VECTORS_PER_CHUNK.get(x.device.type, VECTORS_PER_CHUNK["cpu"])
+    return tuple(x.split(max(1, num_vectors // num_positions)))
