@@ -154,3 +154,17 @@ def test_a_hierarchy_on_the_device_samples_the_codes_of_the_cpu(cuda):
     for _ in range(2):
         codes = sample_hierarchy(priors, *request)
         assert all(torch.equal(a.cpu(), b) for a, b in zip(codes, expected, strict=True))
+
+
+@pytest.mark.parametrize("architecture", ["attention", "pixelsnail", "transformer"])
+def test_attention_reads_few_numbers_of_keys_each_with_a_recording(
+    architecture, cuda, monkeypatch
+):
+    monkeypatch.setattr("vqvae2.nn.attention.MIN_LENGTH", 1)
+    prior = make("1-level", architecture, torch.float32)
+    expected = sampled(prior, [1, 2])
+    prior.to("cuda")
+    codes = [sampled(prior, [1, 2]).cpu() for _ in range(3)]
+    assert all(torch.equal(part, expected) for part in codes)
+    rows, lengths = 4, 8  # a row reads up to two lengths, and its start is a phase of its own
+    assert cuda.num_graphs <= rows + lengths + 1

@@ -3,7 +3,7 @@ from unittest import mock
 import pytest
 import torch
 
-from vqvae2.nn.attention import CausalAttention, KeyValueCache
+from vqvae2.nn.attention import CausalAttention, KeyValueCache, Prefix, num_keys
 from vqvae2.nn.causal import RasterPosition
 
 
@@ -11,11 +11,23 @@ from vqvae2.nn.causal import RasterPosition
 def test_attending_with_a_mask_equals_attending_to_a_prefix():
     torch.manual_seed(0)
     cache = KeyValueCache(torch.randn(2, 3, 20, 4), torch.randn(2, 3, 20, 5))
-    query, position = torch.randn(2, 3, 1, 4), RasterPosition.start(5, torch.device("cpu"))
-    for _ in range(20):
-        prefix = cache.attend_to_prefix(query, position)
-        torch.testing.assert_close(cache.attend_masked(query, position), prefix)
+    position = RasterPosition.start(5, torch.device("cpu"))
+    for index in range(20):
+        heads = torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 5)
+        expected = cache.attend(*heads, Prefix.at(position, 20, torch.float32))
+        for length in {index + 1, min(20, index // 8 * 8 + 8), 20}:
+            masked = Prefix.masked(position, length, torch.float32)
+            torch.testing.assert_close(cache.attend(*heads, masked), expected)
         position.advance()
+
+
+@pytest.mark.parametrize("num_positions", [1, 20, 64, 100, 1024, 4096, 5000])
+def test_few_numbers_of_keys_cover_all_positions(num_positions):
+    lengths = [num_keys(index, num_positions) for index in range(num_positions)]
+    assert all(index < n <= num_positions for index, n in enumerate(lengths))
+    assert len({*lengths}) <= 8
+    if num_positions >= 1024:
+        assert sum(lengths) < 0.6 * num_positions**2
 
 
 @pytest.mark.parametrize("chunk", [4, 5, 256], ids=lambda chunk: f"{chunk} queries per chunk")

@@ -21,6 +21,53 @@ QUERY_CHUNK = 256
 """Queries whose logits are in memory at a time when logits are dropped."""
 
 
+NUM_LENGTHS, MIN_LENGTH = 8, 64
+"""On a GPU the newest position attends to one of so many numbers of keys, each a multiple of the
+minimum: as many shapes, and so as many CUDA graphs, instead of one per position."""
+
+
+def num_keys(index: int, num_positions: int) -> int:
+    """Number of keys that position `index` of N reads on a GPU."""
+    unit = -(-num_positions // (NUM_LENGTHS * MIN_LENGTH)) * MIN_LENGTH
+    return min(num_positions, (index // unit + 1) * unit)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The positions up to the newest one, to which it attends; the same for all layers.
+
+    Arguments:
+        newest: index of the newest position, (1,) int64.
+        length: number of keys that are read.
+        mask: (length,), is added to the logits: -inf after the newest position, otherwise 0; None
+            where it is the last of these keys.
+    """
+
+    newest: Tensor
+    length: int
+    mask: Tensor | None = None
+
+    @classmethod
+    def at(cls, position: RasterPosition, num_positions: int, dtype: torch.dtype) -> Self:
+        """The prefix at a position of a map of N positions, for logits of a dtype.
+
+        A CPU reads exactly the keys up to the position. Elsewhere shapes change seldom, so that
+        one CUDA graph serves many positions, and later positions are masked.
+        """
+        newest = position.flat_index
+        if newest.device.type == "cpu":
+            return cls(newest, position.index + 1)
+        return cls.masked(position, num_keys(position.index, num_positions), dtype)
+
+    @classmethod
+    def masked(cls, position: RasterPosition, length: int, dtype: torch.dtype) -> Self:
+        """The prefix with a mask on the first `length` keys."""
+        newest = position.flat_index
+        later = torch.arange(length, device=newest.device) > newest
+        zeros = torch.zeros(length, dtype=dtype, device=newest.device)
+        return cls(newest, length, zeros.masked_fill_(later, float("-inf")))
+
+
 @dataclass
 class KeyValueCache:
     """Keys and values of all positions, (B, heads, N, size) each; zeros at later positions."""
@@ -39,36 +86,18 @@ class KeyValueCache:
         """
         return cls(like.new_zeros(*shape, sizes[0]), like.new_zeros(*shape, sizes[1]))
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, position: RasterPosition
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, prefix: Prefix) -> Tensor:
         """Stores one key and value, then attends with the query: (B, heads, 1, size of a value).
 
         Arguments:
             query, key, value: (B, heads, 1, size) each.
-            position: where the key and value are stored.
+            prefix: ends with the position of the key and value.
         """
-        self.keys.index_copy_(2, position.flat_index, key)
-        self.values.index_copy_(2, position.flat_index, value)
-        # The CPU reads only the keys up to this position. Elsewhere all shapes stay fixed, so that
-        # one CUDA graph serves every position, and later positions are masked.
-        if query.device.type == "cpu":
-            return self.attend_to_prefix(query, position)
-        return self.attend_masked(query, position)
-
-    def attend_to_prefix(self, query: Tensor, position: RasterPosition) -> Tensor:
-        """Attends to a view of the keys up to `position`."""
-        prefix = slice(position.index + 1)
-        return F.scaled_dot_product_attention(
-            query, self.keys[:, :, prefix], self.values[:, :, prefix]
-        )
-
-    def attend_masked(self, query: Tensor, position: RasterPosition) -> Tensor:
-        """Attends to all keys, with a mask on those after `position`."""
-        mask = torch.arange(self.keys.shape[2], device=query.device) <= position.flat_index
-        return F.scaled_dot_product_attention(
-            query, self.keys, self.values, attn_mask=mask[None, None, None]
-        )
+        self.keys.index_copy_(2, prefix.newest, key)
+        self.values.index_copy_(2, prefix.newest, value)
+        keys, values = self.keys[:, :, : prefix.length], self.values[:, :, : prefix.length]
+        mask = None if prefix.mask is None else prefix.mask[None, None, None]
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) -> Tensor:
@@ -133,10 +162,10 @@ class CausalAttention(nn.Module):
         weight, size = self.out.weight, self.out.in_features // self.num_heads
         return KeyValueCache.new(weight, (batch, self.num_heads, num_positions), (size, size))
 
-    def step(self, cache: KeyValueCache, x: Tensor, position: RasterPosition) -> Tensor:
+    def step(self, cache: KeyValueCache, x: Tensor, prefix: Prefix) -> Tensor:
         """One position, (B, C) to (B, C); stores its key and value in `cache`."""
         heads = split_heads(self.queries_keys_values(x[:, None]), self.num_heads)
-        return x + self.out(cache.attend(*heads, position).flatten(1))
+        return x + self.out(cache.attend(*heads, prefix).flatten(1))
 
 
 def split_heads(rows: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ Legend: `B` batch, `C` channels, `G` residual channels (width of a gate), `H W` 
 `R` rows and `L` columns of a window, `layers` number of layers.
 """
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.attention import CausalAttention, KeyValueCache, require_heads
+from vqvae2.nn.attention import (
+    CausalAttention,
+    KeyValueCache,
+    Prefix,
+    num_keys,
+    require_heads,
+)
 from vqvae2.nn.causal import (
     HorizontalConv,
     RasterPosition,
@@ -208,8 +215,9 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
         )
 
     def phase(self, position: RasterPosition) -> Hashable:
-        """Whether a row starts."""
-        return position.starts_row
+        """Whether a row starts, and the number of keys that attentions read."""
+        attends = 0 < self.config.attention_every <= self.config.num_layers
+        return position.starts_row, attends and num_keys(position.index, math.prod(self.grid))
 
     def step(
         self,
@@ -228,10 +236,12 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
         biases = cache.row_biases.index_select(2, position.column)[:, :, 0]
         cache.columns[:, :, :-1] = cache.columns[:, :, 1:].clone()
         attention = iter(cache.attention)
+        if cache.attention:
+            prefix = Prefix.at(position, math.prod(self.grid), h.dtype)
         for layer, columns, bias in zip(self.layers, cache.columns, biases, strict=True):
             h = layer.step_column(columns, bias, h)
             if layer.attention is not None:
-                h = layer.attention.step(next(attention), h, position)
+                h = layer.attention.step(next(attention), h, prefix)
         return F.relu(self.output(h[:, :, None, None])[:, :, 0, 0])
 
     def _start_row(self, cache: GatedPixelCNNCache, context: Tensor, row: Tensor) -> None:

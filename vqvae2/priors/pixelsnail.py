@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.attention import KeyValueCache, attend
+from vqvae2.nn.attention import KeyValueCache, Prefix, attend, num_keys
 from vqvae2.nn.causal import (
     PastConv,
     RasterCache,
@@ -156,12 +156,13 @@ class SnailBlock(nn.Module):
         inputs: Tensor,
         coordinates: Tensor,
         position: RasterPosition,
+        prefix: Prefix,
     ) -> Tensor:
         """One position, (B, C) to (B, C), with inputs (B, C) and coordinates (B, 2)."""
         for layer, state in zip(self.layers, cache.convs, strict=True):
             x = layer.step(state, x, position.column)
         heads = self._heads(x[:, None], inputs[:, None], coordinates[:, None])
-        mixed = cache.attention.attend(*heads, position)
+        mixed = cache.attention.attend(*heads, prefix)
         return self._join(x, mixed.flatten(1))
 
     def _heads(
@@ -212,7 +213,7 @@ class PixelSNAIL(Network[PixelSNAILCache]):
 
     def phase(self, position: RasterPosition) -> Hashable:
         """Whether a row starts."""
-        return position.starts_row
+        return position.starts_row, num_keys(position.index, len(self.coordinates))
 
     def step(
         self, cache: PixelSNAILCache, previous: Tensor, context: Tensor, position: RasterPosition
@@ -225,6 +226,7 @@ class PixelSNAIL(Network[PixelSNAILCache]):
         coordinates = self.coordinates.index_select(0, position.flat_index)
         coordinates = coordinates.expand(len(previous), -1)
         x = self.first.step(cache.first, previous, position)
+        prefix = Prefix.at(position, len(self.coordinates), x.dtype)
         for block, state in zip(self.blocks, cache.blocks, strict=True):
-            x = block.step(state, x, previous, coordinates, position)
+            x = block.step(state, x, previous, coordinates, position, prefix)
         return F.elu(x)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.attention import KeyValueCache, attend, require_heads, split_heads
+from vqvae2.nn.attention import KeyValueCache, Prefix, attend, num_keys, require_heads, split_heads
 from vqvae2.nn.causal import RasterPosition, context_at, shift_raster
 from vqvae2.nn.modules import Modules
 from vqvae2.priors.network import Network, PriorConfig
@@ -80,11 +80,9 @@ class TransformerBlock(nn.Module):
         size = weight.shape[0] // self.num_heads
         return KeyValueCache.new(weight, (batch, self.num_heads, num_positions), (size, size))
 
-    def step(
-        self, cache: KeyValueCache, x: Tensor, rotations: Tensor, position: RasterPosition
-    ) -> Tensor:
+    def step(self, cache: KeyValueCache, x: Tensor, rotations: Tensor, prefix: Prefix) -> Tensor:
         """One position, (B, C) to (B, C); rotations (1, size / 2, 2)."""
-        mixed = cache.attend(*self._heads(x[:, None], rotations), position)
+        mixed = cache.attend(*self._heads(x[:, None], rotations), prefix)
         x = x + self.attended(mixed.flatten(1))
         return x + self._mlp(x)
 
@@ -123,8 +121,8 @@ class Transformer(Network[list[KeyValueCache]]):
         return [block.new_cache(batch, len(self.rotations)) for block in self.blocks]
 
     def phase(self, position: RasterPosition) -> Hashable:
-        """All steps run the same operations."""
-        return None
+        """The number of keys that are read."""
+        return num_keys(position.index, len(self.rotations))
 
     def step(
         self,
@@ -136,8 +134,9 @@ class Transformer(Network[list[KeyValueCache]]):
         """Features (B, C) of one position."""
         x = previous + context_at(context, position)
         rotations = self.rotations.index_select(0, position.flat_index)
+        prefix = Prefix.at(position, len(self.rotations), x.dtype)
         for block, state in zip(self.blocks, cache, strict=True):
-            x = block.step(state, x, rotations, position)
+            x = block.step(state, x, rotations, prefix)
         return self.norm(x)
 
 
