@@ -1,6 +1,7 @@
 """Sampling on a simulated GPU: no waiting, bounded operations, the codes that the CPU samples."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,19 +10,20 @@ from simulated_cuda import SimulatedCuda
 from torch import Tensor
 
 from vqvae2.priors import Prior
+from vqvae2.runs.presets import PRESETS
 from vqvae2.sampling import LevelSampler, SamplingConfig, sample_level, uniforms
 
 FILTERED = SamplingConfig(temperature=0.9, top_k=4, top_p=0.9)
 
 OPERATIONS = {
-    "plain": (80, 165),
-    "attention": (100, 170),
-    "pixelcnn": (78, 112),
-    "row-lstm": (84, 106),
-    "diagonal-bilstm": (94, 602),
-    "pixelcnnpp": (400, 1010),
-    "pixelsnail": (131, 173),
-    "transformer": (117, 120),
+    "plain": (50, 119),
+    "attention": (69, 126),
+    "pixelcnn": (65, 96),
+    "row-lstm": (71, 90),
+    "diagonal-bilstm": (81, 602),
+    "pixelcnnpp": (369, 994),
+    "pixelsnail": (116, 155),
+    "transformer": (102, 103),
 }
 """Per architecture: operations within a row, and at the start of a row, at most."""
 
@@ -69,6 +71,26 @@ def test_a_step_of_sampling_never_waits_and_has_few_operations(architecture, dom
         starts_row = value % (prior.domain.grid.width * prior.domain.channels) == 0
         limit = (at_start if starts_row else within) + OF_THE_DOMAIN[domain]
         assert cuda.counts.num_operations <= limit, cuda.counts.operations
+
+
+@pytest.mark.parametrize(("level", "within", "at_start"), [(0, 233, 399), (1, 125, 332)])
+def test_the_priors_of_imagenet256_have_few_operations_per_position(level, within, at_start, cuda):
+    """The counts do not depend on the numbers of channels, which are small here."""
+    run = PRESETS["imagenet256"]()
+    config = replace(run.levels[level].prior, channels=16, residual_channels=8, num_heads=2)
+    prior = Prior(config, run.domain(level)).eval().to("cuda")
+    grids = prior.domain.coarser
+    coarser = [torch.zeros(1, *grid.shape, dtype=torch.int64).to("cuda") for grid in grids]
+    context = prior.embed_context(torch.zeros(1, dtype=torch.int64).to("cuda"), coarser)
+    noise = uniforms([1], prior.domain.num_values, 0)
+    sampler = LevelSampler(prior, context, noise, SamplingConfig(), None)
+    counts = []
+    for _ in range(prior.domain.grid.width + 1):
+        cuda.reset()
+        sampler.step()
+        counts.append(cuda.counts.num_operations)
+    assert max(counts[1:-1]) <= within
+    assert counts[-1] <= at_start
 
 
 @pytest.mark.parametrize("domain", ["2-levels", "softmax", "mixture"])

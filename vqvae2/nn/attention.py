@@ -162,10 +162,16 @@ class CausalAttention(nn.Module):
         weight, size = self.out.weight, self.out.in_features // self.num_heads
         return KeyValueCache.new(weight, (batch, self.num_heads, num_positions), (size, size))
 
-    def step(self, cache: KeyValueCache, x: Tensor, prefix: Prefix) -> Tensor:
-        """One position, (B, C) to (B, C); stores its key and value in `cache`."""
+    def step(
+        self, cache: KeyValueCache, x: Tensor, prefix: Prefix, out: Tensor | None = None
+    ) -> Tensor:
+        """One position, (B, C) to (B, C); stores its key and value in `cache`.
+
+        Arguments:
+            out: receives the result; None for a new tensor.
+        """
         heads = split_heads(self.queries_keys_values(x[:, None]), self.num_heads)
-        return x + self.out(cache.attend(*heads, prefix).flatten(1))
+        return torch.add(x, self.out(cache.attend(*heads, prefix).flatten(1)), out=out)
 
 
 def split_heads(rows: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

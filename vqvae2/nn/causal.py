@@ -58,6 +58,7 @@ class RasterPosition:
         index: positions that are done, on the host.
         width: W.
         row, column: of the next position, (1,) int64.
+        previous_column: column of the position before, (1,) int64; 0 before the first position.
         flat_index: row W + column, (1,) int64.
     """
 
@@ -65,18 +66,19 @@ class RasterPosition:
     width: int
     row: Tensor
     column: Tensor
+    previous_column: Tensor
     flat_index: Tensor
 
     @classmethod
     def start(cls, width: int, device: torch.device) -> Self:
         """The first position of a map with `width` columns."""
         zero = torch.zeros(1, dtype=torch.int64, device=device)
-        return cls(0, width, zero, zero.clone(), zero.clone())
+        return cls(0, width, *(zero.clone() for _ in range(4)))
 
     def restart(self) -> None:
         """Returns to the first position, in place."""
         self.index = 0
-        for place in (self.row, self.column, self.flat_index):
+        for place in (self.row, self.column, self.previous_column, self.flat_index):
             place.zero_()
 
     @property
@@ -84,17 +86,13 @@ class RasterPosition:
         """Whether the next position is the first of its row."""
         return self.index % self.width == 0
 
-    @property
-    def previous_column(self) -> Tensor:
-        """Column of the position before, (1,) int64."""
-        return (self.flat_index - 1) % self.width
-
     def advance(self) -> None:
         """Moves on by one position, in place."""
         self.index += 1
+        self.previous_column.copy_(self.column)
         self.flat_index += 1
-        self.row.copy_(self.flat_index // self.width)
-        self.column.copy_(self.flat_index % self.width)
+        torch.div(self.flat_index, self.width, rounding_mode="floor", out=self.row)
+        torch.remainder(self.flat_index, self.width, out=self.column)
 
 
 class VerticalConv(nn.Module):
@@ -156,6 +154,10 @@ class HorizontalConv(nn.Module):
     def step(self, window: Tensor) -> Tensor:
         """The output's newest position, (B, O), from the last L columns (B, L, C)."""
         return torch.addmm(self.bias, window.flatten(1), self.weight.flatten(0, 1))
+
+    def add_step(self, sums: Tensor, window: Tensor) -> Tensor:
+        """Adds the output of `step` without the bias to `sums`, (B, O), in place."""
+        return sums.addmm_(window.flatten(1), self.weight.flatten(0, 1))
 
 
 @dataclass
@@ -317,6 +319,12 @@ class PastConv(nn.Module):
 def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Applies a 1x1 convolution to a single position, (B, C) to (B, O)."""
     return F.linear(x, conv.weight.flatten(1), conv.bias)
+
+
+def pointwise_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`pointwise` and a ReLU, which a GPU computes in one operation."""
+    assert conv.bias is not None
+    return torch._addmm_activation(conv.bias, x, conv.weight.flatten(1).T)
 
 
 def context_row(context: Tensor, row: Tensor) -> Tensor:

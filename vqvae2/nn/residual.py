@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.nn.causal import pointwise, pointwise_relu
+
 
 def log2_exact(factor: int) -> int:
     """The binary logarithm of a power of two.
@@ -44,6 +46,10 @@ class ResidualBlock(nn.Module):
         """Maps (B, C, H, W) to the same shape."""
         return x + self.narrow(self.dropout(F.relu(self.widen(F.relu(x)))))
 
+    def step(self, x: Tensor) -> Tensor:
+        """`forward` at one position without dropout, (B, C) to (B, C), with kernel 1."""
+        return x + pointwise(self.narrow, pointwise_relu(self.widen, F.relu(x)))
+
 
 class ResidualStack(nn.Sequential):
     """`num_blocks` residual blocks in sequence: (B, C, H, W) to the same shape."""
@@ -53,6 +59,13 @@ class ResidualStack(nn.Sequential):
     ) -> None:
         blocks = (ResidualBlock(channels, hidden, kernel, dropout) for _ in range(num_blocks))
         super().__init__(*blocks)
+
+    def step(self, x: Tensor) -> Tensor:
+        """All blocks at one position, (B, C) to (B, C); see `ResidualBlock.step`."""
+        for block in self:
+            assert isinstance(block, ResidualBlock)
+            x = block.step(x)
+        return x
 
 
 class Downsample(nn.Sequential):

@@ -36,7 +36,6 @@ from vqvae2.nn.causal import (
     VerticalConv,
     context_row,
     pointwise,
-    push,
     shift_down,
     shift_raster,
 )
@@ -92,16 +91,22 @@ class GatedPixelCNNCache:
     Windows and biases of all layers are in one tensor each, so that one operation moves them all.
 
     Arguments:
+        embeddings: of the positions, (N, C), from the first position on.
+        context_biases: what a context that all positions share adds to the vertical and horizontal
+            gates of all layers, (layers, 2, B, 2G, 1, 1), from the first position on.
         row_above: embedded values, (B, C, 1, W); the current row up to the current column, then
             the row above.
-        rows: inputs of each layer's vertical stack, (B, C, R, W).
+        rows: inputs of the vertical stack of all layers, with zeros at both sides,
+            (layers, B, C, R, W + kernel - 1).
         columns: inputs of the horizontal stack of all layers, (layers, B, L, C).
         row_biases: what the row adds to the horizontal gates of all layers, (layers, B, W, 2G).
         attention: keys and values of each attention.
     """
 
+    embeddings: Tensor
+    context_biases: Tensor
     row_above: Tensor
-    rows: list[Tensor]
+    rows: Tensor
     columns: Tensor
     row_biases: Tensor
     attention: list[KeyValueCache]
@@ -135,33 +140,44 @@ class GatedLayer(nn.Module):
         h = h + self.horizontal_out(self.dropout(gate(gates)))
         return v, h if self.attention is None else self.attention(h)
 
-    def step_row(self, rows: Tensor, v: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def step_row(self, rows: Tensor, context_bias: Tensor) -> Tensor:
         """One row of the vertical stack.
 
         Arguments:
-            rows: window (B, C, R, W), updated in place.
-            v: the new row of the input, (B, C, 1, W).
-            context: of the row, (B, C, 1, W or 1).
+            rows: window (B, C, R, W + kernel - 1) of the input, the new row included.
+            context_bias: the first of `context_biases`, of the row.
 
         Returns:
-            The new row of the output, (B, C, 1, W), and its part of the horizontal gates,
-            (B, W, 2G).
+            What is to be added to the input's new row, (B, C, 1, W).
         """
-        push(rows, v, dim=2)
-        v = self._vertical(v, self.vertical.step(rows), context)
-        return v, self._row_bias(v, context)[:, :, 0].transpose(1, 2)
+        gates = self.vertical.conv(rows) + context_bias
+        return self.vertical_out(gate_in_place(gates))
 
-    def step_column(self, columns: Tensor, row_bias: Tensor, h: Tensor) -> Tensor:
-        """One position of the horizontal stack, (B, C), without the attention.
+    def step_column(self, columns: Tensor, row_bias: Tensor) -> Tensor:
+        """One position of the horizontal stack, without the attention.
 
         Arguments:
-            columns: window (B, L, C), already shifted; its last column is overwritten.
-            row_bias: (B, 2G).
-            h: (B, C).
+            columns: window (B, L, C) of the input, the new column included.
+            row_bias: (B, 2G), overwritten.
+
+        Returns:
+            What is to be added to the input's new column, (B, C).
         """
-        columns[:, -1].copy_(h)
-        gates = self.horizontal.step(columns) + row_bias
-        return h + pointwise(self.horizontal_out, gate(gates))
+        if columns.is_cuda:
+            gates = self.horizontal.add_step(row_bias, columns)
+        else:
+            gates = self.horizontal.step(columns) + row_bias
+        return pointwise(self.horizontal_out, gate_in_place(gates))
+
+    def context_biases(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What the context adds to the vertical and the horizontal gates, (B, 2G, H, W) each.
+
+        On a GPU the latter contains the bias of the horizontal convolution, which so costs no
+        operation per position.
+        """
+        bias = self.horizontal.bias if context.is_cuda else None
+        horizontal = F.conv2d(context, self.horizontal_bias.weight, bias)
+        return self.vertical_bias(context), horizontal
 
     def _vertical(self, v: Tensor, convolved: Tensor, context: Tensor) -> Tensor:
         gates = convolved + self.vertical_bias(context)
@@ -203,8 +219,10 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
         zeros, layers = self.row_position.new_zeros, config.num_layers
         size, gates = config.receptive_rows, 2 * config.residual_channels
         return GatedPixelCNNCache(
+            embeddings=zeros(height * width, config.channels),
+            context_biases=zeros(layers, 2, batch, gates, 1, 1),
             row_above=zeros(batch, config.channels, 1, width),
-            rows=[zeros(batch, config.channels, size, width) for _ in range(layers)],
+            rows=zeros(layers, batch, config.channels, size, width + config.kernel - 1),
             columns=zeros(layers, batch, size, config.channels),
             row_biases=zeros(layers, batch, width, gates),
             attention=[
@@ -215,9 +233,10 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
         )
 
     def phase(self, position: RasterPosition) -> Hashable:
-        """Whether a row starts, and the number of keys that attentions read."""
+        """Whether the map and a row start, and the number of keys that attentions read."""
         attends = 0 < self.config.attention_every <= self.config.num_layers
-        return position.starts_row, attends and num_keys(position.index, math.prod(self.grid))
+        length = attends and num_keys(position.index, math.prod(self.grid))
+        return position.index == 0, position.starts_row, length
 
     def step(
         self,
@@ -227,29 +246,56 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
         position: RasterPosition,
     ) -> Tensor:
         """Features (B, C) of one position."""
+        if position.index == 0:
+            self._start_map(cache, context)
         cache.row_above.index_copy_(3, position.previous_column, previous[:, :, None, None])
         if position.starts_row:
-            self._start_row(cache, context_row(context, position.row), position.row)
-        embedding = self.row_position.index_select(1, position.row)
-        embedding = embedding + self.column_position.index_select(2, position.column)
-        h = previous + embedding[:, 0, 0]
+            self._start_row(cache, context, position.row)
+        embedding = cache.embeddings.index_select(0, position.flat_index)
         biases = cache.row_biases.index_select(2, position.column)[:, :, 0]
         cache.columns[:, :, :-1] = cache.columns[:, :, 1:].clone()
+        # A layer's output is written to where the next layer's window ends.
+        inputs = cache.columns[:, :, -1].unbind()
+        h = torch.add(previous, embedding, out=inputs[0])
         attention = iter(cache.attention)
         if cache.attention:
             prefix = Prefix.at(position, math.prod(self.grid), h.dtype)
-        for layer, columns, bias in zip(self.layers, cache.columns, biases, strict=True):
-            h = layer.step_column(columns, bias, h)
-            if layer.attention is not None:
-                h = layer.attention.step(next(attention), h, prefix)
-        return F.relu(self.output(h[:, :, None, None])[:, :, 0, 0])
+        ends = [*inputs[1:], None]
+        for layer, columns, bias, end in zip(
+            self.layers, cache.columns, biases, ends, strict=True
+        ):
+            change = layer.step_column(columns, bias)
+            if layer.attention is None:
+                h = torch.add(h, change, out=end)
+            else:
+                h = layer.attention.step(next(attention), h + change, prefix, out=end)
+        return F.relu(self.output.step(h))
+
+    def _start_map(self, cache: GatedPixelCNNCache, context: Tensor) -> None:
+        """Computes what all positions of a map share."""
+        embeddings = self.row_position + self.column_position
+        cache.embeddings.copy_(embeddings.flatten(1).T)
+        if context.shape[2:] == (1, 1):
+            for layer, biases in zip(self.layers, cache.context_biases, strict=True):
+                for bias, value in zip(biases, layer.context_biases(context), strict=True):
+                    bias.copy_(value)
 
     def _start_row(self, cache: GatedPixelCNNCache, context: Tensor, row: Tensor) -> None:
-        """Runs the vertical stack for row `row`, (1,) int64, with the context of that row."""
-        v = cache.row_above + self.row_position.index_select(1, row) + self.column_position
-        for layer, rows, bias in zip(self.layers, cache.rows, cache.row_biases, strict=True):
-            v, row_bias = layer.step_row(rows, v, context)
-            bias.copy_(row_bias)
+        """Runs the vertical stack for row `row`, (1,) int64."""
+        is_shared = context.shape[2:] == (1, 1)
+        context = context_row(context, row)
+        cache.rows[..., :-1, :] = cache.rows[..., 1:, :].clone()
+        side = self.config.kernel // 2
+        inputs = cache.rows[..., -1:, side : side + self.grid[1]].unbind()
+        v = cache.row_above + self.row_position.index_select(1, row)
+        v = torch.add(v, self.column_position, out=inputs[0])
+        ends = [*inputs[1:], None]
+        for number, (layer, end) in enumerate(zip(self.layers, ends, strict=True)):
+            shared = cache.context_biases[number].unbind()
+            biases = shared if is_shared else layer.context_biases(context)
+            v = torch.add(v, layer.step_row(cache.rows[number], biases[0]), out=end)
+            row_bias = cache.row_biases[number].transpose(1, 2)[:, :, None]
+            torch.add(layer.link(v), biases[1], out=row_bias)
         cache.columns.zero_()
 
 
@@ -257,3 +303,9 @@ def gate(x: Tensor) -> Tensor:
     """tanh of the first half of the channels times sigmoid of the second (Eq. 2)."""
     a, b = x.chunk(2, dim=1)
     return a.tanh() * b.sigmoid()
+
+
+def gate_in_place(x: Tensor) -> Tensor:
+    """`gate` in two operations; overwrites its input."""
+    x.narrow(1, 0, x.shape[1] // 2).tanh_()
+    return F.glu(x, dim=1)

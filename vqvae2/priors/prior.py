@@ -99,6 +99,7 @@ class Prior(nn.Module):
             ),
         )
 
+    @torch.no_grad()
     def step(self, cache: PriorCache, previous: Tensor) -> Tensor:
         """Logits (B, K) of the next value; advances `cache`.
 
@@ -108,7 +109,8 @@ class Prior(nn.Module):
         """
         num_channels = self.domain.channels
         channel = cache.index % num_channels
-        cache.values[:, channel - 1] = previous
+        if num_channels > 1:
+            cache.values[:, channel - 1] = previous
         if channel == 0:
             embedded = self.values.embed(cache.values if num_channels > 1 else previous)
             if cache.index == 0:
@@ -116,9 +118,13 @@ class Prior(nn.Module):
                 embedded = torch.zeros_like(embedded)
             features = self.network.step(cache.network, embedded, cache.context, cache.position)
             cache.position.advance()
-            cache.prepared.copy_(self.head.prepare(features))
+            prepared = self.head.prepare(features)
+            if num_channels > 1:
+                cache.prepared.copy_(prepared)
+        else:
+            prepared = cache.prepared
         cache.index += 1
-        return self.head.step(cache.prepared, cache.values[:, :channel].unbind(1))
+        return self.head.step(prepared, cache.values[:, :channel].unbind(1))
 
     def phase(self, cache: PriorCache) -> Hashable:
         """Identifies the operations of the next step; see `Network.phase`."""

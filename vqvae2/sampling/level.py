@@ -47,7 +47,9 @@ def sample_codes(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Ten
     """
     if config.temperature == 0:
         return logits.argmax(dim=1)
-    scaled = logits.to(uniform.dtype) / config.temperature
+    scaled = logits.to(uniform.dtype)
+    if config.temperature != 1:
+        scaled = scaled / config.temperature
     cumulative = filter_logits(scaled, config).softmax(dim=1).cumsum(dim=1)
     total = cumulative[:, -1:].contiguous()
     codes = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
