@@ -24,6 +24,7 @@ from vqvae2.messages import did_you_mean
 from vqvae2.priors import Prior
 from vqvae2.randomness import integers
 from vqvae2.sampling import Box, SamplingConfig, erase, paint_over, sample_hierarchy
+from vqvae2.transfers import to_device
 from vqvae2.weights import (
     code_fingerprint,
     load_autoencoder,
@@ -145,12 +146,12 @@ class Pipeline:
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[Tensor]:
         """Codes (B, H, W) int64 per level, coarsest first, of images (B, C, ., .) in [0, 1]."""
-        return self.autoencoder.encode(images.to(self.device))
+        return self.autoencoder.encode(to_device(images, self.device))
 
     @torch.no_grad()
     def decode(self, codes: Sequence[Tensor], levels: Sequence[int] | None = None) -> Tensor:
         """Images in [0, 1] from codes; `levels` as in `VQVAE.decode`."""
-        codes = [code.to(self.device) for code in codes]
+        codes = [to_device(code, self.device) for code in codes]
         return self.autoencoder.decode(codes, levels).clamp(0, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -264,7 +265,7 @@ class Pipeline:
         pixels there is one per channel, (B, H, W, 3), and the sum is log p(image).
         """
         self._require_priors()
-        codes, ids = self.encode(images), self.labels(labels).to(self.device)
+        codes, ids = self.encode(images), to_device(self.labels(labels), self.device)
         shape, expected = tuple(codes[-1].shape[1:3]), self.priors[-1].domain.grid.shape
         if shape != expected:
             size = self.config.image_size

@@ -4,6 +4,7 @@ A copy to a GPU is asynchronous only from pinned memory: from other memory the h
 GPU has finished everything before it. A copy to the host is complete only after an event.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -36,11 +37,23 @@ def to_device(value: T, device: torch.device | str) -> T:
     return cast(T, moved)
 
 
+def arrivals(batches: Iterable[Sequence[Tensor]]) -> Iterator[list[Tensor]]:
+    """The tensors of each batch on the CPU, read when the device has the work of the next one."""
+    pending: list[HostCopy] = []
+    for batch in batches:
+        copies = [HostCopy(tensor) for tensor in batch]
+        if pending:
+            yield [copy.read() for copy in pending]
+        pending = copies
+    if pending:
+        yield [copy.read() for copy in pending]
+
+
 class HostCopy:
     """A tensor on its way to the host; reading it waits for what came before it alone."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.copy = tensor.to("cpu", non_blocking=True)
+        self.copy = tensor.to("cpu", non_blocking=tensor.is_cuda)
         self.arrival: torch.cuda.Event | None = None
         if tensor.is_cuda:
             self.arrival = torch.cuda.Event()

@@ -14,6 +14,7 @@ from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.codes import CodesInfo, read_info, read_shard, write_shard
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import inference_batch_size
+from vqvae2.transfers import arrivals, to_device
 from vqvae2.weights import code_fingerprint
 
 IMAGES_PER_SHARD = 8192
@@ -53,9 +54,10 @@ def extract_shard(
     indices = torch.tensor(shard_range(number, len(dataset)))
     if not is_complete(path, info):
         device, batches = next(autoencoder.parameters()).device, []
-        for part in indices.split(inference_batch_size(dataset.size)):
-            images = dataset.batch(part).to(device).float() / 255
-            batches.append([codes.cpu() for codes in autoencoder.encode(images)])
+        parts = indices.split(inference_batch_size(dataset.size))
+        images = (to_device(dataset.batch(part), device).float() / 255 for part in parts)
+        for codes in arrivals(map(autoencoder.encode, images)):
+            batches.append(codes)
             yield sum(len(codes[0]) for codes in batches)
         levels = [torch.cat(maps).numpy() for maps in zip(*batches, strict=True)]
         write_shard(path, info, levels, dataset.labels[indices].numpy())

@@ -25,6 +25,7 @@ from vqvae2.data.order import Order, Shuffle, evenly_spaced, inference_batch_siz
 from vqvae2.data.sources import open_source, synthetic_listing
 from vqvae2.data.streaming import open_streamed
 from vqvae2.imaging.convert import to_float
+from vqvae2.transfers import to_device
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of an activity, the number of items done and the total number."""
@@ -137,7 +138,7 @@ class ImageDataset:
         """Float images in [0, 1] of the given indices, (B, 3, S, S), for inference."""
         for part in torch.split(indices, inference_batch_size(self.size)):
             if len(part):  # `split` makes one part of no indices
-                yield to_float(self.batch(part).to(device))
+                yield to_float(to_device(self.batch(part), device))
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that identify this split, computed without decoding it.

@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from vqvae2.data.codes import CodeDataset
 from vqvae2.data.order import evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.priors import Prior
+from vqvae2.transfers import arrivals, to_device
 
 
 @torch.no_grad()
@@ -36,11 +38,13 @@ def nats_per_code(
     """
     level, total = len(prior.domain.coarser), torch.zeros(1, dtype=torch.float64)
     images = evenly_spaced(len(codes), limit)
-    for indices in world.shard(images).split(batch):
-        maps, labels = codes.batch(indices)
-        maps = [code.to(prior.device) for code in maps[: level + 1]]
-        log_prob = prior.log_prob(maps[level], labels.to(prior.device), maps[:level])
-        total -= log_prob.cpu().double().flatten(1).mean(dim=1).sum()
+
+    def log_probs(indices: Tensor) -> list[Tensor]:
+        maps, labels = to_device(codes.batch(indices), prior.device)
+        return [prior.log_prob(maps[level], labels, maps[:level])]
+
+    for (log_prob,) in arrivals(map(log_probs, world.shard(images).split(batch))):
+        total -= log_prob.double().flatten(1).mean(dim=1).sum()
     return float(world.sum(total)) / len(images)
 
 

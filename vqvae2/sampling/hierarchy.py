@@ -14,6 +14,7 @@ from vqvae2.randomness import integers
 from vqvae2.sampling.config import SamplingConfig
 from vqvae2.sampling.inpaint import UNKNOWN
 from vqvae2.sampling.level import check_given, sample_level, uniforms
+from vqvae2.transfers import to_device
 
 
 def iterate_hierarchy(
@@ -41,7 +42,7 @@ def iterate_hierarchy(
     maps: list[Tensor] = []
     for level, (prior, config) in enumerate(zip(priors, sampling, strict=True)):
         given_map = None if given is None else given[level]
-        ids = ids.to(prior.device)
+        ids = to_device(ids, prior.device)
         if given_map is not None and not (given_map == UNKNOWN).any():
             maps.append(check_given(given_map, len(seeds), prior.domain).to(ids))
             yield maps
