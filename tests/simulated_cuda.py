@@ -208,6 +208,8 @@ class SimulatedCuda(TorchFunctionMode):
                 simulation.counts.waits += 1
 
         yield torch.autocast, "__init__", autocast_on_cpu
+        for read in (torch.is_autocast_enabled, torch.get_autocast_dtype):
+            yield torch, read.__name__, lambda device="cpu", read=read: read("cpu")
         yield torch.Tensor, "pin_memory", lambda tensor: simulation.pin(tensor)
         yield torch.Tensor, "is_pinned", lambda tensor: id(tensor) in simulation.pinned
         yield torch.cuda, "is_available", lambda: True
@@ -239,6 +241,8 @@ class SimulatedCuda(TorchFunctionMode):
     def graph(self, graph: SimulatedGraph, **options: Any) -> Iterator[None]:
         """Records into a graph."""
         assert self.recording is None
+        # A weight that autocast has cast once would be read by replays when it is long freed.
+        assert not (torch.is_autocast_enabled("cuda") and torch.is_autocast_cache_enabled())
         self.recording, self.num_graphs = graph, self.num_graphs + 1
         try:
             yield

@@ -73,6 +73,24 @@ def test_a_step_of_sampling_never_waits_and_has_few_operations(architecture, dom
         assert cuda.counts.num_operations <= limit, cuda.counts.operations
 
 
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_sampling_under_autocast_never_waits_and_stays_near_float32(architecture, cuda):
+    prior = make("2-levels", architecture, torch.float32)
+    context = on_device(prior)
+    cache, expected = prior.new_cache(context, 3), []
+    for _ in range(prior.domain.num_values):
+        expected.append(prior.step(cache, torch.zeros(3, dtype=torch.int64).to("cuda")))
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        cache, previous = prior.new_cache(context, 3), torch.zeros(3, dtype=torch.int64).to("cuda")
+        for logits in expected:
+            cuda.reset()
+            step = prior.step(cache, previous)
+            cuda.counts.require_asynchronous()
+            assert (step.float() - logits).abs().max() < 0.05
+        *_, codes = sample_level(prior, context, noise_of(prior), SamplingConfig())
+    assert 0 <= codes.cpu().min() <= codes.cpu().max() < prior.domain.grid.num_codes
+
+
 @pytest.mark.parametrize(("level", "within", "at_start"), [(0, 233, 399), (1, 125, 332)])
 def test_the_priors_of_imagenet256_have_few_operations_per_position(level, within, at_start, cuda):
     """The counts do not depend on the numbers of channels, which are small here."""

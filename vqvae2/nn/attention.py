@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vqvae2.nn.causal import RasterPosition
+from vqvae2.nn.causal import RasterPosition, store
 
 QUERY_CHUNK = 256
 """Queries whose logits are in memory at a time when logits are dropped."""
@@ -77,14 +77,18 @@ class KeyValueCache:
 
     @classmethod
     def new(cls, like: Tensor, shape: tuple[int, int, int], sizes: tuple[int, int]) -> Self:
-        """An empty cache.
+        """An empty cache; under autocast in the dtype in which attention computes.
 
         Arguments:
-            like: a tensor with the cache's dtype and device.
+            like: a tensor with the cache's device, and its dtype without autocast.
             shape: (B, heads, N).
             sizes: channels of a key and of a value.
         """
-        return cls(like.new_zeros(*shape, sizes[0]), like.new_zeros(*shape, sizes[1]))
+        device, dtype = like.device.type, like.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        keys, values = (like.new_zeros(*shape, size, dtype=dtype) for size in sizes)
+        return cls(keys, values)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, prefix: Prefix) -> Tensor:
         """Stores one key and value, then attends with the query: (B, heads, 1, size of a value).
@@ -93,8 +97,8 @@ class KeyValueCache:
             query, key, value: (B, heads, 1, size) each.
             prefix: ends with the position of the key and value.
         """
-        self.keys.index_copy_(2, prefix.newest, key)
-        self.values.index_copy_(2, prefix.newest, value)
+        store(self.keys, 2, prefix.newest, key)
+        store(self.values, 2, prefix.newest, value)
         keys, values = self.keys[:, :, : prefix.length], self.values[:, :, : prefix.length]
         mask = None if prefix.mask is None else prefix.mask[None, None, None]
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)

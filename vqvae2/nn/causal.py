@@ -46,6 +46,11 @@ def push(window: Tensor, new: Tensor, dim: int) -> None:
     window.copy_(torch.cat([remaining, new], dim=dim))
 
 
+def store(buffer: Tensor, dim: int, index: Tensor, values: Tensor) -> None:
+    """Writes values to positions of a buffer along `dim`, in the buffer's dtype."""
+    buffer.index_copy_(dim, index, values.to(buffer.dtype))
+
+
 @dataclass
 class RasterPosition:
     """The next position in raster order, as numbers on the host and tensors on the device.
@@ -274,7 +279,7 @@ class RasterConv(nn.Module):
         """Stores the input (B, C) at `column`, (1,) int64."""
         push(cache.columns, x[:, None], dim=1)
         if self.above is not None:
-            cache.row.index_copy_(3, column, x[:, :, None, None])
+            store(cache.row, 3, column, x[:, :, None, None])
 
     def output_at(self, cache: RasterCache, column: Tensor) -> Tensor:
         """The output (B, O) at `column` of the output's grid, once all its inputs are stored."""
@@ -306,7 +311,7 @@ class PastConv(nn.Module):
 
     def step(self, cache: RasterCache, previous: Tensor, position: RasterPosition) -> Tensor:
         """The output (B, O) at `position` from the input (B, C) at the position before it."""
-        cache.row.index_copy_(3, position.previous_column, previous[:, :, None, None])
+        store(cache.row, 3, position.previous_column, previous[:, :, None, None])
         if position.starts_row:
             cache.columns.zero_()
             push(cache.rows, cache.row, dim=2)

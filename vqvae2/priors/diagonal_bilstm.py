@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise, shift_down
+from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise, shift_down, store
 from vqvae2.priors.network import PriorConfig
 from vqvae2.priors.row_lstm import lstm_step
 from vqvae2.priors.stack import Layer, Stack
@@ -149,11 +149,11 @@ class DiagonalBiLSTMLayer(Layer[LayerCache]):
     def step(self, cache: LayerCache, x: Tensor, column: Tensor) -> Tensor:
         """One position, (B, C) to (B, C)."""
         rightward, leftward = self.inputs.step(cache.inputs, x, column).chunk(2, dim=1)
-        cache.pending.index_copy_(1, column, leftward[:, None])
+        store(cache.pending, 1, column, leftward[:, None])
         state = cache.rightward
         gates = rightward + state.row_gates.index_select(1, column)[:, 0]
         self._advance(state, 0, gates)
-        state.row.index_copy_(2, column, state.hidden[..., None])
+        store(state.row, 2, column, state.hidden[..., None])
         mixed = state.hidden + cache.leftward.row.index_select(2, column)[..., 0]
         return x + pointwise(self.out, mixed)
 

@@ -38,6 +38,7 @@ from vqvae2.nn.causal import (
     pointwise,
     shift_down,
     shift_raster,
+    store,
 )
 from vqvae2.nn.modules import Modules
 from vqvae2.nn.residual import ResidualStack
@@ -248,7 +249,7 @@ class GatedPixelCNN(Network[GatedPixelCNNCache]):
         """Features (B, C) of one position."""
         if position.index == 0:
             self._start_map(cache, context)
-        cache.row_above.index_copy_(3, position.previous_column, previous[:, :, None, None])
+        store(cache.row_above, 3, position.previous_column, previous[:, :, None, None])
         if position.starts_row:
             self._start_row(cache, context, position.row)
         embedding = cache.embeddings.index_select(0, position.flat_index)

@@ -34,6 +34,7 @@ from vqvae2.nn.causal import (
     pointwise,
     push,
     shift_down,
+    store,
 )
 from vqvae2.nn.modules import Modules
 from vqvae2.priors.network import Network, PriorConfig
@@ -336,7 +337,7 @@ class Coarser(nn.Module):
             coarse_position = (row // 2, index // 2)
             coarse = self.scale.step(cache.scale, coarse, coarse_position, coarse_column)
             patch = self.grow(coarse[:, :, None, None])
-            cache.upsampled.index_copy_(3, torch.cat([column, column + 1]), patch)
+            store(cache.upsampled, 3, torch.cat([column, column + 1]), patch)
         return cache.upsampled[:, :, row % 2].index_select(2, column)[..., 0]
 
 

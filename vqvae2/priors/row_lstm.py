@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise
+from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise, store
 from vqvae2.priors.network import PriorConfig, require_odd
 from vqvae2.priors.stack import Layer, Stack
 
@@ -112,8 +112,8 @@ class RowLSTMLayer(Layer[LayerCache]):
         gates = self.inputs.step(cache.inputs, x, column)
         gates = gates + cache.row_gates.index_select(1, column)[:, 0]
         hidden, cell = lstm_step(gates, cache.cell_above.index_select(2, column)[..., 0])
-        cache.hidden.index_copy_(2, column, hidden[..., None])
-        cache.cell.index_copy_(2, column, cell[..., None])
+        store(cache.hidden, 2, column, hidden[..., None])
+        store(cache.cell, 2, column, cell[..., None])
         return x + pointwise(self.out, hidden)
 
 

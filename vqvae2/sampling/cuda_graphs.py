@@ -6,9 +6,10 @@ replayed; what differs between them (the position) is in tensors on the device. 
 use the same tensors again, so that a prior is recorded once, not once per batch.
 """
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -86,9 +87,21 @@ class RecordedSteps(Generic[R]):
         graph = torch.cuda.CUDAGraph()
         stream, pool = stream_and_pool(self.device)
         # Other threads may use the device meanwhile, for example to load images.
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        options = {"pool": pool, "stream": stream, "capture_error_mode": "thread_local"}
+        with autocast_without_cache(), torch.cuda.graph(graph, **options):
             self.actions.step()
         return graph
+
+
+@contextlib.contextmanager
+def autocast_without_cache() -> Iterator[None]:
+    """Makes autocast cast weights at each use: its copies do not outlive it, but graphs do."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
 
 
 @functools.lru_cache
