@@ -21,6 +21,7 @@ from vqvae2.autoencoder import Autoencoder
 from vqvae2.configuration import from_dict, to_dict
 from vqvae2.files import read_json, write_json
 from vqvae2.messages import did_you_mean
+from vqvae2.precision import Precision, computing, float32_products, in_bfloat16, resolve
 from vqvae2.priors import Prior
 from vqvae2.randomness import integers
 from vqvae2.sampling import Box, SamplingConfig, erase, paint_over, sample_hierarchy
@@ -75,11 +76,19 @@ class Samples:
 
 @dataclass
 class Pipeline:
-    """An autoencoder with the priors over its codes; before training `priors` is empty."""
+    """An autoencoder with the priors over its codes; before training `priors` is empty.
+
+    Arguments:
+        autoencoder: encodes and decodes.
+        config: what the models do not contain.
+        priors: one per level, coarsest first.
+        precision: of the priors, in `log_prob` and `sample`; see `vqvae2.precision`.
+    """
 
     autoencoder: Autoencoder
     config: PipelineConfig
     priors: list[Prior] = field(default_factory=list)
+    precision: Precision = "float32"
 
     @classmethod
     def open(cls, name: str | Path) -> Self:
@@ -214,11 +223,21 @@ class Pipeline:
                 )
         if not seeds:
             raise ValueError("Expected at least one image to sample, got none.")
+        precision = resolve(self.precision, self.device)
+        rounded = precision == "bfloat16"
+        priors = [in_bfloat16(prior) for prior in self.priors] if rounded else self.priors
         for first in range(0, len(ids), batch):
-            part = slice(first, first + batch)
-            maps_part = None if given is None else [g if g is None else g[part] for g in given]
-            codes = sample_hierarchy(self.priors, ids[part], seeds[part], sampling, maps_part)
-            yield Samples(self.decode(codes), codes, ids[part], seeds[part])
+            images = list(range(first, min(first + batch, len(ids))))
+            # Products of another shape may round differently, which shows in bfloat16: batches
+            # are filled up, so that an image does not depend on the number of images.
+            rows = images + images[:1] * (batch - len(images) if rounded else 0)
+            given_part = None if given is None else [g if g is None else g[rows] for g in given]
+            with float32_products(precision, self.device):
+                codes = sample_hierarchy(
+                    priors, ids[rows], [seeds[row] for row in rows], sampling, given_part
+                )
+            codes = [level[: len(images)] for level in codes]
+            yield Samples(self.decode(codes), codes, ids[images], [seeds[i] for i in images])
 
     def inpaint(
         self,
@@ -272,10 +291,11 @@ class Pipeline:
             raise ValueError(
                 f"The priors model images of {size}x{size} (codes {expected}), got codes {shape}."
             )
-        return [
-            prior.log_prob(codes[level], ids, codes[:level])
-            for level, prior in enumerate(self.priors)
-        ]
+        with computing(self.precision, self.device):
+            return [
+                prior.log_prob(codes[level], ids, codes[:level])
+                for level, prior in enumerate(self.priors)
+            ]
 
     def labels(self, names: Iterable[SupportsIndex | str]) -> Tensor:
         """Labels (B,) int64 from integers of any type, or class names."""

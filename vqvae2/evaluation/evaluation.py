@@ -49,6 +49,7 @@ class Evaluation:
         """Loads the models of a run folder."""
         config = folder.read()
         pipeline = Pipeline.open(folder.path).to(device)
+        pipeline.precision = config.precision
         return cls(folder, config, pipeline, world, progress)
 
     @property

@@ -5,6 +5,7 @@ from vqvae2.data.order import evenly_spaced, inference_batch_size
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
 from vqvae2.metrics.results import Measurement
+from vqvae2.precision import computing
 from vqvae2.weights import code_fingerprint
 
 TRAIN_IMAGES = 5000
@@ -50,7 +51,8 @@ def level_nats(evaluation: Evaluation, codes: CodeDataset, limit: int) -> tuple[
         # At most the batch of a training step; one position costs as much memory as 16 pixels.
         memory = inference_batch_size(4 * max(prior.domain.grid.shape))
         batch = max(1, min(config.training.batch // config.training.accumulate, memory))
-        nats.append(nats_per_code(prior, codes, limit, batch, evaluation.world))
+        with computing(evaluation.config.precision, prior.device):
+            nats.append(nats_per_code(prior, codes, limit, batch, evaluation.world))
     return tuple(nats)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vqvae2.nn.causal import RasterPosition, store
+from vqvae2.precision import autocast_dtype
 
 QUERY_CHUNK = 256
 """Queries whose logits are in memory at a time when logits are dropped."""
@@ -84,9 +85,7 @@ class KeyValueCache:
             shape: (B, heads, N).
             sizes: channels of a key and of a value.
         """
-        device, dtype = like.device.type, like.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
+        dtype = autocast_dtype(like)
         keys, values = (like.new_zeros(*shape, size, dtype=dtype) for size in sizes)
         return cls(keys, values)
 

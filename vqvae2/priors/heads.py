@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vqvae2.nn.causal import pointwise
 from vqvae2.nn.modules import Modules
+from vqvae2.precision import without_autocast
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.likelihood import Categorical, LogisticMixture
 
@@ -147,6 +148,8 @@ class MixtureHead(Head):
     intensity.
     """
 
+    needs_float32 = True
+
     def __init__(self, domain: Domain, num_features: int) -> None:
         super().__init__()
         num_values = domain.grid.num_codes
@@ -155,12 +158,13 @@ class MixtureHead(Head):
 
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
         """Mixture parameters (B, P, H, W); `values` is not used."""
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             return self.params(features.to(self.params.weight.dtype))
 
     def prepare(self, features: Tensor) -> Tensor:
         """Mixture parameters (B, P)."""
-        return pointwise(self.params, features)
+        with without_autocast(features):
+            return pointwise(self.params, features.to(self.params.weight.dtype))
 
     def step(self, prepared: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """Logits (B, K) of the next channel."""

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 from vqvae2.autoencoder.pixels import PixelsConfig
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.config import DataConfig
+from vqvae2.precision import Precision
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import SamplingConfig
 from vqvae2.weights import build_outline
@@ -152,7 +152,8 @@ class RunConfig:
         augmentation: variants of the training images whose codes the priors learn.
         levels: stage 2, one entry per level, coarsest first; () trains no priors.
         num_classes: number of labels; 1 without labels.
-        precision: "auto" is bfloat16 autocast on a GPU that supports it, float32 elsewhere.
+        precision: of training and evaluation, see `vqvae2.precision`; "auto" is bfloat16 on a GPU
+            that computes in it, float32 elsewhere.
     """
 
     preset: str
@@ -162,7 +163,7 @@ class RunConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     levels: tuple[LevelConfig, ...] = ()
     num_classes: int = 1
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
 
     def check(self) -> None:
         """Raises ValueError for what would only fail later: counts, numbers, sizes."""

@@ -15,6 +15,7 @@ from vqvae2.data.order import batch_indices, evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_samples
 from vqvae2.metrics.likelihood import nats_per_code
+from vqvae2.precision import computing
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator, seeded_weights
 from vqvae2.runs.config import LevelConfig, TrainingConfig
@@ -189,7 +190,8 @@ class PriorStage(Stage):
             training, world = task.training, session.world
             batch = examples_per_part(training, world)
             limit = training.validation_examples
-            nats = nats_per_code(prior_of(module), validation, limit, batch, world)
+            with computing(session.config.precision, session.device):
+                nats = nats_per_code(prior_of(module), validation, limit, batch, world)
             return {"nats_per_code": nats}
 
         def preview(module: nn.Module) -> "Image":

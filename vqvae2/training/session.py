@@ -11,6 +11,7 @@ from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.images import ImageSplits
 from vqvae2.distributed import World, num_launched
 from vqvae2.messages import shortened
+from vqvae2.precision import resolve, set_products
 from vqvae2.runs.config import RunConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
 
@@ -120,15 +121,13 @@ def new_accelerator(
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    precision = "bf16" if config.precision == "bfloat16" else "no"
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if config.precision == "auto" and on_gpu:
-        precision = "bf16"
     size = num_launched()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    set_products(config.precision, device)
     accelerator = Accelerator(
         # Without this, processes on a machine without a GPU would not join one group.
         cpu=size > 1 and not torch.accelerator.is_available(),
-        mixed_precision=precision,
+        mixed_precision="bf16" if resolve(config.precision, device) == "bfloat16" else "no",
         log_with=tracker,
         project_dir=str(folder.path),
         kwargs_handlers=[DistributedDataParallelKwargs(**DISTRIBUTED_OPTIONS)],
