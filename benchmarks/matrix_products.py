@@ -28,8 +28,10 @@ class ProductRecorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in ("mm", "bmm"):
             self.calls.append(Call(func, args))
-        elif name == "addmm":
+        elif name in ("addmm", "addmm_", "_addmm_activation"):
             self.calls.append(Call(torch.mm, args[1:3]))
+        elif name in ("baddbmm", "baddbmm_"):
+            self.calls.append(Call(torch.bmm, args[1:3]))
         elif name in ("convolution", "_mkldnn_convolution", "mkldnn_convolution"):
             self.calls.append(Call(func, args, kwargs or {}))
         elif name.startswith("_scaled_dot_product"):

@@ -146,9 +146,8 @@ def ms_per_value(prior: Prior, level: int, codes: CodeDataset, batch: int) -> fl
     domain, noise = prior.domain, torch.full((batch,), 0.5, dtype=torch.float64)
     cache, previous = prior.new_cache(prior.embed_context(labels, maps[:level]), batch), labels
     position, row = cache.position, domain.grid.height // 2
-    position.index, cache.index = row * position.width, row * position.width * domain.channels
-    position.flat_index.fill_(position.index)
-    position.row.fill_(row)
+    cache.index = row * position.width * domain.channels
+    position.move_to(row * position.width)
     count, times = position.width * domain.channels, []
     for _ in range(3):
         start = time.perf_counter()

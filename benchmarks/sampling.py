@@ -12,7 +12,8 @@ priors of 80 to 90 million parameters, random weights (speed does not depend on 
   a complete pass over rows 0..i for each position of row i, with the conditioning cached; it is
   timed at some rows, interpolated and summed.
 - limit: time per position over the time of that position's matrix products alone, with the same
-  weights and batch. The products of the steps of one row are recorded and run again alone.
+  weights and batch, in float32; also with bfloat16 weights. The products of the steps of one row
+  are recorded and run again alone.
 - growth: time per position on 64x64 over 16x16; with attention, by the number of keys.
 - memory: bytes of the cache per image.
 - gpu: ms per position and images/s at batch 1, 64 and 512, and the ratio to reading the weights
@@ -33,6 +34,7 @@ from torch import Tensor
 
 from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
+from vqvae2.precision import in_bfloat16
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior, PriorConfig, TransformerConfig
 from vqvae2.priors.prior import PriorCache
 from vqvae2.sampling import SamplingConfig, sample_codes, sample_level, uniforms
@@ -107,10 +109,8 @@ def steps(prior: Prior, batch: int, cache: PriorCache, first: int, count: int) -
     The content of the buffers does not change the time of a step, so the cache moves to `first`.
     """
     position = cache.position
-    cache.index = position.index = first
-    position.flat_index.fill_(first)
-    position.row.fill_(first // position.width)
-    position.column.fill_(first % position.width)
+    cache.index = first
+    position.move_to(first)
     previous, noise = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), 0.5).double()
     for _ in range(count):
         previous = sample_codes(prior.step(cache, previous), noise, SamplingConfig())
@@ -178,39 +178,53 @@ def complete_passes(prior: Prior, context: Tensor, batch: int, num_rows: int) ->
 
 
 def limit(options: Options) -> dict[str, Any]:
-    """Time per position over the time of its matrix products."""
+    """Time per position over the time of its matrix products in float32."""
     cases = [
-        ("80 M, 64x64, no attention", new_prior(LARGE, FINE, (COARSE,))),
-        ("80 M, 32x32, attention", new_prior(TOP, COARSE)),
-        ("2 M, 16x16, no attention", new_prior(SMALL, CodeGrid(512, 16, 16))),
+        ("86 M, 64x64", new_prior(LARGE, FINE, (COARSE,))),
+        ("84 M, 32x32, attention", new_prior(TOP, COARSE)),
+        ("1.9 M, 16x16", new_prior(SMALL, CodeGrid(512, 16, 16))),
     ]
     lines, result = [], {}
     for name, prior in cases:
-        width = prior.domain.grid.width
         for batch in options.batches:
-            # The middle of the map: with attention, half of the keys are read.
-            middle = prior.domain.grid.height // 2 * width
-            cache, recorder = new_cache(prior, batch), ProductRecorder()
-            with recorder:
-                steps(prior, batch, cache, middle, width)
-            step_times, product_times = [], []
-            for _ in range(5):
-                step_times.append(seconds(steps, prior, batch, cache, middle, width) / width)
-                product_times.append(seconds(replay, recorder.calls) / width)
-            step, products = min(step_times), min(product_times)
+            step, products, low = step_times(prior, batch)
             result[f"{name}, batch {batch}"] = {
                 "parameters_millions": num_millions(prior),
                 "step_ms": 1e3 * step,
                 "products_ms": 1e3 * products,
+                "bfloat16_step_ms": 1e3 * low,
                 "ratio": step / products,
+                "bfloat16_ratio": low / products,
             }
-            lines.append(
-                [f"{name} ({num_millions(prior):.1f} M)", f"{batch}", f"{1e3 * step:.2f}",
-                 f"{1e3 * products:.2f}", f"{step / products:.2f}"]
-            )  # fmt: skip
-    columns = ["prior", "batch", "ms per position", "ms of its products", "ratio"]
-    table("distance to the limit", columns, lines)
+            times = [f"{1e3 * t:.2f}" for t in (products, step, low)]
+            ratios = [f"{step / products:.2f}", f"{low / products:.2f}"]
+            lines.append([name, f"{batch}", *times, *ratios])
+    columns = ["prior", "batch", "products", "fp32", "bf16", "fp32 ratio", "bf16 ratio"]
+    table("ms of a position, and ratio to its float32 products", columns, lines)
     return result
+
+
+def step_times(prior: Prior, batch: int) -> tuple[float, float, float]:
+    """Seconds of a position, of its products alone, and of a position with bfloat16 weights.
+
+    Measured over a row in the middle of the map: with attention, half of the keys are read.
+    """
+    width, low = prior.domain.grid.width, in_bfloat16(prior)
+    middle = prior.domain.grid.height // 2 * width
+    cache, low_cache, recorder = new_cache(prior, batch), new_cache(low, batch), ProductRecorder()
+    with recorder:
+        steps(prior, batch, cache, middle, width)
+    # In turn, so that other load on the machine affects all.
+    times = [
+        (
+            seconds(steps, prior, batch, cache, middle, width),
+            seconds(replay, recorder.calls),
+            seconds(steps, low, batch, low_cache, middle, width),
+        )
+        for _ in range(7)
+    ]
+    step, products, low_step = (min(column) / width for column in zip(*times, strict=True))
+    return step, products, low_step
 
 
 def growth(options: Options) -> dict[str, Any]:

@@ -62,14 +62,6 @@ def float32_products(precision: Precision, device: torch.device) -> Iterator[Non
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-def autocast_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """The dtype of products with a tensor: that of autocast, or its own."""
-    device = tensor.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
-
-
 def without_autocast(tensor: torch.Tensor) -> contextlib.AbstractContextManager[None]:
     """Disables autocast on the device of a tensor, if the device has it."""
     device = tensor.device.type

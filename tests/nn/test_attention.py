@@ -3,7 +3,7 @@ from unittest import mock
 import pytest
 import torch
 
-from vqvae2.nn.attention import CausalAttention, KeyValueCache, Prefix, num_keys
+from vqvae2.nn.attention import CausalAttention, KeyValueCache, Prefix, new_mask, num_keys
 from vqvae2.nn.causal import RasterPosition
 
 
@@ -11,12 +11,13 @@ from vqvae2.nn.causal import RasterPosition
 def test_attending_with_a_mask_equals_attending_to_a_prefix():
     torch.manual_seed(0)
     cache = KeyValueCache(torch.randn(2, 3, 20, 4), torch.randn(2, 3, 20, 5))
-    position = RasterPosition.start(5, torch.device("cpu"))
+    mask = new_mask(cache.keys, 20)
+    position = RasterPosition.start((4, 5), torch.device("cpu"))
     for index in range(20):
         heads = torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 5)
-        expected = cache.attend(*heads, Prefix.at(position, 20, torch.float32))
+        expected = cache.attend(*heads, Prefix.at(position, mask))
         for length in {index + 1, min(20, index // 8 * 8 + 8), 20}:
-            masked = Prefix.masked(position, length, torch.float32)
+            masked = Prefix.masked(position, mask, length)
             torch.testing.assert_close(cache.attend(*heads, masked), expected)
         position.advance()
 

@@ -13,7 +13,7 @@ from vqvae2.sampling import (
     sample_level,
     uniforms,
 )
-from vqvae2.sampling.level import filter_logits
+from vqvae2.sampling.level import filter_logits, on_device
 
 
 def test_inverse_distribution_function_matches_numpy():
@@ -45,7 +45,17 @@ def test_top_k_and_top_p_exclude_improbable_codes():
 def test_noise_at_the_edge_of_1_still_gives_a_code():
     logits = torch.zeros(1, 5)
     edge = torch.tensor([np.nextafter(1.0, 0.0)], dtype=torch.float64)
-    assert sample_codes(logits, edge, SamplingConfig()).item() == 4
+    noise = on_device(edge, torch.device("cpu"))
+    assert sample_codes(logits, noise, SamplingConfig()).item() == 4
+
+
+def test_the_end_of_the_cumulative_sum_gives_the_last_possible_code():
+    torch.manual_seed(0)
+    logits = 5 * torch.randn(100, 4096)
+    logits[:, -100:] = float("-inf")
+    noise = on_device(torch.full((100,), np.nextafter(1.0, 0.0)), torch.device("cpu"))
+    codes = sample_codes(logits, noise, SamplingConfig())
+    assert codes.max() < 4096 - 100
 
 
 @given(
@@ -103,10 +113,13 @@ def test_a_step_does_not_wait_for_the_device(architecture, domain):
         SamplingConfig(temperature=0),
     ):
         sampler = LevelSampler(prior.to("meta"), embedded, noise, config, None)
-        tensors = sampler.codes, sampler.previous, sampler.position
+        cache = sampler.cache
+        tensors = sampler.codes, sampler.previous, cache.position.current
         for _ in range(2 * prior.domain.channels * prior.domain.grid.width):
             sampler.step()
-        assert tensors == (sampler.codes, sampler.previous, sampler.position), "all in place"
+        assert tensors == (sampler.codes, sampler.previous, sampler.cache.position.current), (
+            "all in place"
+        )
 
 
 def test_sampling_yields_after_every_position():

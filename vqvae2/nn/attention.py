@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vqvae2.nn.causal import RasterPosition, store
-from vqvae2.precision import autocast_dtype
 
 QUERY_CHUNK = 256
 """Queries whose logits are in memory at a time when logits are dropped."""
@@ -49,24 +48,31 @@ class Prefix:
     mask: Tensor | None = None
 
     @classmethod
-    def at(cls, position: RasterPosition, num_positions: int, dtype: torch.dtype) -> Self:
-        """The prefix at a position of a map of N positions, for logits of a dtype.
+    def at(cls, position: RasterPosition, mask: Tensor) -> Self:
+        """The prefix at a position; positions come in raster order.
 
         A CPU reads exactly the keys up to the position. Elsewhere shapes change seldom, so that
         one CUDA graph serves many positions, and later positions are masked.
+
+        Arguments:
+            mask: of all N positions, from `new_mask`; updated in place.
         """
-        newest = position.flat_index
-        if newest.device.type == "cpu":
-            return cls(newest, position.index + 1)
-        return cls.masked(position, num_keys(position.index, num_positions), dtype)
+        if position.flat_index.device.type == "cpu":
+            return cls(position.flat_index, position.index + 1)
+        return cls.masked(position, mask, num_keys(position.index, len(mask)))
 
     @classmethod
-    def masked(cls, position: RasterPosition, length: int, dtype: torch.dtype) -> Self:
+    def masked(cls, position: RasterPosition, mask: Tensor, length: int) -> Self:
         """The prefix with a mask on the first `length` keys."""
-        newest = position.flat_index
-        later = torch.arange(length, device=newest.device) > newest
-        zeros = torch.zeros(length, dtype=dtype, device=newest.device)
-        return cls(newest, length, zeros.masked_fill_(later, float("-inf")))
+        if position.index == 0:
+            mask.fill_(float("-inf"))
+        mask.index_fill_(0, position.flat_index, 0.0)
+        return cls(position.flat_index, length, mask[:length])
+
+
+def new_mask(like: Tensor, num_positions: int) -> Tensor:
+    """A mask for `Prefix.at`, (N,), with the device and dtype of a tensor."""
+    return like.new_zeros(num_positions)
 
 
 @dataclass
@@ -78,14 +84,15 @@ class KeyValueCache:
 
     @classmethod
     def new(cls, like: Tensor, shape: tuple[int, int, int], sizes: tuple[int, int]) -> Self:
-        """An empty cache; under autocast in the dtype in which attention computes.
+        """An empty cache; float32 in place of bfloat16 on a CPU, whose products would copy it.
 
         Arguments:
-            like: a tensor with the cache's device, and its dtype without autocast.
+            like: a tensor with the device and dtype of keys and values.
             shape: (B, heads, N).
             sizes: channels of a key and of a value.
         """
-        dtype = autocast_dtype(like)
+        copies = like.device.type == "cpu" and like.dtype == torch.bfloat16
+        dtype = torch.float32 if copies else like.dtype
         keys, values = (like.new_zeros(*shape, size, dtype=dtype) for size in sizes)
         return cls(keys, values)
 
@@ -99,7 +106,12 @@ class KeyValueCache:
         store(self.keys, 2, prefix.newest, key)
         store(self.values, 2, prefix.newest, value)
         keys, values = self.keys[:, :, : prefix.length], self.values[:, :, : prefix.length]
-        mask = None if prefix.mask is None else prefix.mask[None, None, None]
+        if prefix.mask is None:
+            # For a single query two products are faster than torch's attention on a CPU.
+            scaled = query.to(keys.dtype) * query.shape[3] ** -0.5
+            weights = (scaled @ keys.transpose(2, 3)).softmax(dim=3)
+            return (weights @ values).to(query.dtype)
+        mask = prefix.mask[None, None, None]
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
 
@@ -166,15 +178,28 @@ class CausalAttention(nn.Module):
         return KeyValueCache.new(weight, (batch, self.num_heads, num_positions), (size, size))
 
     def step(
-        self, cache: KeyValueCache, x: Tensor, prefix: Prefix, out: Tensor | None = None
+        self,
+        cache: KeyValueCache,
+        x: Tensor,
+        prefix: Prefix,
+        bias: Tensor,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """One position, (B, C) to (B, C); stores its key and value in `cache`.
+        """One position without the output's bias, (B, C) to (B, C); see `vqvae2.nn.residual`.
 
         Arguments:
+            cache: receives the key and the value of the position.
+            x: (B, C), with an offset.
+            bias: (3C,) of queries, keys and values for this offset, from `folded_bias`.
             out: receives the result; None for a new tensor.
         """
-        heads = split_heads(self.queries_keys_values(x[:, None]), self.num_heads)
-        return torch.add(x, self.out(cache.attend(*heads, prefix).flatten(1)), out=out)
+        rows = F.linear(x[:, None], self.queries_keys_values.weight, bias)
+        attended = cache.attend(*split_heads(rows, self.num_heads), prefix)
+        return torch.addmm(x, attended.flatten(1), self.out.weight.T, out=out)
+
+    def folded_bias(self, offset: Tensor) -> Tensor:
+        """The bias of queries, keys and values, (3C,), for inputs with an offset (C,)."""
+        return self.queries_keys_values(-offset)
 
 
 def split_heads(rows: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

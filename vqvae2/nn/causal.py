@@ -53,7 +53,7 @@ def store(buffer: Tensor, dim: int, index: Tensor, values: Tensor) -> None:
 
 @dataclass
 class RasterPosition:
-    """The next position in raster order, as numbers on the host and tensors on the device.
+    """The next position in raster order, as a number on the host and as tensors on the device.
 
     The host's number decides which operations run (does a row start here?). The tensors are
     indices into buffers, so that the device runs the same operations at every position and the
@@ -62,29 +62,35 @@ class RasterPosition:
     Arguments:
         index: positions that are done, on the host.
         width: W.
-        row, column: of the next position, (1,) int64.
-        previous_column: column of the position before, (1,) int64; 0 before the first position.
-        flat_index: row W + column, (1,) int64.
+        places: of each position and of the end, (N + 1, 6) int64: row, column, column of the
+            position before, index, indices of the positions before and after.
+        current: that of the next position, (1, 6).
     """
 
     index: int
     width: int
-    row: Tensor
-    column: Tensor
-    previous_column: Tensor
-    flat_index: Tensor
+    places: Tensor
+    current: Tensor
+
+    def __post_init__(self) -> None:
+        """Names the numbers of the next position, each (1,) int64, as views."""
+        self.row, self.column, self.previous_column = self.current[:, :3].unbind(1)
+        self.flat_index, self.previous_index, self.next_index = self.current[:, 3:].unbind(1)
 
     @classmethod
-    def start(cls, width: int, device: torch.device) -> Self:
-        """The first position of a map with `width` columns."""
-        zero = torch.zeros(1, dtype=torch.int64, device=device)
-        return cls(0, width, *(zero.clone() for _ in range(4)))
+    def start(cls, grid: tuple[int, int], device: torch.device) -> Self:
+        """The first position of a map of grid (H, W)."""
+        height, width = grid
+        index = torch.arange(height * width + 1, device=device)
+        before, after = (index - 1).clamp_min(0), (index + 1).clamp_max(height * width)
+        numbers = [index // width, index % width, before % width, index, before, after]
+        places = torch.stack(numbers, dim=1)
+        return cls(0, width, places, places[:1].clone())
 
-    def restart(self) -> None:
-        """Returns to the first position, in place."""
-        self.index = 0
-        for place in (self.row, self.column, self.previous_column, self.flat_index):
-            place.zero_()
+    def move_to(self, index: int) -> None:
+        """Moves to a position, in place."""
+        self.index = index
+        self.current.copy_(self.places[index : index + 1])
 
     @property
     def starts_row(self) -> bool:
@@ -94,10 +100,7 @@ class RasterPosition:
     def advance(self) -> None:
         """Moves on by one position, in place."""
         self.index += 1
-        self.previous_column.copy_(self.column)
-        self.flat_index += 1
-        torch.div(self.flat_index, self.width, rounding_mode="floor", out=self.row)
-        torch.remainder(self.flat_index, self.width, out=self.column)
+        self.current.copy_(self.places.index_select(0, self.next_index))
 
 
 class VerticalConv(nn.Module):
@@ -159,10 +162,6 @@ class HorizontalConv(nn.Module):
     def step(self, window: Tensor) -> Tensor:
         """The output's newest position, (B, O), from the last L columns (B, L, C)."""
         return torch.addmm(self.bias, window.flatten(1), self.weight.flatten(0, 1))
-
-    def add_step(self, sums: Tensor, window: Tensor) -> Tensor:
-        """Adds the output of `step` without the bias to `sums`, (B, O), in place."""
-        return sums.addmm_(window.flatten(1), self.weight.flatten(0, 1))
 
 
 @dataclass
@@ -323,13 +322,18 @@ class PastConv(nn.Module):
 
 def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Applies a 1x1 convolution to a single position, (B, C) to (B, O)."""
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
+    return F.linear(x, matrix(conv), conv.bias)
 
 
-def pointwise_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """`pointwise` and a ReLU, which a GPU computes in one operation."""
+def matrix(conv: nn.Conv2d) -> Tensor:
+    """The weights of a 1x1 convolution, (O, C)."""
+    return conv.weight.flatten(1)
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """The bias of a convolution that has one, (O,)."""
     assert conv.bias is not None
-    return torch._addmm_activation(conv.bias, x, conv.weight.flatten(1).T)
+    return conv.bias
 
 
 def context_row(context: Tensor, row: Tensor) -> Tensor:

@@ -1,14 +1,21 @@
 """Residual stacks, down-sampling and up-sampling (Sec. 4.1 of VQ-VAE, arXiv 1711.00937).
 
-Legend: `B` batch, `C` channels, `H W` grid.
+While sampling, a residual branch is one product that adds to its input. The bias of the branch is
+added beforehand: the input of every branch carries an offset, the sum of the biases of this and
+all later branches, and the last output carries none. An affine layer A that reads x + offset
+without its bias gives A(x) once A(-offset) is added, its folded bias.
+
+Legend: `B` batch, `C` channels, `M` hidden channels, `H W` grid.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.nn.causal import pointwise, pointwise_relu
+from vqvae2.nn.causal import bias_of, matrix, pointwise
 
 
 def log2_exact(factor: int) -> int:
@@ -46,9 +53,18 @@ class ResidualBlock(nn.Module):
         """Maps (B, C, H, W) to the same shape."""
         return x + self.narrow(self.dropout(F.relu(self.widen(F.relu(x)))))
 
-    def step(self, x: Tensor) -> Tensor:
-        """`forward` at one position without dropout, (B, C) to (B, C), with kernel 1."""
-        return x + pointwise(self.narrow, pointwise_relu(self.widen, F.relu(x)))
+
+@dataclass
+class StackBiases:
+    """Offsets and folded biases of a `ResidualStack` while sampling.
+
+    Arguments:
+        offsets: of the blocks' inputs, (blocks, C).
+        hidden: folded biases of the hidden channels, (blocks, M).
+    """
+
+    offsets: Tensor
+    hidden: Tensor
 
 
 class ResidualStack(nn.Sequential):
@@ -59,12 +75,52 @@ class ResidualStack(nn.Sequential):
     ) -> None:
         blocks = (ResidualBlock(channels, hidden, kernel, dropout) for _ in range(num_blocks))
         super().__init__(*blocks)
+        self.widths = channels, hidden
 
-    def step(self, x: Tensor) -> Tensor:
-        """All blocks at one position, (B, C) to (B, C); see `ResidualBlock.step`."""
-        for block in self:
-            assert isinstance(block, ResidualBlock)
-            x = block.step(x)
+    @property
+    def blocks(self) -> list[ResidualBlock]:
+        """The blocks in order."""
+        return [block for block in self if isinstance(block, ResidualBlock)]
+
+    def new_biases(self, like: Tensor) -> StackBiases:
+        """Zeros for `fold`, with the device and dtype of a tensor."""
+        offsets, hidden = (like.new_zeros(len(self), width) for width in self.widths)
+        return StackBiases(offsets, hidden)
+
+    def fold(self, biases: StackBiases) -> Tensor:
+        """Computes the offsets and biases in place; returns the offset of the input, (C,)."""
+        offset = biases.offsets.new_zeros(self.widths[0])
+        for number, block in reversed([*enumerate(self.blocks)]):
+            offset = offset + bias_of(block.narrow)
+            biases.offsets[number].copy_(offset)
+            biases.hidden[number].copy_(pointwise(block.widen, -offset))
+        return offset
+
+
+class StackStep:
+    """A `ResidualStack` with kernel 1 at one position, without dropout.
+
+    It holds views of the weights, made once instead of at every position.
+
+    Arguments:
+        stack: the stack.
+        biases: offsets and folded biases, from `new_biases`.
+    """
+
+    def __init__(self, stack: ResidualStack, biases: StackBiases) -> None:
+        weights = (
+            (matrix(block.widen).detach().T, matrix(block.narrow).detach().T)
+            for block in stack.blocks
+        )
+        self.blocks = [*zip(weights, biases.offsets, biases.hidden, strict=True)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Maps (B, C) with the offset of the input to (B, C) without one."""
+        for (widen, narrow), offset, bias in self.blocks:
+            # relu(x) = max(x + offset, offset) - offset, and the bias contains the last term.
+            # Bias, product and ReLU are one operation on a GPU.
+            hidden = torch._addmm_activation(bias, torch.maximum(x, offset), widen)
+            x = torch.addmm(x, hidden, narrow)
         return x
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from vqvae2.nn.causal import RasterPosition
 
 Cache = TypeVar("Cache")
-"""A dataclass of tensors and of such dataclasses, also in lists and tuples, zero at the start."""
+"""A dataclass of tensors and of such dataclasses, also in lists and tuples, zero at the start.
+Other objects in it hold views of tensors and no state."""
 
 
 class Network(nn.Module, ABC, Generic[Cache]):

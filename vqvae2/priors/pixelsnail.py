@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.attention import KeyValueCache, Prefix, attend, num_keys
+from vqvae2.nn.attention import KeyValueCache, Prefix, attend, new_mask, num_keys
 from vqvae2.nn.causal import (
     PastConv,
     RasterCache,
@@ -79,10 +79,12 @@ class PixelSNAILCache:
     Arguments:
         first: of the first convolution.
         blocks: of each block.
+        mask: of the attentions, (N,).
     """
 
     first: RasterCache
     blocks: list[BlockCache]
+    mask: Tensor
 
 
 class GatedResidual(nn.Module):
@@ -209,6 +211,7 @@ class PixelSNAIL(Network[PixelSNAILCache]):
         return PixelSNAILCache(
             first=self.first.new_cache(batch, self.grid[1]),
             blocks=[block.new_cache(batch, self.grid) for block in self.blocks],
+            mask=new_mask(self.coordinates, len(self.coordinates)),
         )
 
     def phase(self, position: RasterPosition) -> Hashable:
@@ -226,7 +229,7 @@ class PixelSNAIL(Network[PixelSNAILCache]):
         coordinates = self.coordinates.index_select(0, position.flat_index)
         coordinates = coordinates.expand(len(previous), -1)
         x = self.first.step(cache.first, previous, position)
-        prefix = Prefix.at(position, len(self.coordinates), x.dtype)
+        prefix = Prefix.at(position, cache.mask)
         for block, state in zip(self.blocks, cache.blocks, strict=True):
             x = block.step(state, x, previous, coordinates, position, prefix)
         return F.elu(x)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import RasterPosition
+from vqvae2.precision import without_autocast
 from vqvae2.priors.conditioning import Conditioning
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.embedding import ValueEmbedding
@@ -30,6 +31,7 @@ class PriorCache:
     Arguments:
         index: values that are done.
         position: of the next value.
+        newest: index of the value that was done last, (1,) int64 on the device.
         context: (B, C, H or 1, W or 1).
         network: the state of the network.
         prepared: (B, ...), from `Head.prepare`, for the position of the next value.
@@ -38,6 +40,7 @@ class PriorCache:
 
     index: int
     position: RasterPosition
+    newest: Tensor
     context: Tensor
     network: object
     prepared: Tensor
@@ -86,11 +89,16 @@ class Prior(nn.Module):
 
     def new_cache(self, context: Tensor, batch: int) -> PriorCache:
         """The cache before the first value of `batch` maps."""
-        context = context.expand(batch, -1, -1, -1)
+        context = context.to(self.values.vectors.weight.dtype).expand(batch, -1, -1, -1)
         features = context.new_zeros(batch, self.network.num_features)
+        position = RasterPosition.start(self.domain.grid.shape, context.device)
+        newest = position.previous_index
+        if self.domain.channels > 1:
+            newest = torch.full_like(newest, -1)
         return PriorCache(
             index=0,
-            position=RasterPosition.start(self.domain.grid.width, context.device),
+            position=position,
+            newest=newest,
             context=context,
             network=self.network.new_cache(batch),
             prepared=torch.zeros_like(self.head.prepare(features)),
@@ -110,21 +118,30 @@ class Prior(nn.Module):
         num_channels = self.domain.channels
         channel = cache.index % num_channels
         if num_channels > 1:
+            cache.newest += 1
             cache.values[:, channel - 1] = previous
-        if channel == 0:
-            embedded = self.values.embed(cache.values if num_channels > 1 else previous)
-            if cache.index == 0:
-                # The first position has no past, whatever `previous` holds.
-                embedded = torch.zeros_like(embedded)
-            features = self.network.step(cache.network, embedded, cache.context, cache.position)
-            cache.position.advance()
-            prepared = self.head.prepare(features)
-            if num_channels > 1:
-                cache.prepared.copy_(prepared)
-        else:
-            prepared = cache.prepared
-        cache.index += 1
-        return self.head.step(prepared, cache.values[:, :channel].unbind(1))
+        # Autocast would convert the weights at every position.
+        with without_autocast(previous):
+            if channel == 0:
+                prepared = self._step_position(cache, previous)
+            else:
+                prepared = cache.prepared
+            cache.index += 1
+            return self.head.step(prepared, cache.values[:, :channel].unbind(1))
+
+    def _step_position(self, cache: PriorCache, previous: Tensor) -> Tensor:
+        """What the values of the next position share, (B, M); advances the position."""
+        num_channels = self.domain.channels
+        embedded = self.values.embed(cache.values if num_channels > 1 else previous)
+        if cache.index == 0:
+            # The first position has no past, whatever `previous` holds.
+            embedded = torch.zeros_like(embedded)
+        features = self.network.step(cache.network, embedded, cache.context, cache.position)
+        cache.position.advance()
+        prepared = self.head.prepare(features)
+        if num_channels > 1:
+            cache.prepared.copy_(prepared)
+        return prepared
 
     def phase(self, cache: PriorCache) -> Hashable:
         """Identifies the operations of the next step; see `Network.phase`."""
@@ -140,7 +157,9 @@ class Prior(nn.Module):
     def restart(self, cache: PriorCache) -> None:
         """Returns `cache` to the first value, in place; its context stays."""
         cache.index = 0
-        cache.position.restart()
+        cache.position.move_to(0)
+        if self.domain.channels > 1:
+            cache.newest.fill_(-1)
         for state in (cache.network, cache.prepared, cache.values):
             zero_state(state)
 

@@ -17,7 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import require_minimum
-from vqvae2.nn.attention import KeyValueCache, Prefix, attend, num_keys, require_heads, split_heads
+from vqvae2.nn.attention import (
+    KeyValueCache,
+    Prefix,
+    attend,
+    new_mask,
+    num_keys,
+    require_heads,
+    split_heads,
+)
 from vqvae2.nn.causal import RasterPosition, context_at, shift_raster
 from vqvae2.nn.modules import Modules
 from vqvae2.priors.network import Network, PriorConfig
@@ -96,7 +104,20 @@ class TransformerBlock(nn.Module):
         return rotate(queries, rotations), rotate(keys, rotations), values
 
 
-class Transformer(Network[list[KeyValueCache]]):
+@dataclass
+class TransformerCache:
+    """The state of a `Transformer` between two steps.
+
+    Arguments:
+        blocks: keys and values of each block.
+        mask: of the attentions, (N,).
+    """
+
+    blocks: list[KeyValueCache]
+    mask: Tensor
+
+
+class Transformer(Network[TransformerCache]):
     """The network of a `TransformerConfig`, for maps of grid (H, W)."""
 
     rotations: Tensor
@@ -116,9 +137,13 @@ class Transformer(Network[list[KeyValueCache]]):
             x = block(x, self.rotations)
         return self.norm(x).transpose(1, 2).unflatten(2, self.grid)
 
-    def new_cache(self, batch: int) -> list[KeyValueCache]:
-        """The keys and values of each block before the first position."""
-        return [block.new_cache(batch, len(self.rotations)) for block in self.blocks]
+    def new_cache(self, batch: int) -> TransformerCache:
+        """The cache before the first position."""
+        length = len(self.rotations)
+        return TransformerCache(
+            blocks=[block.new_cache(batch, length) for block in self.blocks],
+            mask=new_mask(self.norm.weight, length),
+        )
 
     def phase(self, position: RasterPosition) -> Hashable:
         """The number of keys that are read."""
@@ -126,7 +151,7 @@ class Transformer(Network[list[KeyValueCache]]):
 
     def step(
         self,
-        cache: list[KeyValueCache],
+        cache: TransformerCache,
         previous: Tensor,
         context: Tensor,
         position: RasterPosition,
@@ -134,8 +159,8 @@ class Transformer(Network[list[KeyValueCache]]):
         """Features (B, C) of one position."""
         x = previous + context_at(context, position)
         rotations = self.rotations.index_select(0, position.flat_index)
-        prefix = Prefix.at(position, len(self.rotations), x.dtype)
-        for block, state in zip(self.blocks, cache, strict=True):
+        prefix = Prefix.at(position, cache.mask)
+        for block, state in zip(self.blocks, cache.blocks, strict=True):
             x = block.step(state, x, rotations, prefix)
         return self.norm(x)
 

@@ -33,29 +33,32 @@ def uniforms(seeds: Iterable[SupportsIndex], num_values: int, level: int) -> Ten
     return torch.stack(rows)
 
 
-def sample_codes(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
+def sample_codes(
+    logits: Tensor, uniform: Tensor, config: SamplingConfig, out: Tensor | None = None
+) -> Tensor:
     """Samples one code per image by inverting the distribution function.
 
     Arguments:
         logits: (B, K).
-        uniform: (B,) in [0, 1), float64 where the device has it: one number per image, so that
-            its code does not depend on the rest of the batch.
+        uniform: (B,) from `on_device`, one number per image, so that its code does not depend on
+            the rest of the batch.
         config: how the distribution is changed first.
+        out: receives the codes; None for a new tensor.
 
     Returns:
         Codes (B,) int64.
     """
+    codes = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    codes = codes if out is None else out
     if config.temperature == 0:
-        return logits.argmax(dim=1)
+        return torch.argmax(logits, dim=1, out=codes)
     scaled = logits.to(uniform.dtype)
     if config.temperature != 1:
         scaled = scaled / config.temperature
     cumulative = filter_logits(scaled, config).softmax(dim=1).cumsum(dim=1)
-    total = cumulative[:, -1:].contiguous()
-    codes = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
-    # uniform < 1, but its product with the total may round up to the total: that gives the last
-    # code of nonzero probability.
-    return torch.minimum(codes, torch.searchsorted(cumulative, total))[:, 0]
+    values = uniform[:, None].contiguous()
+    torch.searchsorted(cumulative, values, right=True, out=codes[:, None])
+    return codes
 
 
 def filter_logits(logits: Tensor, config: SamplingConfig) -> Tensor:
@@ -146,10 +149,9 @@ class LevelSampler:
         self.given: Tensor | None = None
         if given is not None:
             self.given = check_given(given, batch, domain).flatten(1).to(device, copy=True)
-        self.context = context.expand(batch, -1, -1, -1).clone()
-        self.cache = prior.new_cache(self.context, batch)
+        self.cache = prior.new_cache(context.expand(batch, -1, -1, -1), batch)
+        self.cache.context = self.cache.context.clone()
         self.previous = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.position = torch.zeros(1, dtype=torch.int64, device=device)
 
     @property
     def prior(self) -> Prior:
@@ -165,22 +167,19 @@ class LevelSampler:
         if self.given is not None:
             assert given is not None
             self.given.copy_(check_given(given, len(noise), self.prior.domain).flatten(1))
-        self.context.copy_(context.expand_as(self.context))
+        self.cache.context.copy_(context.expand_as(self.cache.context))
         self.prior.restart(self.cache)
         self.previous.zero_()
-        self.position.zero_()
 
     def step(self) -> None:
         """Samples the next value of each map in place, without waiting for the device."""
         logits = self.prior.step(self.cache, self.previous)
-        noise = self.noise.index_select(1, self.position)[:, 0]
-        samples = sample_codes(logits, noise, self.config)
+        noise = self.noise.index_select(1, self.cache.newest)[:, 0]
+        sample_codes(logits, noise, self.config, out=self.previous)
         if self.given is not None:
-            given = self.given.index_select(1, self.position)[:, 0]
-            samples = torch.where(given == UNKNOWN, samples, given)
-        self.previous.copy_(samples)
-        self.codes.index_copy_(1, self.position, self.previous[:, None])
-        self.position += 1
+            given = self.given.index_select(1, self.cache.newest)[:, 0]
+            self.previous.copy_(torch.where(given == UNKNOWN, self.previous, given))
+        self.codes.index_copy_(1, self.cache.newest, self.previous[:, None])
 
     @property
     def counters(self) -> tuple[int, ...]:
@@ -204,8 +203,14 @@ POOL: RecordingPool[LevelSampler] = RecordingPool()
 
 
 def on_device(noise: Tensor, device: torch.device) -> Tensor:
-    """Uniform numbers on a device; in float64, but for Apple's GPUs, which have none."""
-    return to_device(noise.to(torch.float32 if device.type == "mps" else torch.float64), device)
+    """Uniform numbers on a device, a little below 1.
+
+    A cumulative sum of probabilities ends below 1 by its rounding error, and numbers above its end
+    would give no code. They are float64, but float32 on Apple's GPUs, which have no other.
+    """
+    if device.type == "mps":
+        return to_device(noise.clamp_max(1 - 2**-12).to(torch.float32), device)
+    return to_device(noise.to(torch.float64).clamp_max(1 - 2**-30), device)
 
 
 def check_given(given: Tensor, batch: int, domain: Domain) -> Tensor:
