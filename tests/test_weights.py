@@ -47,7 +47,7 @@ def test_the_code_fingerprint_does_not_depend_on_the_decoder(factors):
 def test_the_code_fingerprint_covers_every_tensor_that_decides_codes(factors):
     model = small_autoencoder(factors)
     images = torch.rand(2, 3, 16, 16, dtype=torch.float64)
-    _, vectors = model._encode(images, lambda codebook, x: codebook(x), quantize=False)
+    _, vectors = model._encode(images, quantize=False)
     inputs = {name for name, _ in model.named_parameters()}
     gradients = torch.autograd.grad(
         sum(x.square().sum() for x in vectors), list(model.parameters()), allow_unused=True

@@ -91,8 +91,8 @@ def train_on(rank: int, world: int, port: int, folder: str, shard: bool = False)
     run = small_run()
     # Dropout is each rank's own noise; without it the ranks do what one does.
     run = replace(run, levels=tuple(without_dropout(level) for level in run.levels))
-    for level in range(len(run.levels) if shard else 0):
-        run = with_training(run, level, shard_optimizer=True)
+    for level in (None, *range(len(run.levels))) if shard else ():
+        run = with_training(run, level, shard_optimizer=True, recompute=True)
     target, last_done = RunFolder(Path(folder)), {}
     asked = iter(range(1000))
     # Half-way through the last prior all processes stop, then resume.

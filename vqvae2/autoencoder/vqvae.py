@@ -10,7 +10,7 @@ coarsest first.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -23,7 +23,8 @@ from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
 from vqvae2.code_grid import CodeGrid
 from vqvae2.configuration import JsonObject, require_minimum
 from vqvae2.nn.modules import Modules
-from vqvae2.nn.residual import Decoder, Encoder, Upsample, log2_exact
+from vqvae2.nn.residual import Decoder, Encoder, Projection, Upsample, log2_exact
+from vqvae2.transfers import to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +159,7 @@ class VQVAE(nn.Module):
         projections, conditioners, upsamplers = [], [], []
         merged = sizes[0]  # channels of `_merge` over the levels so far
         for level, factor in enumerate((1, *config.factors[:-1])):
-            projections.append(nn.Conv2d(width * (1 + (level > 0)), sizes[level], 1))
+            projections.append(Projection(width * (1 + (level > 0)), sizes[level]))
             if level:
                 conditioners.append(Decoder(merged, width, width, *residual, factor))
                 upsamplers.append(Upsample(merged, sizes[level - 1], factor))
@@ -179,14 +180,15 @@ class VQVAE(nn.Module):
             quantize: False decodes the encoder's vectors without quantisation, for the first
                 training steps.
         """
-        levels, vectors = self._encode(images, lambda codebook, x: codebook(x), quantize)
+        pixels = self._normalize(images)
+        levels, vectors = self._encode(pixels, quantize)
         if keep is not None:
             vectors = [
                 torch.where(keep[:, level, None, None, None], x, 0)
                 for level, x in enumerate(vectors)
             ]
         output = self.decoder(self._merge(vectors))
-        error = F.mse_loss(output, self._normalize(images))
+        error = F.mse_loss(output, pixels)
         commitment = sum(level.commitment for level in levels) * self.config.commitment_weight
         codebook_loss = sum(level.codebook_loss for level in levels)
         # Times 0, so that every parameter is in every loss: processes wait for all gradients.
@@ -195,7 +197,7 @@ class VQVAE(nn.Module):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Codes of images (B, C, H, W) in [0, 1]: (B, H, W) int64 per level, coarsest first."""
-        levels, _ = self._encode(images, lambda codebook, x: codebook(x))
+        levels, _ = self._encode(self._normalize(images))
         return [level.codes for level in levels]
 
     def decode(self, codes: Sequence[Tensor], levels: Collection[int] | None = None) -> Tensor:
@@ -219,14 +221,22 @@ class VQVAE(nn.Module):
         return self._denormalize(self.decoder(self._merge(vectors)))
 
     @torch.no_grad()
-    def start_codebooks(self, images: Tensor, generator: torch.Generator) -> None:
-        """Starts every codebook from the vectors of `images` (B, C, H, W), coarsest first."""
+    def start_codebooks(
+        self, images: Tensor, generator: torch.Generator, batch_size: int | None = None
+    ) -> None:
+        """Starts every codebook from the vectors of images, coarsest first.
 
-        def start(codebook: Codebook, x: Tensor) -> Quantized:
-            codebook.start(x, generator)
-            return codebook(x)
-
-        self._encode(images, start)
+        Arguments:
+            images: (B, C, H, W) in [0, 1], on any device.
+            generator: of k-means; a CPU generator.
+            batch_size: images that are encoded at a time, to save memory; None for all of them.
+        """
+        device = next(self.parameters()).device
+        parts = images.split(batch_size or len(images))
+        for level, codebook in enumerate(self.codebooks):
+            # Once per level: keeping the features of all levels would need more memory.
+            inputs = [self._codebook_input(to_device(part, device), level) for part in parts]
+            codebook.start(torch.cat(inputs), generator)
 
     def update_codebooks(self, levels: Sequence[Quantized], generator: torch.Generator) -> None:
         """Updates every codebook from the results of `forward`; part of a training step."""
@@ -247,33 +257,37 @@ class VQVAE(nn.Module):
         }
 
     def _encode(
-        self,
-        images: Tensor,
-        quantizer: Callable[[Codebook, Tensor], Quantized],
-        quantize: bool = True,
+        self, pixels: Tensor, quantize: bool = True
     ) -> tuple[list[Quantized], list[Tensor]]:
         """Each level's `Quantized`, and the vectors that finer levels and the decoder read."""
-        if not images.is_floating_point():
-            raise ValueError(
-                f"Images must be floats in [0, 1], got {images.dtype}; divide bytes by 255."
-            )
-        self.config.grids(*images.shape[-2:])
-        features = self._features(images)
+        features = self._features(pixels)
         levels: list[Quantized] = []
         vectors: list[Tensor] = []
-        for level, codebook in enumerate(self.codebooks):
-            hidden = features[level]
-            if level:
-                coarser = self.conditioners[level - 1](self._merge(vectors))
-                hidden = torch.cat([hidden, coarser], dim=1)
-            x = self.projections[level](hidden)
-            levels.append(quantizer(codebook, x))
+        for codebook in self.codebooks:
+            x = self._project(features, vectors)
+            levels.append(codebook(x))
             vectors.append(levels[-1].vectors if quantize else x)
         return levels, vectors
 
-    def _features(self, images: Tensor) -> list[Tensor]:
+    def _codebook_input(self, images: Tensor, level: int) -> Tensor:
+        """What the codebook of a level quantises, (B, D, H, W), given the coarser codebooks."""
+        features = self._features(self._normalize(images))
+        vectors: list[Tensor] = []
+        for codebook in list(self.codebooks)[:level]:
+            vectors.append(codebook(self._project(features, vectors)).vectors)
+        return self._project(features, vectors)
+
+    def _project(self, features: Sequence[Tensor], coarser: Sequence[Tensor]) -> Tensor:
+        """What the next codebook quantises, from the vectors of all coarser levels."""
+        level = len(coarser)
+        maps = [features[level]]
+        if level:
+            maps.append(self.conditioners[level - 1](self._merge(coarser)))
+        return self.projections[level](*maps)
+
+    def _features(self, pixels: Tensor) -> list[Tensor]:
         """Encoder features per level, coarsest first; computed finest first."""
-        features, x = [], self._normalize(images)
+        features, x = [], pixels
         for encoder in reversed(self.encoders):
             x = encoder(x)
             features.append(x)
@@ -287,6 +301,12 @@ class VQVAE(nn.Module):
         return merged
 
     def _normalize(self, images: Tensor) -> Tensor:
+        """Validates images (B, C, H, W) in [0, 1] and returns their normalised pixels."""
+        if not images.is_floating_point():
+            raise ValueError(
+                f"Images must be floats in [0, 1], got {images.dtype}; divide bytes by 255."
+            )
+        self.config.grids(*images.shape[-2:])
         return (images - self.config.pixel_mean) / self.config.pixel_std
 
     def _denormalize(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vqvae2.nn.causal import RasterPosition, store
+from vqvae2.nn.recompute import Block
 
 QUERY_CHUNK = 256
 """Queries whose logits are in memory at a time when logits are dropped."""
@@ -147,7 +148,7 @@ def attend_rows(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -
     return logits.softmax(dim=3) @ values
 
 
-class CausalAttention(nn.Module):
+class CausalAttention(Block):
     """Self-attention with a residual connection: x + out(attend(x)).
 
     Arguments:

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.nn.recompute import Block
+
 
 def shift_down(x: Tensor) -> Tensor:
     """Moves (B, C, H, W) down by one row; the first row becomes zero."""
@@ -103,7 +105,7 @@ class RasterPosition:
         self.current.copy_(self.places.index_select(0, self.next_index))
 
 
-class VerticalConv(nn.Module):
+class VerticalConv(Block):
     """A convolution over the current row and the rows above it.
 
     Arguments:
@@ -212,7 +214,7 @@ class RasterKernel:
     right: int
 
 
-class RasterConv(nn.Module):
+class RasterConv(Block):
     """A convolution over the rows above and the current row to the left, biased by the context.
 
     Arguments:
@@ -285,7 +287,7 @@ class RasterConv(nn.Module):
         return self.here.step(cache.columns) + cache.row_bias.index_select(1, column)[:, 0]
 
 
-class PastConv(nn.Module):
+class PastConv(Block):
     """A convolution over the past without the current position: "mask A" of PixelCNN.
 
     Arguments:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from vqvae2.nn.attention import CausalAttention
 from vqvae2.nn.causal import HorizontalConv, VerticalConv, matrix, pointwise
+from vqvae2.nn.recompute import Block
 
 
-class GatedLayer(nn.Module):
+class GatedLayer(Block):
     """One layer of both stacks, with or without self-attention after it.
 
     Arguments:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import bias_of, matrix, pointwise
+from vqvae2.nn.recompute import Block
 
 
 def log2_exact(factor: int) -> int:
@@ -33,7 +34,7 @@ def log2_exact(factor: int) -> int:
     return exponent
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """x + conv1x1(relu(conv KxK(relu(x)))).
 
     Arguments:
@@ -124,7 +125,7 @@ class StackStep:
         return x
 
 
-class Downsample(nn.Sequential):
+class Downsample(Block, nn.Sequential):
     """Strided 4x4 convolutions, one per halving, then a 3x3 convolution.
 
     The first convolution has half of the channels when there is more than one.
@@ -144,7 +145,7 @@ class Downsample(nn.Sequential):
         super().__init__(*layers, nn.Conv2d(widths[halvings], channels, 3, padding=1))
 
 
-class Upsample(nn.Sequential):
+class Upsample(Block, nn.Sequential):
     """Strided 4x4 transposed convolutions, one per doubling.
 
     The last but one has half of the channels.
@@ -167,6 +168,20 @@ class Upsample(nn.Sequential):
         for width, next_width in pairwise(widths):
             layers += [nn.ConvTranspose2d(width, next_width, 4, stride=2, padding=1), nn.ReLU()]
         super().__init__(*layers[:-1])
+
+
+class Projection(Block, nn.Conv2d):
+    """A 1x1 convolution of maps that are concatenated.
+
+    As a block it stores the maps for the gradient, which exist anyway, not their concatenation.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """(B, C, H, W) each, `in_channels` together, to (B, out_channels, H, W)."""
+        return super().forward(torch.cat(maps, dim=1))
 
 
 class Encoder(nn.Sequential):

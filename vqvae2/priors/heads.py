@@ -17,19 +17,30 @@ from torch import Tensor, nn
 
 from vqvae2.nn.causal import pointwise
 from vqvae2.nn.modules import Modules
+from vqvae2.nn.recompute import Block
 from vqvae2.precision import without_autocast
 from vqvae2.priors.domain import Domain
 from vqvae2.priors.likelihood import Categorical, LogisticMixture
 
 
-class Head(nn.Module, ABC):
+class Head(Block, ABC):
     """The last layer of a prior; each position is processed on its own.
 
-    The features it receives have already passed an activation function.
+    The features it receives have already passed an activation function. As a block it stores
+    neither likelihood parameters, K per value, nor their softmax for the gradient.
     """
 
-    @abstractmethod
     def forward(self, features: Tensor, values: Tensor) -> Tensor:
+        """Log-probability of each value of complete maps in nats, with the shape of `values`.
+
+        Arguments:
+            features: (B, F, H, W).
+            values: (B, H, W) or (B, H, W, channels), int64.
+        """
+        return self.log_prob(self.distribution(features, values), values)
+
+    @abstractmethod
+    def distribution(self, features: Tensor, values: Tensor) -> Tensor:
         """Likelihood parameters (B, P, H, W) of complete maps.
 
         Arguments:
@@ -55,7 +66,7 @@ class Head(nn.Module, ABC):
         """Log-probability of each value in nats, with the shape of `values`.
 
         Arguments:
-            params: (B, P, H, W), from `forward`.
+            params: (B, P, H, W), from `distribution`.
             values: (B, H, W) or (B, H, W, channels), int64.
         """
 
@@ -67,7 +78,7 @@ class CodeHead(Head):
         super().__init__()
         self.logits = nn.Conv2d(num_features, domain.grid.num_codes, 1)
 
-    def forward(self, features: Tensor, values: Tensor) -> Tensor:
+    def distribution(self, features: Tensor, values: Tensor) -> Tensor:
         """Logits (B, K, H, W); `values` is not used."""
         return self.logits(features)
 
@@ -103,7 +114,7 @@ class PixelHead(Head):
             nn.Conv2d(num_features, domain.grid.num_codes, 1) for _ in range(domain.channels)
         )
 
-    def forward(self, features: Tensor, values: Tensor) -> Tensor:
+    def distribution(self, features: Tensor, values: Tensor) -> Tensor:
         """Logits (B, channels K, H, W), channel after channel."""
         hidden = self.hidden(features).chunk(self.domain.channels, dim=1)
         logits = []
@@ -156,7 +167,7 @@ class MixtureHead(Head):
         self.mixture = LogisticMixture(domain.num_mixtures, domain.channels, num_values)
         self.params = nn.Conv2d(num_features, self.mixture.num_params, 1)
 
-    def forward(self, features: Tensor, values: Tensor) -> Tensor:
+    def distribution(self, features: Tensor, values: Tensor) -> Tensor:
         """Mixture parameters (B, P, H, W); `values` is not used."""
         with without_autocast(features):
             return self.params(features.to(self.params.weight.dtype))

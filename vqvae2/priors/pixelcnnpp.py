@@ -37,6 +37,7 @@ from vqvae2.nn.causal import (
     store,
 )
 from vqvae2.nn.modules import Modules
+from vqvae2.nn.recompute import Block
 from vqvae2.priors.network import Network, PriorConfig
 
 KERNEL = RasterKernel(above=1, left=1, right=0)
@@ -121,7 +122,7 @@ def elu2(x: Tensor) -> Tensor:
     return F.elu(torch.cat([x, -x], dim=1))
 
 
-class RowLayer(nn.Module):
+class RowLayer(Block):
     """A layer of `u`: from its own rows and, on the way up, from the shortcut."""
 
     def __init__(self, channels: int, dropout: float, shortcut: bool) -> None:
@@ -154,7 +155,7 @@ class RowLayer(nn.Module):
         return self.dropout(elu2(h))
 
 
-class PositionLayer(nn.Module):
+class PositionLayer(Block):
     """A layer of `l`: from itself, from `u` and, on the way up, from the shortcut."""
 
     def __init__(self, channels: int, dropout: float, shortcut: bool) -> None:

@@ -29,6 +29,7 @@ from vqvae2.nn.causal import (
     shift_raster,
 )
 from vqvae2.nn.modules import Modules
+from vqvae2.nn.recompute import Block
 from vqvae2.priors.network import Network, PriorConfig
 
 FIRST_KERNEL = 3
@@ -108,7 +109,7 @@ class GatedResidual(nn.Module):
         return x + F.glu(pointwise(self.out, h), dim=1)
 
 
-class SnailBlock(nn.Module):
+class SnailBlock(Block):
     """Gated residual layers, an attention, and a gated layer that joins the two."""
 
     def __init__(self, config: PixelSNAILConfig) -> None:

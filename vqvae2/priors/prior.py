@@ -78,14 +78,17 @@ class Prior(nn.Module):
         return self.conditioning(labels, coarser)
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
-        """Likelihood parameters (B, P, H, W) of complete maps, for training.
+        """Likelihood parameters (B, P, H, W) of complete maps.
 
         Arguments:
             values: codes (B, H, W) or pixels (B, H, W, channels), int64.
             context: from `embed_context`.
         """
-        features = self.network(self.values(values), context)
-        return self.head(features, values)
+        return self.head.distribution(self.features(values, context), values)
+
+    def features(self, values: Tensor, context: Tensor) -> Tensor:
+        """The network's features (B, F, H, W) of complete maps; arguments as of `forward`."""
+        return self.network(self.values(values), context)
 
     def new_cache(self, context: Tensor, batch: int) -> PriorCache:
         """The cache before the first value of `batch` maps."""
@@ -171,7 +174,7 @@ class Prior(nn.Module):
             labels, coarser: as in `embed_context`.
         """
         context = self.embed_context(labels, coarser)
-        return self.head.log_prob(self(values, context), values)
+        return self.head(self.features(values, context), values)
 
     @property
     def device(self) -> torch.device:

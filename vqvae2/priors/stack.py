@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from vqvae2.nn.causal import PastConv, RasterCache, RasterPosition, context_row, pointwise
 from vqvae2.nn.modules import Modules
+from vqvae2.nn.recompute import Block
 from vqvae2.priors.network import Cache, Network
 
 FIRST_KERNEL = 7
 NUM_OUTPUT_LAYERS = 2
 
 
-class Layer(nn.Module, ABC, Generic[Cache]):
+class Layer(Block, ABC, Generic[Cache]):
     """A causal layer: a position depends on itself, the row to its left, and the rows above.
 
     Its parameter `Cache` is the type of its state between two steps.

@@ -28,6 +28,7 @@ from vqvae2.nn.attention import (
 )
 from vqvae2.nn.causal import RasterPosition, context_at, shift_raster
 from vqvae2.nn.modules import Modules
+from vqvae2.nn.recompute import Block
 from vqvae2.priors.network import Network, PriorConfig
 
 
@@ -62,7 +63,7 @@ class TransformerConfig(PriorConfig):
         return Transformer(self, grid)
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Block):
     """Attention, then a two-layer perceptron, each with a residual connection."""
 
     def __init__(self, config: TransformerConfig) -> None:

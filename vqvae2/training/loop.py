@@ -12,14 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
 from vqvae2.distributed import World
+from vqvae2.nn.recompute import recompute_blocks
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.transfers import pin, to_device
 
@@ -166,7 +165,7 @@ def new_state(task: Task[Part, Output]) -> TrainingState:
         if phase.averaged:
             average = copy.deepcopy(phase.module).requires_grad_(False).eval()
         if phase.training.recompute:
-            recompute_layers(phase.module)  # after the copy, which computes no gradient
+            recompute_blocks(phase.module)  # after the copy, which computes no gradient
         phases[phase.name] = PhaseState(phase, average, optimizer)
     return TrainingState(phases)
 
@@ -313,16 +312,6 @@ def may_skip(state: TrainingState, training: TrainingConfig, norm: Tensor) -> bo
         return False
     state.notes["skipped"] = skipped + 1
     return True
-
-
-def recompute_layers(module: nn.Module) -> None:
-    """Makes the layers in the module's lists recompute their activations in the backward pass."""
-    for child in module.children():
-        if not isinstance(child, nn.ModuleList):
-            recompute_layers(child)
-            continue
-        for layer in child:
-            layer.forward = partial(checkpoint_layer, layer.forward, use_reentrant=False)
 
 
 def shared_module(module: nn.Module, accelerator: "Accelerator") -> nn.Module:
