@@ -119,6 +119,26 @@ def test_codes_of_another_number_of_levels_are_refused():
         small_autoencoder((2, 4)).decode([torch.zeros(1, 2, 2, dtype=torch.int64)])
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_codebooks_start_from_the_same_vectors_a_part_of_the_images_at_a_time(factors, batch_size):
+    """To rounding: which algorithm a convolution uses depends on the number of images."""
+    images, states, sizes = synthetic_images(32).double(), [], []
+    for size in (None, batch_size):
+        torch.manual_seed(0)
+        model = VQVAE(small_config(factors)).double()
+        first = model.encoders[-1]
+        first.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        model.start_codebooks(images, torch.Generator().manual_seed(0), size)
+        states.append(model.state_dict())
+    num_levels = len(factors)
+    assert sizes[:num_levels] == [32] * num_levels
+    assert max(sizes[num_levels:]) == batch_size
+    assert sum(sizes) == 2 * 32 * num_levels
+    for name, value in states[0].items():
+        exact = 0 if batch_size == 32 else 1e-12
+        torch.testing.assert_close(states[1][name], value, rtol=exact, atol=exact)
+
+
 def test_a_tiny_model_with_other_codes_per_level_encodes_decodes_and_trains():
     torch.manual_seed(0)
     codebooks = (

@@ -1,11 +1,19 @@
 """The order of images, level dropout and accumulation in stage 1."""
 
 from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import torch
+import torch.multiprocessing as multiprocessing
+from gloo import free_port, join_group, leave_group
 from small_runs import session, small_run, with_training
+from torch import Tensor
 
+from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.images import open_images
+from vqvae2.data.order import inference_batch_size
+from vqvae2.distributed import World
 from vqvae2.pipeline import Pipeline
 from vqvae2.training.autoencoder import AutoencoderTask
 from vqvae2.training.stages import train_run
@@ -14,8 +22,6 @@ from vqvae2.training.stages import train_run
 def test_order_and_noise_are_functions_of_seed_and_step():
     run = small_run()
     dataset = open_images(run.data).train
-    from vqvae2.autoencoder.vqvae import VQVAE
-
     tasks = [
         AutoencoderTask(VQVAE(run.autoencoder.model), dataset, run.autoencoder, seed)
         for seed in (0, 0, 1)
@@ -30,8 +36,6 @@ def test_order_and_noise_are_functions_of_seed_and_step():
 
 def test_level_dropout_hides_an_exact_fraction_and_never_the_coarsest_level():
     run = small_run((2, 2, 2))
-    from vqvae2.autoencoder.vqvae import VQVAE
-
     stage = replace(run.autoencoder, level_dropout=0.25)
     task = AutoencoderTask(VQVAE(stage.model), open_images(run.data).train, stage, 0)
     counts = torch.zeros(3)
@@ -55,3 +59,41 @@ def test_accumulated_parts_train_like_the_complete_batch(tmp_path):
     a, b = (Pipeline.open(tmp_path / name).autoencoder.state_dict() for name in ("whole", "parts"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], atol=2e-3, rtol=2e-2)
+
+
+def start(world: World, batch_size: int) -> tuple[dict[str, Tensor], int]:
+    """The codebooks after their start, and the number of images in the largest batch."""
+    run, sizes = small_run(), []
+    torch.manual_seed(0)
+    model = VQVAE(run.autoencoder.model)
+    model.encoders[-1].register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    dataset = open_images(run.data).train
+    task = AutoencoderTask(model, dataset, run.autoencoder, 0, world)
+    size = "vqvae2.training.autoencoder.inference_batch_size"
+    with mock.patch(size, return_value=batch_size):
+        task.before_step(run.autoencoder.continuous_steps)
+    assert sum(sizes) == len(task.start_images()) * model.config.num_levels
+    return model.codebooks.state_dict(), max(sizes)
+
+
+def start_on(rank: int, port: int, folder: str) -> None:
+    join_group(rank, 2, port)
+    torch.distributed.init_process_group("gloo")
+    codebooks, largest = start(World(rank, 2), batch_size=5)
+    assert largest == 5
+    torch.save(codebooks, Path(folder) / f"{rank}.pt")
+    leave_group()
+
+
+def test_codebooks_start_from_few_images_at_a_time_alike_on_every_rank(tmp_path):
+    expected, largest = start(World(), batch_size=5)
+    assert largest == 5
+    assert start(World(), batch_size=1000)[1] > 5
+    multiprocessing.spawn(start_on, (free_port(), str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        codebooks = torch.load(tmp_path / f"{rank}.pt")
+        assert all(torch.equal(codebooks[name], expected[name]) for name in expected)
+
+
+def test_images_of_1024_pixels_start_the_codebooks_one_by_one():
+    assert inference_batch_size(1024) == 1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vqvae2.autoencoder.codebook import Quantized
 from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction, VQVAEConfig
 from vqvae2.data.images import ImageDataset
-from vqvae2.data.order import batch_indices, evenly_spaced
+from vqvae2.data.order import batch_indices, evenly_spaced, inference_batch_size
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.convert import to_float
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_levels
@@ -26,7 +26,6 @@ from vqvae2.training.fit import StageTraining, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, require_batch
 from vqvae2.training.stage import SHARED_FIELDS, Stage, is_saved
-from vqvae2.transfers import to_device
 from vqvae2.weights import save_autoencoder
 
 if TYPE_CHECKING:
@@ -106,9 +105,9 @@ class AutoencoderTask:
     def before_step(self, step: int) -> None:
         """Starts the codebooks from data at the step where quantisation begins."""
         if step == self.config.continuous_steps:
-            device = next(self.model.parameters()).device
-            images = to_float(to_device(self.start_images(), device))
-            self.model.start_codebooks(images, generator("start", self.seed))
+            images, noise = to_float(self.start_images()), generator("start", self.seed)
+            batch_size = inference_batch_size(self.dataset.size)
+            self.model.start_codebooks(images, noise, batch_size)
 
     def start_images(self) -> Tensor:
         """The images that the codebooks start from, uint8; the same on all processes."""
