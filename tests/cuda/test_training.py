@@ -88,7 +88,7 @@ def test_a_step_in_accumulated_parts_never_waits(cuda):
 
 
 def test_the_step_that_starts_the_codebooks_never_waits(cuda):
-    require_asynchronous_steps(autoencoder_task(continuous_steps=2), cuda, 675)
+    require_asynchronous_steps(autoencoder_task(continuous_steps=2), cuda, 690)
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])

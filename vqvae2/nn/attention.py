@@ -19,7 +19,7 @@ from vqvae2.nn.causal import RasterPosition, store
 from vqvae2.nn.recompute import Block
 
 QUERY_CHUNK = 256
-"""Queries whose logits are in memory at a time when logits are dropped."""
+"""Queries whose logits are in memory at a time where attention is not fused."""
 
 
 NUM_LENGTHS, MIN_LENGTH = 8, 64
@@ -124,10 +124,12 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) 
         dropout: probability of zeroing a logit (VQ-VAE-2, Sec. 3.2). A logit of zero does not
             exclude the position: softmax still gives it a share.
     """
-    if not dropout:
+    # On a CPU, torch's fused attention needs keys and values of one size.
+    is_fused = queries.shape[3] == values.shape[3] or not values.is_cpu
+    if is_fused and not dropout:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-    # Dropout needs explicit logits, but never N x N of them at once: chunks of queries attend to
-    # the keys before them, and the backward pass computes the logits again.
+    # Otherwise there are explicit logits, but never N x N of them at once: chunks of queries
+    # attend to the keys before them, and the backward pass computes the logits again.
     count = queries.shape[2]
     if count <= QUERY_CHUNK:
         return attend_rows(queries, keys, values, dropout)
