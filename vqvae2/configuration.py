@@ -3,6 +3,9 @@
 The annotation of a field decides how its value is read: numbers, strings, tuples, literals,
 optional values, dictionaries and other dataclasses. Where several dataclasses may stand (a union,
 or the subclasses of an abstract class), each has a field `kind` that names it.
+
+The annotation of a number also declares its range, `Annotated[float, Interval("[0, 1)")]`, which
+`require_ranges` validates.
 """
 
 import dataclasses
@@ -12,7 +15,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TypeAlias, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -161,19 +164,60 @@ def _name(hint: Hint) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def require_minimum(owner: str, config: object, **minimums: int) -> None:
-    """Raises ValueError unless the named fields are finite and have at least these values.
+class Interval:
+    """The range of a number, in the annotation of its field.
 
     Arguments:
-        owner: names the object at the start of the message, such as "A prior's"; may be empty.
-        config: has the fields.
-        minimums: the smallest value of each field.
+        notation: "[0, 1)" contains 0 and not 1; "[1, inf)" is finite, "(0, inf]" may be infinite.
+        hint: for the message about a number outside.
     """
-    for name, minimum in minimums.items():
+
+    def __init__(self, notation: str, hint: str = "") -> None:
+        self.notation, self.hint = notation, hint
+        self.least, self.most = (float(number) for number in notation[1:-1].split(","))
+
+    def __contains__(self, value: float) -> bool:
+        above = value >= self.least if self.notation[0] == "[" else value > self.least
+        below = value <= self.most if self.notation[-1] == "]" else value < self.most
+        return above and below
+
+    def __str__(self) -> str:
+        if self.most < math.inf:
+            return f"in {self.notation}"
+        if self.least == -math.inf:
+            return "finite"
+        return f"{'at least' if self.notation[0] == '[' else 'above'} {self.least:g}"
+
+
+AtLeast0 = Annotated[int, Interval("[0, inf)")]
+AtLeast1 = Annotated[int, Interval("[1, inf)")]
+Fraction = Annotated[float, Interval("[0, 1]")]
+Probability = Annotated[float, Interval("[0, 1)")]
+
+
+def declared_intervals(kind: type) -> dict[str, Interval]:
+    """The range of each field of a dataclass that declares one; None is in every range."""
+    intervals = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        for part in (hint, *typing.get_args(hint)):
+            declared = [i for i in getattr(part, "__metadata__", ()) if isinstance(i, Interval)]
+            if declared:
+                intervals[name] = declared[0]
+    return intervals
+
+
+def require_ranges(owner: str, config: object) -> None:
+    """Raises ValueError for a number outside of the range that its field declares.
+
+    Arguments:
+        owner: what the message begins with, such as "A prior's " or "levels.0."; may be empty.
+        config: a dataclass.
+    """
+    for name, interval in declared_intervals(type(config)).items():
         value = getattr(config, name)
-        if not minimum <= value < math.inf:
-            message = f"{owner} {name} must be at least {minimum}, got {value}."
-            raise ValueError(message.lstrip())
+        if value is not None and value not in interval:
+            hint = f"; {interval.hint}" if interval.hint else ""
+            raise ValueError(f"{owner}{name} must be {interval}, got {value}{hint}.")
 
 
 def differences(old: Json, new: Json, where: str = "") -> list[str]:

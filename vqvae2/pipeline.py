@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.autoencoder import Autoencoder
-from vqvae2.configuration import from_dict, to_dict
+from vqvae2.configuration import AtLeast1, from_dict, require_ranges, to_dict
 from vqvae2.files import read_json, write_json
 from vqvae2.messages import did_you_mean
 from vqvae2.precision import Precision, computing, float32_products, in_bfloat16, resolve
@@ -48,9 +48,13 @@ class PipelineConfig:
         sampling: the default per level, coarsest first; () leaves the distributions unchanged.
     """
 
-    image_size: int
+    image_size: AtLeast1
     class_names: tuple[str, ...] = ()
     sampling: tuple[SamplingConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Validates the configuration."""
+        require_ranges("A pipeline's ", self)
 
     def save(self, folder: Path) -> None:
         """Writes the config.json of a pipeline."""

@@ -179,7 +179,7 @@ def test_equal_codebooks_are_used_for_every_level():
         ({"channels": 0}, "channels must be at least 1, got 0"),
         ({"num_residual_blocks": -1}, "num_residual_blocks must be at least 0, got -1"),
         ({"commitment_weight": float("nan")}, "commitment_weight must be at least 0, got nan"),
-        ({"pixel_std": 0.0}, "pixel_std above 0, got 0.5 and 0.0"),
+        ({"pixel_std": 0.0}, "pixel_std must be above 0, got 0.0"),
     ],
 )
 def test_invalid_numbers_are_refused(options, message):

@@ -11,13 +11,13 @@ NAN = float("nan")
     ("change", "message"),
     [
         ({"source": ""}, "source is empty"),
-        ({"size": 0}, "size must be at least 1 pixel, got 0"),
-        ({"validation_fraction": 1.0}, "between 0 and 1, got 1.0"),
-        ({"validation_fraction": NAN}, "between 0 and 1, got nan"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"validation_fraction": 1.0}, r"in \(0, 1\), got 1.0; 0.1 takes"),
+        ({"validation_fraction": NAN}, r"in \(0, 1\), got nan"),
         ({"synthetic_images": 1}, "synthetic_images must be at least 2, got 1"),
         ({"memory_gib": -1.0}, "memory_gib must be at least 0, got -1.0"),
         ({"memory_gib": NAN}, "memory_gib must be at least 0, got nan"),
-        ({"window": 0}, "window must be at least 1 image, got 0"),
+        ({"window": 0}, "window must be at least 1, got 0"),
     ],
 )
 def test_invalid_values_are_refused(change: dict[str, object], message: str) -> None:

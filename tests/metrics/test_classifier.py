@@ -114,5 +114,5 @@ def test_a_training_that_cannot_be_is_one_clear_line():
         train_classifier(ImagesInMemory(images.pixels, images.labels * 0), 1, QUICK)
     with pytest.raises(ValueError, match="depth must be 6 n"):
         ClassifierTraining(depth=18)
-    with pytest.raises(ValueError, match="at least 1, got 0 and 128"):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         ClassifierTraining(steps=0)

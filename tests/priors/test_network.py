@@ -35,8 +35,8 @@ def test_invalid_grids_heads_and_kernels_are_one_clear_line():
             config(kernel=4)
     with pytest.raises(ValueError, match="num_scales must be at least 1, got 0"):
         PixelCNNPPConfig(num_scales=0)
-    with pytest.raises(ValueError, match="8 channels and 0 heads; use 8 channels"):
-        GatedPixelCNNConfig(channels=8, attention_every=1, num_heads=0)
+    with pytest.raises(ValueError, match="8 channels and 3 heads; use 6 channels"):
+        GatedPixelCNNConfig(channels=8, attention_every=1, num_heads=3)
 
 
 def test_attention_logits_are_dropped_in_training_only():

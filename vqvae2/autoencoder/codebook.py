@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.autoencoder.straight_through import image_chunks, pass_gradient, squared_distance
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast1, Probability, require_ranges
 from vqvae2.distributed import World, all_reduce_, broadcast_
 from vqvae2.transfers import to_device
 
@@ -50,19 +50,16 @@ class CodebookConfig:
             is dead and restarts at a vector of the batch; 0 is the paper's plain form.
     """
 
-    num_codes: int = 512
-    code_size: int = 64
-    decay: float = 0.99
+    num_codes: AtLeast1 = 512
+    code_size: AtLeast1 = 64
+    decay: Probability = 0.99
     learn_by: Literal["ema", "gradient"] = "ema"
     gradient: Literal["straight", "rotate"] = "straight"
-    revive_below: float = 0.1
+    revive_below: Probability = 0.1
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("A codebook's", self, num_codes=1, code_size=1)
-        for name, value in (("decay", self.decay), ("revive_below", self.revive_below)):
-            if not 0 <= value < 1:
-                raise ValueError(f"A codebook's {name} must be in [0, 1), got {value}.")
+        require_ranges("A codebook's ", self)
 
 
 @dataclass(frozen=True)

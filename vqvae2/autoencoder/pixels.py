@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.code_grid import CodeGrid
-from vqvae2.configuration import JsonObject, require_minimum
+from vqvae2.configuration import AtLeast0, JsonObject, require_ranges
 
 NUM_INTENSITIES = 256
 
@@ -28,11 +28,11 @@ class PixelsConfig:
     """
 
     kind: Literal["pixels"] = "pixels"
-    num_mixtures: int = 0
+    num_mixtures: AtLeast0 = 0
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("", self, num_mixtures=0)
+        require_ranges("", self)
 
     @property
     def num_levels(self) -> int:

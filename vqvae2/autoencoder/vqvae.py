@@ -9,11 +9,10 @@ Legend: `B` batch, `C` image channels, `D` code size, `H W` image sides or grid.
 coarsest first.
 """
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
 from vqvae2.code_grid import CodeGrid
-from vqvae2.configuration import JsonObject, require_minimum
+from vqvae2.configuration import AtLeast0, AtLeast1, Interval, JsonObject, require_ranges
 from vqvae2.nn.modules import Modules
 from vqvae2.nn.residual import Decoder, Encoder, Projection, Upsample, log2_exact
 from vqvae2.transfers import to_device
@@ -47,13 +46,13 @@ class VQVAEConfig:
 
     kind: Literal["vqvae"] = "vqvae"
     factors: tuple[int, ...] = (2, 4)
-    image_channels: int = 3
-    channels: int = 128
-    residual_channels: int = 64
-    num_residual_blocks: int = 2
-    commitment_weight: float = 0.25
-    pixel_mean: float = 0.5
-    pixel_std: float = 0.25
+    image_channels: AtLeast1 = 3
+    channels: AtLeast1 = 128
+    residual_channels: AtLeast1 = 64
+    num_residual_blocks: AtLeast0 = 2
+    commitment_weight: Annotated[float, Interval("[0, inf)")] = 0.25
+    pixel_mean: Annotated[float, Interval("(-inf, inf)")] = 0.5
+    pixel_std: Annotated[float, Interval("(0, inf)")] = 0.25
     codebooks: tuple[CodebookConfig, ...] = (CodebookConfig(),)
 
     def __post_init__(self) -> None:
@@ -62,14 +61,7 @@ class VQVAEConfig:
             raise ValueError("An autoencoder needs at least one level: factors=(4,) makes one.")
         for factor in self.factors:
             log2_exact(factor)
-        require_minimum("An autoencoder's", self, image_channels=1, channels=1)
-        require_minimum("An autoencoder's", self, residual_channels=1, num_residual_blocks=0)
-        require_minimum("An autoencoder's", self, commitment_weight=0)
-        if not (math.isfinite(self.pixel_mean) and 0 < self.pixel_std < math.inf):
-            raise ValueError(
-                "pixel_mean must be finite and pixel_std above 0, got "
-                f"{self.pixel_mean} and {self.pixel_std}."
-            )
+        require_ranges("An autoencoder's ", self)
         if len(set(self.codebooks)) == 1:
             # So a configuration that is already resolved can be changed to other factors.
             object.__setattr__(self, "codebooks", self.codebooks[:1] * self.num_levels)

@@ -9,13 +9,13 @@ Legend: `B` batch, `N` images, `A` augmented images per image, `S` image side.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Annotated, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast0, Interval, require_ranges
 from vqvae2.data.images import ImageDataset
 from vqvae2.randomness import generator
 
@@ -31,14 +31,12 @@ class AugmentationConfig:
     """
 
     mirror: bool = False
-    crops: int = 0
-    crop_side: float = 0.8
+    crops: AtLeast0 = 0
+    crop_side: Annotated[float, Interval("(0, 1]")] = 0.8
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("", self, crops=0)
-        if not 0 < self.crop_side <= 1:
-            raise ValueError(f"crop_side must be in (0, 1], got {self.crop_side:g}.")
+        require_ranges("augmentation.", self)
 
     @property
     def count(self) -> int:

@@ -1,8 +1,9 @@
 """Configuration of the images: their source, how they are split and read."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast1, Interval, require_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,30 +29,19 @@ class DataConfig:
     """
 
     source: str = "synthetic"
-    size: int = 64
-    validation_fraction: float = 0.1
-    synthetic_images: int = 12_000
+    size: AtLeast1 = 64
+    validation_fraction: Annotated[float, Interval("(0, 1)", "0.1 takes every tenth image")] = 0.1
+    synthetic_images: Annotated[int, Interval("[2, inf)", "both splits need one")] = 12_000
     seed: int = 0
-    memory_gib: float = 4.0
+    memory_gib: Annotated[float, Interval("[0, inf]")] = 4.0
     stream: bool = False
-    window: int = 16_384
+    window: AtLeast1 = 16_384
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
         if not self.source:
             raise ValueError("source is empty; name a folder, a hub data set or 'synthetic'.")
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {self.size}.")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction must be between 0 and 1, got {self.validation_fraction}; "
-                "0.1 takes every tenth image."
-            )
-        require_minimum("", self, synthetic_images=2)
-        if not self.memory_gib >= 0:
-            raise ValueError(f"memory_gib must be at least 0, got {self.memory_gib}.")
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1 image, got {self.window}.")
+        require_ranges("data.", self)
 
     @property
     def is_streamed(self) -> bool:

@@ -14,6 +14,7 @@ from functools import partial
 
 from torch import Tensor
 
+from vqvae2.configuration import AtLeast1, require_ranges
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.accuracy_score import classifier_accuracies, sampled_set
@@ -51,13 +52,14 @@ class SampleEvaluationConfig:
             on the validation images; None for no accuracy score.
     """
 
-    num_images: int = 10_000
+    num_images: AtLeast1 = 10_000
     fractions: tuple[float, ...] = (1.0,)
     temperatures: tuple[float, ...] = ()
     score_training: ClassifierTraining | None = None
 
     def __post_init__(self) -> None:
-        """Validates fractions and temperatures."""
+        """Validates the configuration."""
+        require_ranges("Samples: ", self)
         invalid = [fraction for fraction in self.fractions if not 0 < fraction <= 1]
         if invalid or not self.fractions:
             raise ValueError(f"Fractions must be in (0, 1], got {invalid or 'none'}.")

@@ -9,11 +9,13 @@ Legend: `B N` images, `S` their side, `K` classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqvae2.configuration import AtLeast1, Interval, require_ranges
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import Shuffle, batch_indices, inference_batch_size
 from vqvae2.imaging.convert import to_float
@@ -68,21 +70,18 @@ class ClassifierTraining:
         seed: Seed of the weights, the order and the shifts.
     """
 
-    depth: int = 20
-    steps: int = 2000
-    batch: int = 128
-    learning_rate: float = 0.3
-    weight_decay: float = 5e-4
+    depth: Annotated[int, Interval("[8, inf)")] = 20
+    steps: AtLeast1 = 2000
+    batch: AtLeast1 = 128
+    learning_rate: Annotated[float, Interval("(0, inf)")] = 0.3
+    weight_decay: Annotated[float, Interval("[0, inf)")] = 5e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Validates the settings."""
-        if self.depth < 8 or self.depth % 6 != 2:
+        require_ranges("A classifier's ", self)
+        if self.depth % 6 != 2:
             raise ValueError(f"depth must be 6 n + 2 (8, 14, 20, ...), got {self.depth}.")
-        if min(self.steps, self.batch) < 1:
-            raise ValueError(
-                f"steps and batch must be at least 1, got {self.steps} and {self.batch}."
-            )
 
 
 class ResidualUnit(nn.Module):

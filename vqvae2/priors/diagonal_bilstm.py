@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast1, require_ranges
 from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise, shift_down, store
 from vqvae2.priors.network import PriorConfig
 from vqvae2.priors.row_lstm import lstm_step
@@ -35,12 +35,12 @@ class DiagonalBiLSTMConfig(PriorConfig):
     """
 
     kind: Literal["diagonal-bilstm"] = "diagonal-bilstm"
-    state_channels: int = 96
-    num_layers: int = 7
+    state_channels: AtLeast1 = 96
+    num_layers: AtLeast1 = 7
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("A prior's", self, channels=1, state_channels=1, num_layers=1)
+        require_ranges("A prior's ", self)
 
     def network(self, grid: tuple[int, int]) -> Stack:
         """The network for maps of grid (H, W)."""

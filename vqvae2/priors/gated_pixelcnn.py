@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast0, AtLeast1, require_ranges
 from vqvae2.nn.attention import (
     KeyValueCache,
     Prefix,
@@ -55,17 +55,17 @@ class GatedPixelCNNConfig(PriorConfig):
     """
 
     kind: Literal["gated-pixelcnn"] = "gated-pixelcnn"
-    residual_channels: int = 128
-    num_layers: int = 8
-    kernel: int = 5
-    attention_every: int = 0
-    num_heads: int = 4
-    num_output_blocks: int = 2
+    residual_channels: AtLeast1 = 128
+    num_layers: AtLeast1 = 8
+    kernel: AtLeast1 = 5
+    attention_every: AtLeast0 = 0
+    num_heads: AtLeast1 = 4
+    num_output_blocks: AtLeast0 = 2
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
+        require_ranges("A prior's ", self)
         require_odd(self.kernel)
-        require_minimum("A prior's", self, channels=1, residual_channels=1, num_layers=1)
         if self.attention_every:
             require_heads(self.channels, self.num_heads)
 

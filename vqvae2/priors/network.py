@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from vqvae2.configuration import AtLeast0, AtLeast1, Probability
 from vqvae2.nn.causal import RasterPosition
 
 Cache = TypeVar("Cache")
@@ -88,9 +89,9 @@ class PriorConfig(ABC):
         dropout: probability of zeroing an activation in training.
     """
 
-    channels: int = 128
-    num_conditioning_blocks: int = 4
-    dropout: float = 0.1
+    channels: AtLeast1 = 128
+    num_conditioning_blocks: AtLeast0 = 4
+    dropout: Probability = 0.1
 
     @abstractmethod
     def network(self, grid: tuple[int, int]) -> Network[Any]:

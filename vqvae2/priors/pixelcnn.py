@@ -12,12 +12,12 @@ Legend: `B` batch, `C` channels, `H W` grid.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast1, Interval, require_ranges
 from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise
 from vqvae2.priors.network import PriorConfig, require_odd
 from vqvae2.priors.stack import Layer, Stack
@@ -35,12 +35,13 @@ class PixelCNNConfig(PriorConfig):
     """
 
     kind: Literal["pixelcnn"] = "pixelcnn"
-    num_layers: int = 12
-    kernel: int = 3
+    channels: Annotated[int, Interval("[2, inf)")] = 128
+    num_layers: AtLeast1 = 12
+    kernel: AtLeast1 = 3
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("A prior's", self, channels=2, num_layers=1)
+        require_ranges("A prior's ", self)
         require_odd(self.kernel)
 
     def network(self, grid: tuple[int, int]) -> Stack:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast1, Probability, require_ranges
 from vqvae2.nn.causal import (
     PastConv,
     RasterCache,
@@ -54,14 +54,14 @@ class PixelCNNPPConfig(PriorConfig):
     """
 
     kind: Literal["pixelcnnpp"] = "pixelcnnpp"
-    channels: int = 64
-    num_layers: int = 3
-    num_scales: int = 3
-    dropout: float = 0.5
+    channels: AtLeast1 = 64
+    num_layers: AtLeast1 = 3
+    num_scales: AtLeast1 = 3
+    dropout: Probability = 0.5
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("A prior's", self, channels=1, num_layers=1, num_scales=1)
+        require_ranges("A prior's ", self)
 
     def network(self, grid: tuple[int, int]) -> "PixelCNNPP":
         """The network for maps of grid (H, W)."""

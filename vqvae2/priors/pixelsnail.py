@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast0, AtLeast1, require_ranges
 from vqvae2.nn.attention import KeyValueCache, Prefix, attend, new_mask, num_keys
 from vqvae2.nn.causal import (
     PastConv,
@@ -49,16 +49,15 @@ class PixelSNAILConfig(PriorConfig):
     """
 
     kind: Literal["pixelsnail"] = "pixelsnail"
-    num_blocks: int = 4
-    num_layers: int = 4
-    num_heads: int = 1
-    key_size: int = 16
-    value_size: int = 128
+    num_blocks: AtLeast1 = 4
+    num_layers: AtLeast0 = 4
+    num_heads: AtLeast1 = 1
+    key_size: AtLeast1 = 16
+    value_size: AtLeast1 = 128
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        sizes = ("channels", "num_blocks", "num_heads", "key_size", "value_size")
-        require_minimum("A prior's", self, **dict.fromkeys(sizes, 1))
+        require_ranges("A prior's ", self)
 
     def network(self, grid: tuple[int, int]) -> "PixelSNAIL":
         """The network for maps of grid (H, W)."""

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast1, require_ranges
 from vqvae2.nn.causal import RasterCache, RasterConv, RasterKernel, pointwise, store
 from vqvae2.priors.network import PriorConfig, require_odd
 from vqvae2.priors.stack import Layer, Stack
@@ -34,13 +34,13 @@ class RowLSTMConfig(PriorConfig):
     """
 
     kind: Literal["row-lstm"] = "row-lstm"
-    state_channels: int = 128
-    num_layers: int = 7
-    kernel: int = 3
+    state_channels: AtLeast1 = 128
+    num_layers: AtLeast1 = 7
+    kernel: AtLeast1 = 3
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("A prior's", self, channels=1, state_channels=1, num_layers=1)
+        require_ranges("A prior's ", self)
         require_odd(self.kernel)
 
     def network(self, grid: tuple[int, int]) -> Stack:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae2.configuration import require_minimum
+from vqvae2.configuration import AtLeast1, require_ranges
 from vqvae2.nn.attention import (
     KeyValueCache,
     Prefix,
@@ -44,13 +44,13 @@ class TransformerConfig(PriorConfig):
     """
 
     kind: Literal["transformer"] = "transformer"
-    num_layers: int = 8
-    num_heads: int = 4
-    mlp_ratio: int = 4
+    num_layers: AtLeast1 = 8
+    num_heads: AtLeast1 = 4
+    mlp_ratio: AtLeast1 = 4
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
-        require_minimum("A prior's", self, num_layers=1, mlp_ratio=1)
+        require_ranges("A prior's ", self)
         require_heads(self.channels, self.num_heads)
         if self.channels // self.num_heads % 4:
             raise ValueError(

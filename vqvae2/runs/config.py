@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Annotated
 
 from vqvae2.autoencoder.pixels import PixelsConfig
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.code_grid import CodeGrid
+from vqvae2.configuration import AtLeast0, AtLeast1, Fraction, Interval, require_ranges
 from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.config import DataConfig
 from vqvae2.precision import Precision
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import SamplingConfig
 from vqvae2.weights import build_outline
+
+NUM_CHANNELS = 3
+"""Of the images of every source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,38 +45,26 @@ class TrainingConfig:
         log_every: steps between two lines of the log.
     """
 
-    steps: int
-    batch: int = 32
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    warmup_steps: int = 50
-    cooldown: float = 0.3
-    clip_norm: float = 1.0
-    max_skipped_steps: int = 0
+    steps: AtLeast1
+    batch: AtLeast1 = 32
+    accumulate: AtLeast1 = 1
+    learning_rate: Annotated[float, Interval("(0, inf)")] = 1e-3
+    warmup_steps: AtLeast0 = 50
+    cooldown: Fraction = 0.3
+    clip_norm: Annotated[float, Interval("(0, inf]")] = 1.0
+    max_skipped_steps: AtLeast0 = 0
     compile: bool = False
     recompute: bool = False
     shard_optimizer: bool = False
-    average_decay: float = 0.98
-    validate_every: int = 500
-    validation_examples: int = 1000
-    save_every: int = 500
-    log_every: int = 25
+    average_decay: Fraction = 0.98
+    validate_every: AtLeast1 = 500
+    validation_examples: AtLeast1 = 1000
+    save_every: AtLeast1 = 500
+    log_every: AtLeast1 = 25
 
     def check(self, name: str) -> None:
         """Raises ValueError for numbers out of range; `name` is the config's path in the run."""
-        positive = ("steps", "batch", "accumulate", "validate_every", "validation_examples")
-        for field_name in (*positive, "save_every", "log_every"):
-            require(f"{name}.{field_name}", getattr(self, field_name), 1)
-        require(f"{name}.warmup_steps", self.warmup_steps, 0)
-        require(f"{name}.max_skipped_steps", self.max_skipped_steps, 0)
-        require(f"{name}.cooldown", self.cooldown, 0, 1)
-        require(f"{name}.average_decay", self.average_decay, 0, 1)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                f"{name}.learning_rate must be above 0 and finite, got {self.learning_rate}."
-            )
-        if not self.clip_norm > 0:
-            raise ValueError(f"{name}.clip_norm must be above 0, got {self.clip_norm}.")
+        require_ranges(f"{name}.", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +88,9 @@ class AutoencoderStageConfig:
 
     model: VQVAEConfig | PixelsConfig
     training: TrainingConfig | None
-    continuous_steps: int = 100
-    start_vectors_per_code: int = 16
-    level_dropout: float = 0.15
+    continuous_steps: AtLeast0 = 100
+    start_vectors_per_code: AtLeast1 = 16
+    level_dropout: Fraction = 0.15
 
     def check(self, name: str) -> None:
         """Raises ValueError for numbers out of range."""
@@ -108,9 +101,20 @@ class AutoencoderStageConfig:
             )
         if self.training is not None:
             self.training.check(f"{name}.training")
-        require(f"{name}.continuous_steps", self.continuous_steps, 0)
-        require(f"{name}.start_vectors_per_code", self.start_vectors_per_code, 1)
-        require(f"{name}.level_dropout", self.level_dropout, 0, 1)
+        require_ranges(f"{name}.", self)
+        if self.never_quantizes:
+            assert self.training is not None
+            steps = self.training.steps
+            raise ValueError(
+                f"{name}.continuous_steps must be below {name}.training.steps ({steps}), got "
+                f"{self.continuous_steps}: the autoencoder would never use its codebooks. Train "
+                f"for more steps, or set continuous_steps to {steps // 10}."
+            )
+
+    @property
+    def never_quantizes(self) -> bool:
+        """Whether training ends before quantisation begins."""
+        return self.training is not None and self.training.steps <= self.continuous_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +134,13 @@ class LevelConfig:
     prior: PriorConfig
     training: TrainingConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    label_dropout: float = 0.0
-    coarser_dropout: float = 0.0
+    label_dropout: Fraction = 0.0
+    coarser_dropout: Fraction = 0.0
 
     def check(self, name: str) -> None:
         """Raises ValueError for numbers out of range."""
         self.training.check(f"{name}.training")
-        require(f"{name}.label_dropout", self.label_dropout, 0, 1)
-        require(f"{name}.coarser_dropout", self.coarser_dropout, 0, 1)
+        require_ranges(f"{name}.", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +165,18 @@ class RunConfig:
     autoencoder: AutoencoderStageConfig
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     levels: tuple[LevelConfig, ...] = ()
-    num_classes: int = 1
+    num_classes: AtLeast1 = 1
     precision: Precision = "auto"
 
     def check(self) -> None:
         """Raises ValueError for what would only fail later: counts, numbers, sizes."""
         model = self.autoencoder.model
+        require_ranges("", self)
+        if model.image_channels != NUM_CHANNELS:
+            raise ValueError(
+                f"autoencoder.model.image_channels must be {NUM_CHANNELS}, got "
+                f"{model.image_channels}: images are read as RGB, those without colour too."
+            )
         if self.levels and len(self.levels) != model.num_levels:
             raise ValueError(
                 f"A run needs one entry of `levels` for each of the {model.num_levels} levels of "
@@ -223,10 +232,3 @@ class RunConfig:
             ordered=True,
             num_mixtures=model.num_mixtures,
         )
-
-
-def require(name: str, value: float, least: float, most: float = float("inf")) -> None:
-    """Raises ValueError unless `value` lies in [least, most]."""
-    if not least <= value <= most:
-        bounds = f"at least {least:g}" if most == float("inf") else f"in [{least:g}, {most:g}]"
-        raise ValueError(f"{name} must be {bounds}, got {value}.")
