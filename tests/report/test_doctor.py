@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import torch
 
@@ -44,6 +45,26 @@ def test_a_level_without_effect_is_a_problem():
     assert (first.verdict, second.verdict) == ("problem", "good")
     (finding,) = judge_levels({"mse": 1.0, "mse_level_blanked.0": 1.1})
     assert "the decoder ignores them" in finding.text
+
+
+def test_an_autoencoder_without_quantisation_is_the_only_problem(folder):
+    config = folder.read()
+    for steps, is_problem in [(2, True), (3, False)]:
+        training = replace(config.autoencoder.training, steps=steps)
+        autoencoder = replace(config.autoencoder, training=training, continuous_steps=2)
+        folder.write_config(replace(config, autoencoder=autoencoder))
+        findings = diagnose(folder)
+        texts = [finding.text for finding in findings]
+        assert any("trained without its codebooks" in text for text in texts) == is_problem
+        assert (len(findings) == 1) == is_problem
+
+
+def test_levels_are_not_judged_before_quantisation_begins(folder):
+    config = folder.read()
+    training = replace(config.autoencoder.training, steps=9)
+    autoencoder = replace(config.autoencoder, training=training, continuous_steps=4)
+    folder.write_config(replace(config, autoencoder=autoencoder))
+    assert not any("without the codes of" in finding.text for finding in diagnose(folder))
 
 
 def test_a_prior_suspiciously_near_0_is_a_problem():

@@ -15,6 +15,7 @@ from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
+from vqvae2.runs.config import AutoencoderStageConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training import checkpoint
 from vqvae2.training.autoencoder import AutoencoderStage
@@ -53,6 +54,8 @@ class Finding:
 def diagnose(folder: RunFolder) -> list[Finding]:
     """The results of all checks, from the images to the priors."""
     config, models = folder.read(), None
+    if config.autoencoder.never_quantizes:
+        return [without_quantization(config.autoencoder)]  # all other problems follow from it
     findings = [finding for stage in stages(config) for finding in check_stage(folder, stage)]
     if is_saved(folder.autoencoder):
         findings += check_models(folder, len(config.levels))
@@ -81,10 +84,23 @@ def check_stage(folder: RunFolder, stage: Stage) -> Iterator[Finding]:
         yield Finding("warning", text, f"To continue: `vqvae2 train --run {folder.path}`.")
     lines = folder.log(stage.name).read("validation")
     if lines and isinstance(stage, AutoencoderStage):
-        yield from judge_levels(lines[-1])
+        if lines[-1]["step"] > stage.config.continuous_steps:
+            yield from judge_levels(lines[-1])
     elif lines and isinstance(stage, PriorStage):
         metrics = folder.read_metrics().priors or Measurement(0)
         yield judge_prior(stage.level, [line["nats_per_code"] for line in lines], metrics)
+
+
+def without_quantization(config: AutoencoderStageConfig) -> Finding:
+    """An autoencoder whose training ends before quantisation begins."""
+    assert config.training is not None
+    return Finding(
+        "problem",
+        f"the autoencoder is trained without its codebooks: all of its {config.training.steps} "
+        f"steps are among the first {config.continuous_steps}, which do not quantise",
+        "Train another run with more --autoencoder.training.steps, or fewer "
+        "--autoencoder.continuous-steps.",
+    )
 
 
 def check_models(folder: RunFolder, num_levels: int) -> Iterator[Finding]:
