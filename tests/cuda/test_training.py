@@ -11,6 +11,7 @@ from builders import small_config
 from prior_cases import CONFIGS, DOMAINS
 from simulated_cuda import DEVICE, SimulatedAccelerator, SimulatedCuda
 from small_runs import TRAIN
+from torch import nn
 
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.codes import CodesInfo, CodesInMemory
@@ -19,6 +20,7 @@ from vqvae2.data.images import open_images
 from vqvae2.priors import Prior
 from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.training.autoencoder import AutoencoderTask
+from vqvae2.training.checkpoint import load_optimizer
 from vqvae2.training.loop import Task, new_state, train
 from vqvae2.training.prior import PriorTask
 
@@ -117,3 +119,37 @@ def test_training_on_the_simulated_device_gives_the_losses_of_the_cpu():
         metrics = [{name: m.cpu() for name, m in step.metrics.items()} for step in steps]
     for simulated, values in zip(metrics, expected, strict=True):
         torch.testing.assert_close(simulated, values)
+
+
+class ShardedAdam:
+    """Loads as torch's ZeroRedundancyOptimizer: it leaves step counts on the CPU."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.optim = torch.optim.Adam(parameters, fused=True)
+        self.param_groups = self.optim.param_groups
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.optim.load_state_dict(state)
+        for values in self.optim.state.values():
+            values["step"] = values["step"].cpu()
+
+
+def test_a_sharded_optimizer_resumes_with_its_step_counts_on_the_device(cuda):
+    parameters = list(nn.Linear(3, 2).to(DEVICE).parameters())
+    tensors = {
+        f"{index}.{key}": value
+        for index, p in enumerate(parameters)
+        for key, value in {
+            "step": torch.tensor(7.0), "exp_avg": torch.ones(p.shape),
+            "exp_avg_sq": torch.ones(p.shape),
+        }.items()
+    }  # fmt: skip
+    optimizer = ShardedAdam(parameters)
+    load_optimizer(optimizer, tensors)
+    cuda.reset()
+    for parameter in parameters:
+        assert optimizer.optim.state[parameter]["step"].device == DEVICE
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.optim.step()
+    assert not cuda.counts.mismatches
+    assert optimizer.optim.state[parameters[0]]["step"].cpu() == 8
