@@ -34,6 +34,7 @@ format: $(VENV)/.installed  ## format the code
 bench: runs/demo/metrics.json  ## run the benchmarks that need no data except the demo's
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/paper_models.py
+	$(BIN)/python benchmarks/recompute.py
 	$(BIN)/python benchmarks/what_levels_carry.py runs/demo
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/priors.py --run runs/demo

@@ -22,7 +22,7 @@ class Storages:
         for tensor in tree_leaves(value):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self.by_address[storage.data_ptr()] = storage
+                self.by_address[storage._cdata] = storage
 
     def num_bytes(self, ignored: "Storages") -> int:
         """Bytes of those that are not among the ignored ones."""

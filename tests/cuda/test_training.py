@@ -55,7 +55,7 @@ def autoencoder_task(continuous_steps: int = 0, **changes: object) -> Autoencode
     return AutoencoderTask(VQVAE(stage.model).to(DEVICE), data.train, stage, seed=0)
 
 
-def prior_task(architecture: str) -> PriorTask:
+def prior_task(architecture: str, **changes: object) -> PriorTask:
     """The task of the finer of two levels, with dropped labels and codes."""
     domain = replace(DOMAINS["2-levels"], null_label=True)
     grids = (*domain.coarser, domain.grid)
@@ -63,7 +63,8 @@ def prior_task(architecture: str) -> PriorTask:
     info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
     codes = CodesInMemory(info, maps, torch.arange(40) % domain.num_classes)
     config = CONFIGS[architecture]
-    level = LevelConfig(prior=config, training=TRAIN, label_dropout=0.1, coarser_dropout=0.1)
+    training = replace(TRAIN, **changes)
+    level = LevelConfig(prior=config, training=training, label_dropout=0.1, coarser_dropout=0.1)
     return PriorTask(Prior(config, domain).to(DEVICE), 1, codes, level, seed=0)
 
 
@@ -98,6 +99,11 @@ def test_the_step_that_starts_the_codebooks_never_waits(cuda):
 def test_a_step_of_a_prior_never_waits(architecture, precision, cuda):
     limit = OPERATIONS[architecture][precision is not None]
     require_asynchronous_steps(prior_task(architecture), cuda, limit, precision)
+
+
+def test_a_step_that_recomputes_activations_never_waits(cuda):
+    require_asynchronous_steps(prior_task("attention", recompute=True), cuda, 650)
+    require_asynchronous_steps(autoencoder_task(recompute=True), cuda, 335)
 
 
 def test_a_step_of_two_phases_never_waits(cuda):

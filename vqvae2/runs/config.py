@@ -35,7 +35,7 @@ class TrainingConfig:
             step then waits for its gradient. With 0 the first such step ends the training.
         compile: compile the model (`torch.compile`): minutes once, then faster steps on a GPU.
         recompute: store the inputs of the model's blocks alone, and compute the activations within
-            them again in the backward pass: less memory, about a third more time.
+            them again in the backward pass: less memory, about 40 % more time.
         shard_optimizer: each process keeps a part of Adam's state: 8 bytes per parameter over all
             processes instead of on each.
         average_decay: of the moving average of the weights, which is validated and saved.
