@@ -12,7 +12,6 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vqvae2.data.decoders import decode_pool
 from vqvae2.imaging.convert import from_pil
 from vqvae2.messages import one_line
 
@@ -62,7 +62,7 @@ def decode_image(source: Source, size: int) -> Tensor:
 
 
 def decode_images(sources: Sequence[Source | None], size: int) -> Decoded:
-    """Decodes many images in a pool of threads; None is a missing image."""
+    """Decodes many images in the threads of `decode_pool`; None is a missing image."""
 
     def decode(source: Source | None) -> Tensor | UnusableImage:
         if source is None:
@@ -72,8 +72,8 @@ def decode_images(sources: Sequence[Source | None], size: int) -> Decoded:
         except UnusableImage as error:
             return error
 
-    with _quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(decode, sources))
+    with _quiet_pillow():
+        return decode_pool().map(decode, sources)
 
 
 def _decode_square(source: Source, size: int) -> Tensor:
@@ -156,16 +156,51 @@ def _to_8_bits(values: NDArray[np.int32 | np.uint16 | np.float32], mode: str) ->
     return np.clip(np.rint(grey * (255.0 / white)), 0, 255).astype(np.uint8)
 
 
-_FILTERS = threading.Lock()
+class _Quiet:
+    """Silences warnings while any thread is decoding; the filters of a process are global."""
+
+    def __init__(self) -> None:
+        self.lock, self.num_users = threading.Lock(), 0
+        self.filters = contextlib.ExitStack()
+
+    def enter(self) -> None:
+        """Saves the filters, by the first user."""
+        with self.lock:
+            if not self.num_users:
+                self.filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self.num_users += 1
+
+    def leave(self) -> None:
+        """Restores the filters, by the last user."""
+        with self.lock:
+            self.num_users -= 1
+            if not self.num_users:
+                self.filters.close()
+
+
+_quiet = _Quiet()
+
+
+def _forget_users() -> None:
+    global _quiet
+    _quiet = _Quiet()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # The threads that held the lock or silenced warnings do not survive a fork.
+    os.register_at_fork(after_in_child=_forget_users)
 
 
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
     """Silences Pillow's warnings about damage that it can read around.
 
-    Where warnings are errors, they would make readable images unusable. Filters are global, hence
-    the lock: two threads must not restore each other's.
+    Where warnings are errors, they would make readable images unusable.
     """
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    quiet = _quiet
+    quiet.enter()
+    try:
         yield
+    finally:
+        quiet.leave()
