@@ -70,6 +70,11 @@ def without_autocast(tensor: torch.Tensor) -> contextlib.AbstractContextManager[
     return torch.autocast(device, enabled=False)
 
 
+def exact(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in float64, for sums over many images; in float32 on a device without float64."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
 def in_bfloat16(module: M) -> M:
     """A copy with bfloat16 weights, half as many bytes to read per sampled position.
 

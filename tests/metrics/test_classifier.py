@@ -1,18 +1,41 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from builders import synthetic_images
 
+from vqvae2.data.order import Shuffle
 from vqvae2.data.synthetic import render
 from vqvae2.imaging.convert import to_uint8
 from vqvae2.metrics.classifier import (
     ClassifierTraining,
-    ImagesInMemory,
     ResNet,
     accuracy_by_class,
     as_extractor,
     mirror_and_shift,
     train_classifier,
 )
+
+
+@dataclass
+class ImagesInMemory:
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def size(self) -> int:
+        return self.pixels.shape[-1]
+
+    @property
+    def order(self) -> Shuffle:
+        return Shuffle(len(self))
+
+    def batch(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.pixels[indices]
+
 
 QUICK = ClassifierTraining(depth=8, steps=150, batch=32, learning_rate=0.1)
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 from builders import save_hub_classifier, save_network
 
-from vqvae2.metrics.extractors import checked, fetch, open_extractor
+from vqvae2.metrics.extractors import fetch, open_extractor, require_finite, require_rows
 
 
 def test_a_network_that_cannot_be_used_is_one_clear_line(tmp_path):
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"must give one row of numbers per image, \(4, D\), got"):
-        checked(torch.zeros(4, 3, 3), images, "Odd")
+        require_rows(torch.zeros(4, 3, 3), images, "Odd")
     with pytest.raises(ValueError, match="gives NaN or inf for 4 of 4 images"):
-        checked(torch.full((4, 2), torch.nan), images, "Odd")
+        require_finite(torch.full((4, 2), torch.nan), "Odd")
     with pytest.raises(ValueError, match="There is no network at"):
         open_extractor(str(tmp_path / "missing.pt"))
     (tmp_path / "text.pt").write_text("no network")

@@ -58,9 +58,9 @@ def test_features_of_the_same_pixels_are_extracted_once(extractor, tmp_path, mon
 
     def count(images):
         calls.append(len(images))
-        return extractor.features(images)
+        return extractor.outputs(images)
 
-    counted = replace(extractor, features=count)
+    counted = replace(extractor, network=count)
     images = to_uint8(synthetic_images(12))
     first = cached_features(counted, lambda: [images])
     again = cached_features(counted, lambda: [images])

@@ -18,13 +18,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.evaluation.image_sets import reconstructed_images, sample_seeds, sampled_images
+from vqvae2.evaluation.image_sets import sample_seeds
+from vqvae2.evaluation.labelled_sets import real_set, reconstructed_set, sampled_set
 from vqvae2.metrics.classifier import (
     ClassifierTraining,
-    ImagesInMemory,
     LabelledImages,
     accuracy_by_class,
     require_classes,
@@ -33,7 +32,7 @@ from vqvae2.metrics.classifier import (
 from vqvae2.metrics.results import AccuracyScore, ClassAccuracy
 
 Source = Callable[[], LabelledImages]
-"""Makes a training set, on all processes together; a function, so that few are in memory."""
+"""Makes a training set, on all processes together; a function, so that few are on disk."""
 
 
 def evaluate_accuracy_score(
@@ -58,7 +57,7 @@ def evaluate_accuracy_score(
         "reconstructions": reconstructed_set(evaluation, data.validation, everything),
     }
     sources: dict[str, Source] = {
-        "real": lambda: ImagesInMemory(data.train.batch(indices), labels),
+        "real": lambda: real_set(evaluation, data.train, indices),
         "reconstructions": lambda: reconstructed_set(evaluation, data.train, indices),
         "samples": lambda: sampled_set(evaluation, labels, sample_seeds(labels, num_classes)),
     }
@@ -119,17 +118,3 @@ def class_accuracy(by_class: Tensor, labels: Tensor) -> ClassAccuracy:
     top1 = float(by_class.nan_to_num() @ counts / counts.sum())
     shares = (None if math.isnan(share) else share for share in by_class.tolist())
     return ClassAccuracy(top1, tuple(shares))
-
-
-def reconstructed_set(
-    evaluation: Evaluation, dataset: ImageDataset, indices: Tensor
-) -> ImagesInMemory:
-    """Reconstructions of the images of indices (N,), with their labels."""
-    batches = list(reconstructed_images(evaluation, dataset, indices))
-    return ImagesInMemory(evaluation.world.gather(torch.cat(batches)), dataset.labels[indices])
-
-
-def sampled_set(evaluation: Evaluation, labels: Tensor, seeds: Tensor) -> ImagesInMemory:
-    """One sample for each of labels (N,) and seeds (N,)."""
-    batches = list(sampled_images(evaluation, labels, seeds))
-    return ImagesInMemory(evaluation.world.gather(torch.cat(batches)), labels)

@@ -8,18 +8,12 @@ how sharp the texture is.
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from vqvae2.data.order import evenly_spaced
-from vqvae2.evaluation.accuracy_score import classifier_accuracies, reconstructed_set, sampled_set
+from vqvae2.evaluation.accuracy_score import classifier_accuracies
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.metrics.classifier import (
-    ClassifierTraining,
-    ImagesInMemory,
-    LabelledImages,
-    require_classes,
-)
+from vqvae2.evaluation.labelled_sets import halved, reconstructed_set, sampled_set
+from vqvae2.metrics.classifier import ClassifierTraining, require_classes
 from vqvae2.metrics.results import ClassAgreement
 
 TRAINING = ClassifierTraining(depth=8, steps=500, batch=64, learning_rate=0.1)
@@ -36,12 +30,14 @@ def evaluate_class_agreement(
     require_classes(data.train.labels.bincount(minlength=num_classes))
     indices = evenly_spaced(len(data.validation), VALIDATION_IMAGES)
     labels = torch.arange(num_classes).repeat_interleave(samples_per_class)
+    reconstructions = reconstructed_set(evaluation, data.validation, indices)
+    samples = sampled_set(evaluation, labels, torch.arange(len(labels)))
     tests = {
-        "images": halved(data.validation, indices),
-        "reconstructions": halved(reconstructed_set(evaluation, data.validation, indices)),
-        "samples": halved(sampled_set(evaluation, labels, torch.arange(len(labels)))),
+        "images": halved(evaluation, data.validation, indices),
+        "reconstructions": halved(evaluation, reconstructions),
+        "samples": halved(evaluation, samples),
     }
-    train = halved(data.train, evenly_spaced(len(data.train), TRAINING_IMAGES))
+    train = halved(evaluation, data.train, evenly_spaced(len(data.train), TRAINING_IMAGES))
     sources = {"training images": lambda: train}
     _, accuracy = next(classifier_accuracies(evaluation, sources, tests, training))
     agreement = ClassAgreement(
@@ -54,10 +50,3 @@ def evaluate_class_agreement(
     )
     evaluation.write(replace(evaluation.read(), class_agreement=agreement))
     return agreement
-
-
-def halved(dataset: LabelledImages, indices: Tensor | None = None) -> ImagesInMemory:
-    """Some images, or all, at half of their sides: the means of 2x2 pixels."""
-    chosen = torch.arange(len(dataset)) if indices is None else indices
-    pixels = F.avg_pool2d(dataset.batch(chosen).float(), 2).round().to(torch.uint8)
-    return ImagesInMemory(pixels, dataset.labels[chosen])

@@ -11,8 +11,9 @@ from torch import Tensor
 from vqvae2.data.images import ImageDataset, Progress
 from vqvae2.data.order import inference_batch_size
 from vqvae2.evaluation.evaluation import Evaluation
-from vqvae2.imaging.convert import to_uint8
+from vqvae2.imaging.convert import rounded
 from vqvae2.sampling import SamplingConfig
+from vqvae2.transfers import arrivals
 
 SAMPLING_BATCH = 256  # smaller for images beyond 64 x 64
 
@@ -28,10 +29,13 @@ def dataset_images(
 def reconstructed_images(
     evaluation: Evaluation, dataset: ImageDataset, indices: Tensor, title: str = "reconstructions"
 ) -> Iterator[Tensor]:
-    """Reconstructions (B, 3, S, S) of this process's part of indices (N,), rounded as in files."""
+    """Reconstructions (B, 3, S, S) of this process's part of indices (N,), rounded as in files.
+
+    They are on the device of the models.
+    """
     local, pipeline = evaluation.world.shard_nonempty(indices), evaluation.pipeline
     images = dataset.batches(local, evaluation.device)
-    reconstructions = (to_uint8(pipeline.reconstruct(batch)) for batch in images)
+    reconstructions = (rounded(pipeline.reconstruct(batch)) for batch in images)
     return tracked(reconstructions, title, len(local), evaluation.progress)
 
 
@@ -42,7 +46,7 @@ def sampled_images(
     sampling: Sequence[SamplingConfig] | None = None,
     title: str = "samples",
 ) -> Iterator[Tensor]:
-    """Samples (B, 3, S, S), rounded as files are.
+    """Samples (B, 3, S, S) on the device of the models, rounded as files are.
 
     Arguments:
         evaluation: the run.
@@ -55,8 +59,13 @@ def sampled_images(
     local, local_seeds = world.shard_nonempty(labels), world.shard_nonempty(seeds).tolist()
     size = min(SAMPLING_BATCH, 2 * inference_batch_size(pipeline.config.image_size))
     batches = pipeline.sample_batches(local, local_seeds, sampling=sampling, batch=size)
-    samples = (to_uint8(batch.images) for batch in batches)
+    samples = (rounded(batch.images) for batch in batches)
     return tracked(samples, title, len(local), evaluation.progress)
+
+
+def on_host(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same batches on the CPU, read when the device has the work of the next one."""
+    return (images for (images,) in arrivals([batch] for batch in batches))
 
 
 def tracked(

@@ -22,6 +22,8 @@ from vqvae2.imaging.convert import to_float
 from vqvae2.metrics.auroc import auroc
 from vqvae2.metrics.results import Detection, OutOfDistribution
 from vqvae2.pipeline import Pipeline
+from vqvae2.precision import exact
+from vqvae2.transfers import arrivals, to_device
 
 BATCH = 32
 
@@ -64,19 +66,29 @@ def image_scores(
     pipeline, world = evaluation.pipeline, evaluation.world
     indices = world.shard_nonempty(evenly_spaced(len(dataset), limit))
     batches: list[Tensor] = []
-    for part in indices.split(BATCH):
-        images = to_float(dataset.batch(part)).to(pipeline.device)
-        # Rounded, so that equal codes have equal scores in any batch.
-        levels = unlabelled_log_prob(pipeline, images).round(decimals=4)
-        error = (images - pipeline.reconstruct(images)).cpu().double().square()
-        batches.append(torch.cat([levels, levels.sum(0)[None], -error.flatten(1).mean(1)[None]]))
+    parts = (to_device(dataset.batch(part), pipeline.device) for part in indices.split(BATCH))
+    for (scores,) in arrivals([batch_scores(pipeline, to_float(images))] for images in parts):
+        batches.append(scores)
         evaluation.progress(title, sum(rows.shape[1] for rows in batches), len(indices))
     names = [f"level {level}" for level in range(len(pipeline.priors))]
     rows = world.gather(torch.cat(batches, dim=1).T).T
-    scores = dict(zip([*names, "all codes", "reconstruction"], rows, strict=True))
+    by_name = dict(zip([*names, "all codes", "reconstruction"], rows, strict=True))
     if isinstance(pipeline.autoencoder, Pixels):
-        del scores["reconstruction"]  # always perfect
-    return scores
+        del by_name["reconstruction"]  # always perfect
+    return by_name
+
+
+@torch.no_grad()
+def batch_scores(pipeline: Pipeline, images: Tensor) -> Tensor:
+    """Scores of images (B, C, H, W): of each level, of all levels, of the reconstruction.
+
+    Returns:
+        (levels + 2, B) on the device of the images.
+    """
+    # Rounded, so that equal codes have equal scores in any batch.
+    levels = unlabelled_log_prob(pipeline, images).round(decimals=4)
+    error = exact(images - pipeline.reconstruct(images)).square()
+    return torch.cat([levels, levels.sum(0)[None], -error.flatten(1).mean(1)[None]])
 
 
 @torch.no_grad()
@@ -91,15 +103,16 @@ def unlabelled_log_prob(pipeline: Pipeline, images: Tensor) -> Tensor:
         images: (B, C, H, W) in [0, 1].
 
     Returns:
-        (levels, B) float64, nats.
+        (levels, B) in float64 where the device has it, nats.
     """
     num_classes = pipeline.num_classes
-    joint = torch.zeros(num_classes, len(pipeline.priors), len(images), dtype=torch.float64)
     codes = pipeline.encode(images)
+    joint = []
     for label in range(num_classes):
         labels = torch.full((len(images),), label, device=pipeline.device)
         for level, prior in enumerate(pipeline.priors):
             nats = prior.log_prob(codes[level], labels, codes[:level])
-            joint[label, level] = nats.cpu().double().flatten(1).sum(dim=1)
-    marginal = joint.cumsum(dim=1).logsumexp(dim=0) - math.log(num_classes)
-    return marginal.diff(dim=0, prepend=torch.zeros(1, len(images), dtype=torch.float64))
+            joint.append(exact(nats).flatten(1).sum(dim=1))
+    by_class = torch.stack(joint).view(num_classes, len(pipeline.priors), len(images))
+    marginal = by_class.cumsum(dim=1).logsumexp(dim=0) - math.log(num_classes)
+    return marginal.diff(dim=0, prepend=torch.zeros_like(marginal[:1]))

@@ -17,9 +17,10 @@ from torch import Tensor
 from vqvae2.configuration import AtLeast1, require_ranges
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import evenly_spaced
-from vqvae2.evaluation.accuracy_score import classifier_accuracies, sampled_set
+from vqvae2.evaluation.accuracy_score import classifier_accuracies
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.image_sets import dataset_images, reconstructed_images
+from vqvae2.evaluation.labelled_sets import sampled_set
 from vqvae2.evaluation.neighbours import save_neighbours
 from vqvae2.evaluation.selection import Networks, ScoredSamples, draw_samples, select_fraction
 from vqvae2.metrics.classifier import ClassifierTraining, require_classes

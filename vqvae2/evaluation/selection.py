@@ -14,10 +14,11 @@ from torch import Tensor
 
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.image_sets import index_in_class, sample_seeds, sampled_images
-from vqvae2.metrics.extractors import Extractor
+from vqvae2.metrics.extractors import Extractor, require_finite
 from vqvae2.metrics.features import Features, extract_features
 from vqvae2.metrics.rejection import class_scores, select_best
 from vqvae2.sampling import SamplingConfig
+from vqvae2.transfers import HostCopy
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,21 @@ def draw_samples(
     labels = torch.arange(len(counts)).repeat_interleave(num_draws(counts, fraction))
     seeds = sample_seeds(labels, len(counts))
     batches = sampled_images(evaluation, labels, seeds, sampling)
-    outputs: list[Tensor] = []
+    copies: list[HostCopy] = []
 
+    @torch.no_grad()
     def score(images: Tensor) -> Tensor:
-        outputs.append(selector.probabilities(images).cpu())
+        copies.append(HostCopy(selector.outputs(images).probabilities))
         return images
 
     is_apart = fraction < 1 and selector is not extractor
     features = extract_features(extractor, map(score, batches) if is_apart else batches)
     features, scores = features.gather(world), torch.zeros(len(labels))
     if fraction < 1:
-        probabilities = world.gather(torch.cat(outputs)) if is_apart else features.probabilities
+        probabilities = features.probabilities
+        if is_apart:
+            outputs = torch.cat([copy.read() for copy in copies])
+            probabilities = world.gather(require_finite(outputs, selector.name))
         scores = class_scores(probabilities, labels, len(counts), selector.name)
     return ScoredSamples(labels, seeds, features, scores)
 

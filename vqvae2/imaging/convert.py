@@ -20,7 +20,12 @@ def to_float(images: Tensor) -> Tensor:
 
 def to_uint8(images: Tensor) -> Tensor:
     """Float images in [0, 1], of any shape, as uint8 on the CPU, rounded to the nearest value."""
-    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return rounded(images).cpu()
+
+
+def rounded(images: Tensor) -> Tensor:
+    """`to_uint8` on the device of the images, which is not waited for."""
+    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def to_pil(image: Tensor) -> "Image":

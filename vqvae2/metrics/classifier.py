@@ -9,52 +9,46 @@ Legend: `B N` images, `S` their side, `K` classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.configuration import AtLeast1, Interval, require_ranges
-from vqvae2.data.images import ImageDataset
-from vqvae2.data.order import Shuffle, batch_indices, inference_batch_size
+from vqvae2.data.order import Order, batch_indices, inference_batch_size
 from vqvae2.imaging.convert import to_float
-from vqvae2.metrics.extractors import Extractor, checked
+from vqvae2.metrics.extractors import Extractor, Outputs
 from vqvae2.randomness import generator, seeded
+from vqvae2.transfers import arrivals, to_device
 from vqvae2.weights import fingerprint
 
 
-@dataclass
-class ImagesInMemory:
-    """Labelled images in memory.
+class LabelledImages(Protocol):
+    """Images in memory or on disk, with their labels."""
 
-    Arguments:
-        pixels: (N, 3, S, S) uint8.
-        labels: (N,) int64.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        ...
 
     @property
     def size(self) -> int:
         """S."""
-        return self.pixels.shape[-1]
+        ...
 
     @property
-    def order(self) -> Shuffle:
-        """All of them in one random order."""
-        return Shuffle(len(self))
+    def order(self) -> Order:
+        """The order of the images within an epoch."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
 
     def batch(self, indices: Tensor) -> Tensor:
         """The images of (B,) indices, (B, 3, S, S) uint8."""
-        return self.pixels[indices]
-
-
-LabelledImages = ImageDataset | ImagesInMemory
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +161,9 @@ def train_classifier(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
         indices = batch_indices(dataset.order, training.batch, training.seed, step)
-        images = mirror_and_shift(dataset.batch(indices), training.seed, step).to(device)
-        loss = F.cross_entropy(model(to_float(images)), dataset.labels[indices].to(device))
+        pixels = mirror_and_shift(dataset.batch(indices), training.seed, step)
+        images, labels = to_device([pixels, dataset.labels[indices]], device)
+        loss = F.cross_entropy(model(to_float(images)), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -219,11 +214,11 @@ def mirror_and_shift(images: Tensor, seed: int, step: int) -> Tensor:
 def accuracy_by_class(model: nn.Module, images: LabelledImages, num_classes: int) -> Tensor:
     """Top-1 accuracy of a classifier per class, (K,) float64; NaN for classes without images."""
     device = next(model.parameters()).device
-    is_correct = []
-    for part in torch.arange(len(images)).split(inference_batch_size(images.size)):
-        logits = model(to_float(images.batch(part).to(device)))
-        is_correct.append(logits.argmax(dim=1).cpu() == images.labels[part])
-    correct = images.labels[torch.cat(is_correct)].bincount(minlength=num_classes)
+    parts = torch.arange(len(images)).split(inference_batch_size(images.size))
+    batches = (to_float(to_device(images.batch(part), device)) for part in parts)
+    predictions = arrivals([model(batch).argmax(dim=1)] for batch in batches)
+    is_correct = torch.cat([rows for (rows,) in predictions]) == images.labels
+    correct = images.labels[is_correct].bincount(minlength=num_classes)
     return correct.double() / images.labels.bincount(minlength=num_classes)
 
 
@@ -232,9 +227,8 @@ def as_extractor(model: ResNet, name: str) -> Extractor:
     *layers, last = model
     body, device = nn.Sequential(*layers), next(model.parameters()).device
 
-    def features(images: Tensor) -> Tensor:
-        return checked(body(to_float(images.to(device))), images, name)
+    def outputs(images: Tensor) -> Outputs:
+        features = body(to_float(to_device(images, device)))
+        return Outputs(features, last(features).softmax(dim=1))
 
-    return Extractor(
-        name, fingerprint(model), features, lambda images: last(features(images)).softmax(1)
-    )
+    return Extractor(name, fingerprint(model), outputs)

@@ -17,6 +17,8 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.metrics.results import Measurement
 from vqvae2.metrics.usage import CodeUsage
+from vqvae2.precision import exact
+from vqvae2.transfers import to_device
 
 SSIM_WINDOW = 11
 MS_SSIM_SIDE = 176  # after four halvings the window must fit into the image
@@ -40,13 +42,14 @@ def measure_distortion(
         codes = autoencoder.encode(images)
         for counter, code in zip(usage, codes, strict=True):
             counter.add(code)
-        pixels = images.cpu().double()
+        pixels = exact(images)
         means = torch.stack([pixels.new_ones(()), pixels.mean(), pixels.square().mean()])
         errors = pair_errors(images, autoencoder.decode(codes).clamp(0, 1))
         subset_errors = [
             mean_error(images, autoencoder.decode(codes, levels).clamp(0, 1)) for levels in subsets
         ]
-        totals += torch.cat([means, errors, torch.stack(subset_errors)]) * len(images)
+        sums = torch.cat([means, errors, torch.stack(subset_errors)]) * len(images)
+        totals = sums + to_device(totals.to(sums.dtype), sums.device)
     totals = world.sum(totals)
     count = int(totals[0])
     if not count:
@@ -86,7 +89,8 @@ def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> Measurement:
             raise ValueError(
                 f"Pairs must have one size, got {tuple(images.shape)} and {tuple(others.shape)}."
             )
-        errors += pair_errors(images, others) * len(images)
+        sums = pair_errors(images, others) * len(images)
+        errors = sums + to_device(errors.to(sums.dtype), sums.device)
         count += len(images)
     if not count:
         raise ValueError("Expected at least one pair of images to measure, got none.")
@@ -94,25 +98,26 @@ def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]]) -> Measurement:
 
 
 def mean_error(images: Tensor, others: Tensor) -> Tensor:
-    """Mean squared error, a float64 scalar on the CPU."""
-    return (images - others).cpu().double().square().mean()
+    """Mean squared error, a scalar that is not read from its device."""
+    return exact(images - others).square().mean()
 
 
 def pair_errors(images: Tensor, others: Tensor) -> Tensor:
-    """MSE, SSIM and MS-SSIM of images (B, C, H, W) in [0, 1], (3,) float64 on the CPU.
+    """MSE, SSIM and MS-SSIM of images (B, C, H, W) in [0, 1], (3,), not read from their device.
 
     NaN where the images are smaller than the metric needs.
     """
     from torchmetrics.functional import image as metrics
 
-    ssim = ms_ssim = torch.tensor(math.nan)
+    error = mean_error(images, others)
+    ssim = ms_ssim = torch.full_like(error, math.nan)
     if min(images.shape[2:]) >= SSIM_WINDOW:
         ssim = metrics.structural_similarity_index_measure(others, images, data_range=1.0)
     if min(images.shape[2:]) >= MS_SSIM_SIDE:
         ms_ssim = metrics.multiscale_structural_similarity_index_measure(
             others, images, data_range=1.0
         )
-    return torch.stack([mean_error(images, others), ssim.cpu().double(), ms_ssim.cpu().double()])
+    return torch.stack([error, ssim.to(error), ms_ssim.to(error)])
 
 
 def named_errors(errors: Tensor) -> dict[str, float | None]:

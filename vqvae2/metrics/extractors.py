@@ -19,13 +19,13 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vqvae2.files import PART_SUFFIX, cache_folder
+from vqvae2.transfers import to_device
 from vqvae2.weights import fingerprint
 
 INCEPTION = (
@@ -38,20 +38,46 @@ INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e9
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """What a network gives for a batch of images.
+
+    Arguments:
+        features: (B, D).
+        probabilities: (B, K); rows sum to one.
+    """
+
+    features: Tensor
+    probabilities: Tensor
+
+
+@dataclass(frozen=True)
 class Extractor:
     """A network that gives features and class probabilities.
 
     Arguments:
         name: part of the name of every metric computed with it.
         digest: of the bytes of the file or of the weights; results and caches carry it.
-        features: (B, D) of images (B, 3, H, W) uint8.
-        probabilities: (B, K) of the same; rows sum to one.
+        network: both outputs for images (B, 3, H, W) uint8 of any device, by one pass.
     """
 
     name: str
     digest: str
-    features: Callable[[Tensor], Tensor]
-    probabilities: Callable[[Tensor], Tensor]
+    network: Callable[[Tensor], Outputs]
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Both outputs on the device of the network; their values are not read."""
+        outputs = self.network(images)
+        for rows in (outputs.features, outputs.probabilities):
+            require_rows(rows, images, self.name)
+        return outputs
+
+    def features(self, images: Tensor) -> Tensor:
+        """Finite features (B, D)."""
+        return require_finite(self.outputs(images).features, self.name)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Finite probabilities (B, K)."""
+        return require_finite(self.outputs(images).probabilities, self.name)
 
 
 def open_extractor(where: str = "", name: str = "", device: str = "cpu") -> Extractor:
@@ -88,14 +114,59 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
     for weight in network.parameters():
         weight.requires_grad_(False)
 
-    def call(images: Tensor, **options: bool) -> Tensor:
+    return Extractor(name, file_digest(path), TorchScriptNetwork(network, name, device))
+
+
+class TorchScriptNetwork:
+    """The outputs of a TorchScript module that gives features or probabilities at a call.
+
+    Where a linear layer of the module and a softmax turn its features into its probabilities, as
+    the first batch shows, that layer saves the second call.
+    """
+
+    def __init__(self, module: nn.Module, name: str, device: str) -> None:
+        self.module, self.name, self.device = module, name, device
+        self.last: nn.Module | None = None
+        self.is_known = False
+
+    def __call__(self, images: Tensor) -> Outputs:
+        """Both outputs for images (B, 3, H, W) uint8."""
+        images = to_device(images, self.device)
+        features = self._call(images, return_features=True)
+        if not self.is_known:
+            probabilities = self._call(images)
+            self.last, self.is_known = last_layer(self.module, features, probabilities), True
+        elif self.last is not None:
+            probabilities = self.last(features).softmax(dim=1)
+        else:
+            probabilities = self._call(images)
+        return Outputs(features, probabilities)
+
+    def _call(self, images: Tensor, **options: bool) -> Tensor:
         try:
-            return checked(network(images.to(device), **options), images, name)
+            output: Tensor = self.module(images, **options)
         except RuntimeError as error:
             lines = [line for line in str(error).strip().split("\n") if line.strip()]
-            raise ValueError(f"The network {name} failed on images: {lines[-1]}") from None
+            raise ValueError(f"The network {self.name} failed on images: {lines[-1]}") from None
+        return require_rows(output, images, self.name)
 
-    return Extractor(name, file_digest(path), partial(call, return_features=True), call)
+
+def last_layer(module: nn.Module, features: Tensor, probabilities: Tensor) -> nn.Module | None:
+    """The linear layer of a TorchScript module that turns features into logits, if there is one.
+
+    Arguments:
+        features: (B, D).
+        probabilities: (B, K), of the same images.
+    """
+    for layer in reversed(list(module.modules())):
+        shapes = [tuple(weight.shape) for weight in layer.parameters()]
+        is_linear = getattr(layer, "original_name", "") == "Linear"
+        if is_linear and (probabilities.shape[1], features.shape[1]) in shapes:
+            output = layer(features).softmax(dim=1)
+            # A graph that was fused in the meantime may round differently.
+            if torch.allclose(output, probabilities, rtol=1e-4, atol=1e-6):
+                return layer
+    return None
 
 
 def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor:
@@ -118,27 +189,32 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
     inputs_of_last: list[Tensor] = []
     last.register_forward_pre_hook(lambda _, inputs: inputs_of_last.append(inputs[0]))
 
-    def call(images: Tensor) -> tuple[Tensor, Tensor]:
+    def call(images: Tensor) -> Outputs:
         inputs = processor(list(images.cpu()), return_tensors="pt").to(device)
-        probabilities = checked(network(**inputs).logits.softmax(dim=1), images, name)
-        return checked(inputs_of_last.pop(), images, name), probabilities
+        probabilities = network(**inputs).logits.softmax(dim=1)
+        return Outputs(inputs_of_last.pop(), probabilities)
 
     digest = f"{fingerprint(network)}-{text_digest(processor.to_json_string())}"
-    return Extractor(name, digest, lambda x: call(x)[0], lambda x: call(x)[1])
+    return Extractor(name, digest, call)
 
 
-def checked(output: Tensor, images: Tensor, name: str) -> Tensor:
-    """The output of a network; ValueError unless it is one finite row per image."""
+def require_rows(output: Tensor, images: Tensor, name: str) -> Tensor:
+    """The output of a network; ValueError unless it is one row per image."""
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
             f"The network {name} must give one row of numbers per image, ({len(images)}, D), got "
             f"{shape}."
         )
+    return output
+
+
+def require_finite(output: Tensor, name: str) -> Tensor:
+    """The output (B, D) of a network; ValueError for NaN or inf, which waits for its device."""
     if not torch.isfinite(output).all():
         bad = int((~torch.isfinite(output).all(dim=1)).sum())
         raise ValueError(
-            f"The network {name} gives NaN or inf for {bad} of {len(images)} images; use another "
+            f"The network {name} gives NaN or inf for {bad} of {len(output)} images; use another "
             "network."
         )
     return output

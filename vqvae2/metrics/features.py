@@ -14,12 +14,13 @@ from torch import Tensor
 
 from vqvae2.distributed import World
 from vqvae2.files import cache_folder, write_bytes
-from vqvae2.metrics.extractors import Extractor
+from vqvae2.metrics.extractors import Extractor, require_finite
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.inception_score import SPLITS, inception_score
 from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
 from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
 from vqvae2.metrics.results import Measurement
+from vqvae2.transfers import arrivals
 
 FORMAT = "vqvae2-features 1"
 """Format and version of the files in the cache."""
@@ -67,17 +68,22 @@ class Features:
 
 @torch.no_grad()
 def extract_features(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
-    """The features of images (B, 3, H, W) uint8."""
+    """The features of images (B, 3, H, W) uint8, by one pass of the network per batch."""
     features, probabilities, shapes = [], [], set()
-    for images in batches:
+
+    def extract(images: Tensor) -> list[Tensor]:
         shapes.add(tuple(images.shape[1:]))
         if images.ndim != 4 or images.shape[1] != 3 or len(shapes) > 1:
             raise ValueError(
                 f"Expected images (B, 3, H, W) of one size, got {sorted(shapes)}; bring them to "
                 "one size and three channels."
             )
-        features.append(extractor.features(images).float().cpu())
-        probabilities.append(extractor.probabilities(images).float().cpu())
+        outputs = extractor.outputs(images)
+        return [outputs.features.float(), outputs.probabilities.float()]
+
+    for rows, shares in arrivals(map(extract, batches)):
+        features.append(require_finite(rows, extractor.name))
+        probabilities.append(require_finite(shares, extractor.name))
     if not features:
         raise ValueError("Expected at least one image to extract features of, got none.")
     return Features(torch.cat(features), torch.cat(probabilities), shapes.pop())

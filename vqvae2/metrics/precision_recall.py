@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 3
-ROWS_PER_BLOCK = 1024  # rows whose distances to all others are in memory
+DISTANCES_PER_BLOCK = 1 << 21
+"""Distances that are in memory at a time: 16 MiB, whatever the number of images."""
 
 
 def precision_recall(
@@ -45,9 +46,9 @@ def share_inside(rows: Tensor, centres: Tensor, radius: Tensor) -> float:
 
 
 def distances(rows: Tensor, others: Tensor) -> Iterator[Tensor]:
-    """Distances of rows (M, D) to others (N, D), in blocks (at most `ROWS_PER_BLOCK`, N).
+    """Distances of rows (M, D) to others (N, D), in blocks of some rows.
 
     By differences, not by |x|^2 + |y|^2 - 2 x y, which is not 0 for equal rows.
     """
-    for block in rows.split(ROWS_PER_BLOCK):
+    for block in rows.split(max(1, DISTANCES_PER_BLOCK // max(1, len(others)))):
         yield torch.cdist(block, others, compute_mode="donot_use_mm_for_euclid_dist")

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vqvae2.transfers import to_device
+
 
 @dataclass
 class CodeUsage:
-    """The number of occurrences of each of K codes, (K,) int64 on the CPU."""
+    """The number of occurrences of each of K codes, (K,) int64, on the device of the codes."""
 
     counts: Tensor
 
@@ -21,8 +23,13 @@ class CodeUsage:
         return cls(torch.zeros(num_codes, dtype=torch.int64))
 
     def add(self, codes: Tensor) -> None:
-        """Counts codes of any shape."""
-        self.counts += torch.bincount(codes.flatten(), minlength=len(self.counts)).cpu()
+        """Counts codes of any shape, without waiting for their device.
+
+        Not by `bincount`, which reads the largest code.
+        """
+        flat = codes.flatten()
+        self.counts = to_device(self.counts, codes.device)
+        self.counts.index_add_(0, flat, torch.ones_like(flat))
 
     @property
     def used(self) -> int:
