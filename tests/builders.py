@@ -61,10 +61,15 @@ class Network(torch.nn.Module):
 def save_network(path: Path, outputs: int = 7) -> None:
     """A small TorchScript network, its weights by seed 0."""
     path.parent.mkdir(exist_ok=True)
+    scripted(Network(outputs)).save(str(path))
+
+
+def scripted(network: torch.nn.Module) -> torch.jit.ScriptModule:
+    """A network as TorchScript."""
     with warnings.catch_warnings():
         # Deprecated, and still the form of the network that published figures are taken with.
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(Network(outputs)).save(str(path))
+        return torch.jit.script(network)
 
 
 def save_hub_classifier(folder: Path, kind: str) -> torch.nn.Linear:

@@ -1,10 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from builders import save_hub_classifier, save_network
+from builders import save_hub_classifier, save_network, scripted
 
 from vqvae2.metrics.extractors import fetch, open_extractor, require_finite, require_rows
+from vqvae2.metrics.features import extract_features
 
 
 def test_a_network_that_cannot_be_used_is_one_clear_line(tmp_path):
@@ -18,6 +20,62 @@ def test_a_network_that_cannot_be_used_is_one_clear_line(tmp_path):
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(ValueError, match="is not a TorchScript network"):
         open_extractor(str(tmp_path / "text.pt"))
+
+
+class Counted(torch.nn.Module):
+    """A network that counts its calls; where it is `plain`, its last layer gives its logits."""
+
+    def __init__(self, plain: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = torch.nn.Linear(3, 5), torch.nn.Linear(5, 4)
+        self.other = torch.nn.Linear(5, 4)
+        self.calls, self.scale = 0, 1.0 if plain else 2.0
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        self.calls += 1
+        features = torch.relu(self.first(images.float().mean(dim=[2, 3])))
+        return features if return_features else self.last(features * self.scale).softmax(dim=1)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_network_is_called_once_per_batch_where_its_last_layer_gives_its_logits(
+    plain, tmp_path, images
+):
+    network = scripted(Counted(plain))
+    network.save(str(tmp_path / "counted.pt"))
+    extractor = open_extractor(str(tmp_path / "counted.pt"))
+    batches = images[0][:24].split(8)
+    with torch.no_grad():
+        for batch in batches:
+            outputs = extractor.outputs(batch)
+            assert torch.equal(outputs.features, network(batch, return_features=True))
+            assert torch.equal(outputs.probabilities, network(batch))
+    # Two calls compare the layers with the probabilities of the first batch.
+    assert extractor.network.module.calls == 2 + 2 * (1 if plain else 2)
+
+
+def test_features_of_a_set_need_one_pass_per_batch(extractor, images):
+    sizes = []
+
+    def count(batch):
+        sizes.append(len(batch))
+        return extractor.network(batch)
+
+    counted = replace(extractor, network=count)
+    features = extract_features(counted, images[0][:20].split(8))
+    assert sizes == [8, 8, 4]
+    assert torch.equal(features.features, extractor.features(images[0][:20]))
+    torch.testing.assert_close(features.probabilities, extractor.probabilities(images[0][:20]))
+
+
+def test_nan_of_a_network_is_one_clear_line(extractor, images):
+    def invalid(batch):
+        outputs = extractor.network(batch)
+        return replace(outputs, features=outputs.features / 0)
+
+    with pytest.raises(ValueError, match="Small gives NaN or inf for 4 of 4 images"):
+        extract_features(replace(extractor, network=invalid), [images[0][:4]])
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])

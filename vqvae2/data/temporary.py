@@ -9,6 +9,7 @@ Legend: `B` batch, `N` images, `S` image side.
 import errno
 import os
 import tempfile
+import weakref
 from pathlib import Path
 from typing import final
 
@@ -22,6 +23,8 @@ from vqvae2.messages import one_line
 @final
 class TemporaryImages:
     """N labelled images (3, S, S) uint8 on disk, to be written once and read in any order.
+
+    The file is closed when the object is freed.
 
     Arguments:
         folder: Where the file is made.
@@ -37,6 +40,7 @@ class TemporaryImages:
         self._folder, self._bytes_per_image = folder, 3 * size**2
         try:
             self._file = tempfile.TemporaryFile(buffering=0, dir=folder)
+            weakref.finalize(self, self._file.close)
             self._allocate()
         except OSError as error:
             raise self._no_space(error) from None
@@ -83,5 +87,5 @@ class TemporaryImages:
         mib = len(self) * self._bytes_per_image / 2**20
         return ValueError(
             f"{self._folder} has no space for a temporary file of {mib:,.0f} MiB with "
-            f"{len(self):,} images ({one_line(error)}); free some there, or use fewer images."
+            f"{len(self):,} images ({one_line(error)}); free some, or measure fewer images."
         )

@@ -9,6 +9,7 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.codes import read_info
 from vqvae2.data.extraction import (
+    ShardWriter,
     describe_codes,
     extract_shard,
     num_shards,
@@ -54,23 +55,28 @@ def extract(
     dataset: ImageDataset | AugmentedImages,
     split: str,
 ) -> Iterator[Event]:
-    """Encodes one split; each process takes a shard at a time, and all stop together."""
+    """Encodes one split; each process takes a shard at a time, and all stop together.
+
+    A shard is written while the next one is encoded.
+    """
     info, folder, world = describe_codes(autoencoder, dataset), session.folder.codes, session.world
     start, total, shards = time.monotonic(), len(dataset), num_shards(len(dataset))
-    for first in range(0, shards, world.size):
-        before, stop = shard_range(first, total).start, False
-        together = min(world.size, shards - first)  # the others are as far, or nearly
-        if (number := first + world.rank) < shards:
-            path = shard_path(folder, split, number)
-            for encoded in extract_shard(autoencoder, dataset, info, path, number):
-                done = min(before + encoded * together, total)
-                rate = done / max(1e-9, time.monotonic() - start)
-                yield Event("codes", done, total, split=split, examples_per_second=rate)
-                stop = session.should_stop()
-                if stop:
-                    break
-        if world.any(stop):
-            raise Stopped
+    with ShardWriter() as writer:
+        for first in range(0, shards, world.size):
+            before, stop = shard_range(first, total).start, False
+            together = min(world.size, shards - first)  # the others are as far, or nearly
+            if (number := first + world.rank) < shards:
+                path = shard_path(folder, split, number)
+                shard = extract_shard(autoencoder, dataset, info, path, number, writer.write)
+                for encoded in shard:
+                    done = min(before + encoded * together, total)
+                    rate = done / max(1e-9, time.monotonic() - start)
+                    yield Event("codes", done, total, split=split, examples_per_second=rate)
+                    stop = session.should_stop()
+                    if stop:
+                        break
+            if world.any(stop):
+                raise Stopped
     if world.is_main:
         remove_other_shards(folder, split, total)
 
