@@ -29,6 +29,7 @@ from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
+from vqvae2.sampling import SamplingConfig
 
 NUM_CLASSES = 12
 
@@ -64,7 +65,10 @@ def new_pipeline(size: int) -> Pipeline:
         Prior(config, Domain(grid=grid, coarser=tuple(grids[:level]), num_classes=NUM_CLASSES))
         for level, grid in enumerate(grids)
     ]
-    settings = PipelineConfig(image_size=size, class_names=tuple(map(str, range(NUM_CLASSES))))
+    names = tuple(map(str, range(NUM_CLASSES)))
+    settings = PipelineConfig(
+        image_size=size, class_names=names, sampling=(SamplingConfig(),) * len(grids)
+    )
     return Pipeline(VQVAE(model).eval(), settings, [prior.eval() for prior in priors])
 
 

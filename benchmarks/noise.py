@@ -3,9 +3,9 @@
     python benchmarks/noise.py --run runs/demo --extractor NETWORK.pt
 
 `evaluate` gives sample n of class c of K the seed n K + c, so no two samples have equal noise.
-With seed n in every class, samples of different classes are similar: a set of them has fewer
-different images, and its FID is too high. Both sets are compared with the same training images; every
-repetition uses other seeds. Prints a table and writes JSON.
+With seed n in every class, samples of different classes resemble one another: the set has fewer
+different images, and its FID is too high. Both sets are compared with the same training images;
+every repetition uses other seeds. Prints a table and writes JSON.
 """
 
 from dataclasses import dataclass
@@ -93,10 +93,10 @@ def main() -> None:
     rows = []
     for name, repeats in results.items():
         values = torch.tensor(repeats, dtype=torch.float64)
-        mean, deviation = values.mean(dim=0).tolist(), values.std(dim=0).tolist()
+        mean, deviation = values.mean(dim=0).tolist(), values.std(dim=0, unbiased=len(values) > 1).tolist()
         shares = [f"{share:.1%}" for share in mean[1:]]
         rows.append([name, f"{mean[0]:.4f} ± {deviation[0]:.4f}", *shares])
-    levels = [f"equal codes, level {level}" for level in range(len(evaluation.pipeline.priors))]
+    levels = [f"equal at level {level}" for level in range(len(evaluation.pipeline.priors))]
     title = f"{num_classes} x {options.per_class} samples, {options.repeats} sets of seeds"
     table(title, ["noise", f"FID-{extractor.name}", *levels], rows)
     write_results(options.out, results)
