@@ -93,7 +93,10 @@ def main() -> None:
     rows = []
     for name, repeats in results.items():
         values = torch.tensor(repeats, dtype=torch.float64)
-        mean, deviation = values.mean(dim=0).tolist(), values.std(dim=0, unbiased=len(values) > 1).tolist()
+        mean, deviation = (
+            values.mean(dim=0).tolist(),
+            values.std(dim=0, unbiased=len(values) > 1).tolist(),
+        )
         shares = [f"{share:.1%}" for share in mean[1:]]
         rows.append([name, f"{mean[0]:.4f} ± {deviation[0]:.4f}", *shares])
     levels = [f"equal at level {level}" for level in range(len(evaluation.pipeline.priors))]

@@ -12,7 +12,7 @@ from builders import small_autoencoder
 from small_runs import small_run, train
 
 from vqvae2.code_grid import CodeGrid
-from vqvae2.data import extraction
+from vqvae2.data import decoders, extraction
 from vqvae2.data.codes import CodesInfo
 from vqvae2.data.extraction import (
     ShardWriter,
@@ -69,8 +69,16 @@ def num_threads(count: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def two_decoders(monkeypatch):
+    monkeypatch.setattr(decoders, "num_decoders", lambda: 2)
+    monkeypatch.setattr(decoders, "_pool", None)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_codes_are_those_of_the_model_in_order_whatever_the_number_of_threads(threads):
+def test_codes_are_those_of_the_model_in_order_whatever_the_number_of_threads(
+    threads, two_decoders
+):
     dataset = open_images(small_run().data).train
     model = small_autoencoder((2, 4), dtype=torch.float32)
     indices = torch.arange(len(dataset)).flip(0)
@@ -83,7 +91,7 @@ def test_codes_are_those_of_the_model_in_order_whatever_the_number_of_threads(th
         assert torch.equal(torch.cat([batch[level] for batch in batches]), codes)
 
 
-def test_batches_are_decoded_and_encoded_at_the_same_time(monkeypatch):
+def test_batches_are_decoded_and_encoded_at_the_same_time(monkeypatch, two_decoders):
     """One after the other, no second thread would come to the barrier."""
     barrier, decode = threading.Barrier(2, timeout=20), ImageDataset.batch
 
@@ -100,7 +108,32 @@ def test_batches_are_decoded_and_encoded_at_the_same_time(monkeypatch):
         assert sum(len(codes) for (codes,) in batches) == 48
 
 
-def test_an_error_or_a_stop_within_a_shard_ends_its_threads(monkeypatch, tmp_path):
+def test_a_single_thread_encodes_while_the_next_batch_is_decoded(monkeypatch, two_decoders):
+    decoded, decode = threading.Semaphore(0), ImageDataset.batch
+    model = small_autoencoder((4,), dtype=torch.float32)
+    encode = model.encode
+
+    def note(dataset: ImageDataset, indices: torch.Tensor) -> torch.Tensor:
+        decoded.release()
+        return decode(dataset, indices)
+
+    def wait(images: torch.Tensor) -> list[torch.Tensor]:
+        assert decoded.acquire(timeout=20)
+        return encode(images)
+
+    dataset = open_images(small_run().data).train
+    monkeypatch.setattr(ImageDataset, "batch", note)
+    monkeypatch.setattr(extraction, "CPU_BATCH", 8)
+    monkeypatch.setattr(model, "encode", wait)
+    with num_threads(1):
+        batches = encoded_batches(model, dataset, torch.arange(48))
+        next(batches)
+        # While nothing is requested, the thread decodes two batches more.
+        for _ in range(2):
+            assert decoded.acquire(timeout=20)
+
+
+def test_an_error_or_a_stop_within_a_shard_ends_its_threads(monkeypatch, tmp_path, two_decoders):
     dataset = open_images(small_run().data).train
     model = small_autoencoder((4,), dtype=torch.float32)
     info, before = describe_codes(model, dataset), threading.active_count()

@@ -4,7 +4,8 @@ Shards are complete or absent, so that a stopped extraction continues with the f
 and several processes can each make some of them. Decoding, encoding and writing overlap.
 
 On a CPU each thread decodes and encodes batches of its own: threads that share the layers of one
-batch would wait for each other after every layer. On a GPU one thread decodes ahead.
+batch would wait for each other after every layer. On a GPU, or where fewer threads may compute
+than decode, one thread has images decoded ahead.
 
 Legend: `B` batch, `N` images.
 """
@@ -98,13 +99,14 @@ def encoded_batches(
         pixels = dataset.batch(part)
         return pin(pixels) if device.type == "cuda" else pixels
 
-    if device.type == "cpu":
-        parts, threads = indices.split(min(size, CPU_BATCH)), torch.get_num_threads()
+    threads = torch.get_num_threads()
+    parts = indices.split(min(size, CPU_BATCH) if device.type == "cpu" else size)
+    if device.type == "cpu" and threads >= decode_pool().size:
         with encoders(threads) as pool:
-            yield from in_order(lambda p: encode(dataset.batch(p)), parts, pool, threads)
+            yield from in_order(lambda part: encode(dataset.batch(part)), parts, pool, threads)
     else:
         with ThreadPoolExecutor(1, "decode ahead") as pool:
-            yield from arrivals(map(encode, in_order(prepare, indices.split(size), pool, 1)))
+            yield from arrivals(map(encode, in_order(prepare, parts, pool, 1)))
 
 
 @contextmanager
