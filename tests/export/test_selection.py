@@ -2,17 +2,17 @@ import torch
 
 from vqvae2.distributed import SINGLE_PROCESS
 from vqvae2.export.selection import Selection
-from vqvae2.metrics.extractors import Extractor
+from vqvae2.metrics.extractors import Extractor, Outputs
 from vqvae2.pipeline import Samples
 
 
-def brightness(images: torch.Tensor) -> torch.Tensor:
+def brightness(images: torch.Tensor) -> Outputs:
     """Probabilities of two classes: dark and bright."""
     bright = images.float().mean(dim=(1, 2, 3)) / 255
-    return torch.stack([1 - bright, bright], dim=1)
+    return Outputs(bright[:, None], torch.stack([1 - bright, bright], dim=1))
 
 
-JUDGE = Extractor("brightness", "", features=brightness, probabilities=brightness)
+JUDGE = Extractor("brightness", "", brightness)
 
 
 def batch(values: list[float], labels: list[int], seeds: list[int]) -> Samples:
