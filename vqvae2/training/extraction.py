@@ -67,8 +67,9 @@ def extract(
             together = min(world.size, shards - first)  # the others are as far, or nearly
             if (number := first + world.rank) < shards:
                 path = shard_path(folder, split, number)
-                shard = extract_shard(autoencoder, dataset, info, path, number, writer.write)
-                for encoded in shard:
+                for encoded in extract_shard(
+                    autoencoder, dataset, info, path, number, writer.write
+                ):
                     done = min(before + encoded * together, total)
                     rate = done / max(1e-9, time.monotonic() - start)
                     yield Event("codes", done, total, split=split, examples_per_second=rate)
