@@ -395,13 +395,6 @@ class SimulatedAccelerator:
 
     device = DEVICE
 
-    def __init__(self, precision: torch.dtype | None = None) -> None:
-        self.precision = precision
-
-    def autocast(self) -> Any:
-        enabled = self.precision is not None
-        return torch.autocast("cuda", dtype=self.precision or torch.bfloat16, enabled=enabled)
-
     def no_sync(self, module: torch.nn.Module) -> Any:
         return nullcontext()
 

@@ -3,10 +3,16 @@
     float32    float32 products
     tf32       float32 tensors; a GPU rounds the inputs of products to 10 bits after the point
     bfloat16   products in bfloat16; losses, norms and the search for codes in float32
-    auto       bfloat16 on a GPU that computes in it, otherwise float32
+    float16    the same in float16 with a loss scale, for GPUs without bfloat16 (T4, V100)
+    auto       bfloat16 on a GPU that computes in it; on a CPU, training measures whether it is
+               faster (`vqvae2.training.precision_choice`); otherwise float32
 
 Weights, their averages and codebooks are float32 in all of them. Encoding and decoding images are
-not in bfloat16, so that codes do not depend on it.
+always in float32, so that codes do not depend on the precision. float16 is a matter of training
+and likelihoods on a GPU: samples are computed in float32, and so is everything on a CPU.
+
+"auto" never means float16: its range is narrow, so a model may overflow that trains in float32.
+It never means bfloat16 where a GPU only emulates it.
 """
 
 import contextlib
@@ -17,17 +23,29 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
+FixedPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
+
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def resolve(precision: Precision, device: torch.device) -> Precision:
-    """The precision that "auto" means on a device; other precisions mean themselves."""
+def resolve(precision: Precision, device: torch.device) -> FixedPrecision:
+    """What a precision means on a device, outside of training."""
+    if precision == "float16" and device.type != "cuda":
+        return "float32"
     if precision != "auto":
         return precision
     on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if on_gpu else "float32"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU's library of convolutions computes in bfloat16, fast or not."""
+    return bool(
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def set_products(precision: Precision, device: torch.device) -> None:
@@ -40,13 +58,15 @@ def set_products(precision: Precision, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def computing(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Computes in a precision within the context: its products, and autocast for bfloat16."""
-    enabled = resolve(precision, device) == "bfloat16"
-    with (
-        float32_products(precision, device),
-        torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled),
-    ):
+    """Computes in a precision within the context: its float32 products, and autocast."""
+    with float32_products(precision, device), autocast(resolve(precision, device), device):
         yield
+
+
+def autocast(precision: FixedPrecision, device: torch.device) -> torch.autocast:
+    """torch's autocast of a precision; disabled for float32 and tf32."""
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.codes import CodesInfo, CodesInMemory
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
+from vqvae2.precision import Precision
 from vqvae2.priors import Prior
 from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.training.autoencoder import AutoencoderTask
@@ -32,10 +33,10 @@ def cuda() -> Iterator[SimulatedCuda]:
 
 
 def require_asynchronous_steps(
-    task: Task, cuda: SimulatedCuda, limit: int, precision: torch.dtype | None = None
+    task: Task, cuda: SimulatedCuda, limit: int, precision: Precision = "float32"
 ) -> None:
     """Trains; fails if a step after the first waits, or has more operations than `limit`."""
-    steps = train(task, new_state(task), SimulatedAccelerator(precision))
+    steps = train(task, new_state(task, precision), SimulatedAccelerator())
     next(steps)
     for _ in range(3):
         cuda.reset()
@@ -80,24 +81,32 @@ OPERATIONS = {
 }
 """Per architecture, operations of a training step at most: in float32 and under autocast."""
 
+LOSS_SCALE = 40
+"""Operations per phase that a loss scale adds at most."""
 
-@pytest.mark.parametrize(("precision", "limit"), [(None, 275), (torch.bfloat16, 375)])
+
+@pytest.mark.parametrize(
+    ("precision", "limit"),
+    [("float32", 275), ("tf32", 275), ("bfloat16", 375), ("float16", 420)],
+)
 def test_a_step_of_the_autoencoder_never_waits(precision, limit, cuda):
     require_asynchronous_steps(autoencoder_task(), cuda, limit, precision)
 
 
-def test_a_step_in_accumulated_parts_never_waits(cuda):
-    require_asynchronous_steps(autoencoder_task(accumulate=2), cuda, 485)
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 485), ("float16", 760)])
+def test_a_step_in_accumulated_parts_never_waits(precision, limit, cuda):
+    require_asynchronous_steps(autoencoder_task(accumulate=2), cuda, limit, precision)
 
 
 def test_the_step_that_starts_the_codebooks_never_waits(cuda):
     require_asynchronous_steps(autoencoder_task(continuous_steps=2), cuda, 690)
 
 
-@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("architecture", list(CONFIGS))
 def test_a_step_of_a_prior_never_waits(architecture, precision, cuda):
-    limit = OPERATIONS[architecture][precision is not None]
+    limit = OPERATIONS[architecture][precision != "float32"]
+    limit += LOSS_SCALE * (precision == "float16")
     require_asynchronous_steps(prior_task(architecture), cuda, limit, precision)
 
 
@@ -106,11 +115,12 @@ def test_a_step_that_recomputes_activations_never_waits(cuda):
     require_asynchronous_steps(autoencoder_task(recompute=True), cuda, 335)
 
 
-def test_a_step_of_two_phases_never_waits(cuda):
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 70), ("float16", 150)])
+def test_a_step_of_two_phases_never_waits(precision, limit, cuda):
     task = AdversarialTask()
     for phase in task.phases:
         phase.module.to(DEVICE)
-    require_asynchronous_steps(task, cuda, 70)
+    require_asynchronous_steps(task, cuda, limit, precision)
 
 
 def test_training_on_the_simulated_device_gives_the_losses_of_the_cpu():

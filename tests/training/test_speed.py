@@ -19,7 +19,8 @@ from vqvae2.nn.recompute import outermost_blocks
 from vqvae2.priors import Domain, Prior
 from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.training.autoencoder import AutoencoderTask
-from vqvae2.training.loop import Loss, Phase, new_state, train, use_one_thread
+from vqvae2.training.loop import Loss, Phase, new_state, train
+from vqvae2.training.prefetch import use_one_thread
 from vqvae2.training.prior import PriorLoss, PriorTask
 from vqvae2.training.speed import Speed, matrix_rate, measure_speed
 

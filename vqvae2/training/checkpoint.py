@@ -2,8 +2,8 @@
 
 The metadata key `vqvae2` holds JSON: format, version, step, notes (the best metric so far), and a
 digest of all that and of all tensors. Files are written atomically; the last two are kept, so that
-a damaged one loses little. Tensors are named `model.PHASE.NAME`, `average.PHASE.NAME` and
-`optimizer.PHASE.INDEX.KEY`.
+a damaged one loses little. Tensors are named `model.PHASE.NAME`, `average.PHASE.NAME`,
+`optimizer.PHASE.INDEX.KEY` and, in float16, `scale.PHASE.NAME`.
 """
 
 import hashlib
@@ -137,6 +137,8 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
             f"optimizer.{name}.{key}": value
             for key, value in optimizer_tensors(phase.optimizer).items()
         }
+        if phase.scale is not None:
+            tensors |= {f"scale.{name}.{key}": v for key, v in phase.scale.tensors().items()}
     return tensors | average_tensors(state)
 
 
@@ -156,6 +158,8 @@ def load_state(state: TrainingState, saved: Checkpoint) -> None:
         if phase.average is not None:
             phase.average.load_state_dict(saved.with_prefix("average", name))
         load_optimizer(phase.optimizer, saved.with_prefix("optimizer", name))
+        if phase.scale is not None:
+            phase.scale.load(saved.with_prefix("scale", name))
     state.step, state.notes = saved.step, dict(saved.notes)
 
 

@@ -10,17 +10,19 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from vqvae2.distributed import World
+from vqvae2.distributed import World, all_reduce_
 from vqvae2.nn.recompute import recompute_blocks
+from vqvae2.precision import FixedPrecision, autocast
 from vqvae2.runs.config import TrainingConfig
-from vqvae2.transfers import pin, to_device
+from vqvae2.training.loss_scale import LossScale, restore_where, tensors_beside_optimizers
+from vqvae2.training.prefetch import batches_ahead
+from vqvae2.transfers import to_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -96,11 +98,19 @@ class Task(Protocol[Part, Output]):
 
 @dataclass
 class PhaseState:
-    """What training changes in one phase: module, average if one is kept, and optimizer."""
+    """What training changes in one phase.
+
+    Arguments:
+        phase: with the module.
+        average: of the weights, if one is kept.
+        optimizer: of the module.
+        scale: of the loss, in float16.
+    """
 
     phase: Phase[Any, Any]
     average: nn.Module | None
     optimizer: torch.optim.Optimizer
+    scale: LossScale | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -116,11 +126,14 @@ class TrainingState:
         phases: by name, in order.
         step: completed steps.
         notes: numbers that the caller keeps with the state, such as the best metric so far.
+        precision: of the products, see `vqvae2.precision`; the same from the first step to the
+            last.
     """
 
     phases: dict[str, PhaseState]
     step: int = 0
     notes: dict[str, float] = field(default_factory=dict)
+    precision: FixedPrecision = "float32"
 
     @property
     def average(self) -> nn.Module:
@@ -143,6 +156,7 @@ class Progress:
         step: completed steps.
         sums: metrics of the step on this process, still on the device: reading one waits for it.
         skipped: whether a gradient was NaN or infinite; its phase and later ones were not updated.
+            Of steps that a loss scale skips the host knows nothing: the metrics count them.
     """
 
     step: int
@@ -155,8 +169,8 @@ class Progress:
         return {name: total / count.clamp_min(1) for name, (total, count) in self.sums.items()}
 
 
-def new_state(task: Task[Part, Output]) -> TrainingState:
-    """The state before the first step."""
+def new_state(task: Task[Part, Output], precision: FixedPrecision = "float32") -> TrainingState:
+    """The state before the first step, for training in a precision."""
     phases = {}
     for phase in task.phases:
         assert phase.name not in phases, "phases of a task have different names"
@@ -166,8 +180,11 @@ def new_state(task: Task[Part, Output]) -> TrainingState:
             average = copy.deepcopy(phase.module).requires_grad_(False).eval()
         if phase.training.recompute:
             recompute_blocks(phase.module)  # after the copy, which computes no gradient
-        phases[phase.name] = PhaseState(phase, average, optimizer)
-    return TrainingState(phases)
+        scale = None
+        if precision == "float16":
+            scale = LossScale(next(phase.module.parameters()).device)
+        phases[phase.name] = PhaseState(phase, average, optimizer, scale)
+    return TrainingState(phases, precision=precision)
 
 
 def new_optimizer(module: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
@@ -189,10 +206,11 @@ def train(
     """Trains from `state.step` to `task.training.steps`, yielding after every step.
 
     Arguments:
-        accelerator: its processes, device and precision are used.
+        accelerator: its processes and device are used.
     """
     step = TrainingStep(task, state, accelerator)
-    for parts in batches_ahead(task, state.step, accelerator.device):
+    steps = range(state.step, task.training.steps)
+    for parts in batches_ahead(task.batch, steps, accelerator.device):
         task.before_step(state.step)
         sums = step.update(parts)
         state.step += 1
@@ -206,6 +224,9 @@ class TrainingStep(Generic[Part, Output]):
         self, task: Task[Part, Output], state: TrainingState, accelerator: "Accelerator"
     ) -> None:
         self.task, self.state, self.accelerator = task, state, accelerator
+        self.skipped: Tensor | None = None
+        if state.precision == "float16":
+            self.skipped = torch.zeros((), dtype=torch.bool, device=accelerator.device)
         self.shared = []
         for phase in task.phases:
             if phase.training.compile:
@@ -217,15 +238,28 @@ class TrainingStep(Generic[Part, Output]):
         """The metrics of the step; None where a gradient is NaN or infinite and may be skipped."""
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         outputs: list[Output] | None = None
+        if self.skipped is not None:
+            self.skipped = torch.zeros_like(self.skipped)
         for phase, module in self.shared:
             losses = self.update_phase(phase, module, parts, sums)
             if losses is None:
                 return None
             outputs = outputs or [loss.output for loss in losses]
-        self.task.after_step(outputs or [], self.state.step)
+        self.after_step(outputs or [])
         for state in self.state.phases.values():
-            update_average(state, self.state.step)
+            update_average(state, self.state.step, self.skipped)
         return sums
+
+    def after_step(self, outputs: list[Output]) -> None:
+        """What the task adds to a step; undone on the device where a loss scale skipped it."""
+        if self.skipped is None:
+            self.task.after_step(outputs, self.state.step)
+            return
+        modules = (phase.module for phase, _ in self.shared)
+        tensors = [tensor for module in modules for tensor in tensors_beside_optimizers(module)]
+        before = [tensor.clone() for tensor in tensors]
+        self.task.after_step(outputs, self.state.step)
+        restore_where(self.skipped, tensors, before)
 
     def update_phase(
         self,
@@ -237,18 +271,26 @@ class TrainingStep(Generic[Part, Output]):
         """Updates one module and adds its metrics to `sums`; None for a skipped gradient."""
         training, step = phase.training, self.state.step
         optimizer = self.state.phases[phase.name].optimizer
+        scale = self.state.phases[phase.name].scale
         optimizer.zero_grad()  # of gradients that other phases' losses left here
         losses = self.backward(phase, module, parts)
+        if scale is not None:
+            scale.unscale(phase.module.parameters())
         norm = nn.utils.clip_grad_norm_(phase.module.parameters(), training.clip_norm)
-        if may_skip(self.state, training, norm):
+        # A loss scale skips infinite gradients itself; an infinite loss is another matter.
+        if may_skip(self.state, training, norm if scale is None else joint_loss(losses)):
             optimizer.zero_grad()
             return None
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        optimizer.step()
-        optimizer.zero_grad()
         metrics = add_sums([loss.metrics for loss in losses])
-        metrics[f"gradient_norm.{phase.name}"] = norm.detach(), torch.ones_like(norm)
+        if scale is None or self.skipped is None:
+            optimizer.step()
+            metrics[f"gradient_norm.{phase.name}"] = norm.detach(), torch.ones_like(norm)
+        else:
+            self.skipped = scale.step(optimizer, norm, self.skipped)
+            metrics |= scale.metrics(phase.name, norm)
+        optimizer.zero_grad()
         assert not metrics.keys() & sums.keys(), "phases log different metrics"
         sums |= metrics
         return losses
@@ -258,60 +300,34 @@ class TrainingStep(Generic[Part, Output]):
     ) -> list[Loss[Output]]:
         """The losses of all parts of a batch; their gradients add up in the parameters."""
         losses, accelerator = [], self.accelerator
+        precision, scale = self.state.precision, self.state.phases[phase.name].scale
         for number, part in enumerate(parts):
             # Processes exchange gradients with the last part only.
             is_last = number == len(parts) - 1
             exchange = contextlib.nullcontext() if is_last else accelerator.no_sync(module)
-            with accelerator.autocast(), exchange:
-                loss = phase.loss(module, to_device(part, accelerator.device), self.state.step)
-                accelerator.backward(loss.value / len(parts))
+            with exchange:
+                with autocast(precision, accelerator.device):
+                    loss = phase.loss(module, to_device(part, accelerator.device), self.state.step)
+                value = loss.value / len(parts)
+                accelerator.backward(value if scale is None else value * scale.scale)
             losses.append(loss)
         return losses
 
 
-def batches_ahead(
-    task: Task[Part, Output], first: int, device: torch.device
-) -> Iterator[list[Part]]:
-    """The batches of all steps from `first` on, each prepared while the one before is used.
-
-    They are on the CPU; for a GPU they are pinned, so that their copies to it are asynchronous.
-    """
-    steps = task.training.steps
-
-    def prepare(step: int) -> list[Part]:
-        parts = task.batch(step)
-        return pin(parts) if device.type == "cuda" else parts
-
-    with ThreadPoolExecutor(1) as thread:
-        use_one_thread(thread)
-        pending = thread.submit(prepare, first)
-        for step in range(first, steps):
-            parts = pending.result()
-            if step + 1 < steps:
-                pending = thread.submit(prepare, step + 1)
-            yield parts
-
-
-def use_one_thread(thread: ThreadPoolExecutor) -> None:
-    """Makes a pool of one thread compute without further threads.
-
-    With an OpenMP team of its own there would be more threads than cores, and all of them, those
-    of the training too, would sleep at every barrier instead of spinning: a step of 64x64 images
-    on two cores takes 81 ms instead of 61 (docs/log.md).
-    """
-    threads = torch.get_num_threads()
-    thread.submit(torch.get_num_threads).result()  # which would set the number later
-    thread.submit(torch.set_num_threads, 1).result()
-    torch.set_num_threads(threads)  # the matrix library has one number for all threads
-
-
-def may_skip(state: TrainingState, training: TrainingConfig, norm: Tensor) -> bool:
-    """Whether to skip a step: its gradient is NaN or infinite, and some skips are allowed."""
+def may_skip(state: TrainingState, training: TrainingConfig, value: Tensor) -> bool:
+    """Whether to skip a step: a scalar of it is NaN or infinite, and some skips are allowed."""
     skipped = state.notes.get("skipped", 0)
-    if skipped >= training.max_skipped_steps or bool(torch.isfinite(norm)):
+    if skipped >= training.max_skipped_steps or bool(torch.isfinite(value)):
         return False
     state.notes["skipped"] = skipped + 1
     return True
+
+
+def joint_loss(losses: Sequence[Loss[Output]]) -> Tensor:
+    """The sum of the losses of all parts and processes: NaN or infinite if one of them is."""
+    total = torch.stack([loss.value.detach().float() for loss in losses]).sum()
+    all_reduce_(total)
+    return total
 
 
 def shared_module(module: nn.Module, accelerator: "Accelerator") -> nn.Module:
@@ -331,14 +347,23 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
 
 
 @torch.no_grad()
-def update_average(state: PhaseState, step: int) -> None:
-    """Moves the average towards the weights, faster at first; buffers are copied."""
+def update_average(state: PhaseState, step: int, skipped: Tensor | None = None) -> None:
+    """Moves the average towards the weights, faster at first; buffers are copied.
+
+    Arguments:
+        skipped: whether a loss scale skipped the step, a boolean scalar on the device.
+    """
     if state.average is None:
         return
     decay = min(state.phase.training.average_decay, (1 + step) / (10 + step))
     averages: list[Tensor] = list(state.average.parameters())
     weights: list[Tensor] = list(state.module.parameters())
-    torch._foreach_lerp_(averages, weights, 1 - decay)
+    if skipped is None:
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+    else:
+        changes = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(changes, ~skipped * (1 - decay))
+        torch._foreach_add_(averages, changes)
     for average, buffer in zip(state.average.buffers(), state.module.buffers(), strict=True):
         average.copy_(buffer)
 

@@ -11,7 +11,7 @@ from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.images import ImageSplits
 from vqvae2.distributed import World, num_launched
 from vqvae2.messages import shortened
-from vqvae2.precision import resolve, set_products
+from vqvae2.precision import set_products
 from vqvae2.runs.config import RunConfig, TrainingConfig
 from vqvae2.runs.folder import RunFolder
 
@@ -59,7 +59,7 @@ class TrainingSession:
         folder: where everything is written.
         config: what to compute.
         splits: the images.
-        accelerator: processes, device and precision, see `new_accelerator`.
+        accelerator: processes and device, see `new_accelerator`.
         should_stop: called after every step; True saves and raises `Stopped`.
     """
 
@@ -113,21 +113,28 @@ def report_skipped(session: TrainingSession, stage: str, known: set[str]) -> Ite
 def new_accelerator(
     config: RunConfig, folder: RunFolder, tracker: str | None = None
 ) -> "Accelerator":
-    """The processes, device and precision that train a run.
+    """The processes and the device that train a run.
 
     Arguments:
         tracker: name of one of accelerate's trackers; its package must be installed.
+
+    Raises:
+        ValueError: the precision is not one of this device, or the processes do not find another.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
     size = num_launched()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.precision == "float16" and device.type != "cuda":
+        raise ValueError(
+            "precision float16 needs a GPU, none was found; use bfloat16, float32 or auto."
+        )
     set_products(config.precision, device)
     accelerator = Accelerator(
         # Without this, processes on a machine without a GPU would not join one group.
         cpu=size > 1 and not torch.accelerator.is_available(),
-        mixed_precision="bf16" if resolve(config.precision, device) == "bfloat16" else "no",
+        mixed_precision="no",  # each stage has its own, see `vqvae2.training.precision_choice`
         log_with=tracker,
         project_dir=str(folder.path),
         kwargs_handlers=[DistributedDataParallelKwargs(**DISTRIBUTED_OPTIONS)],

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqvae2.precision import AUTOCAST, FixedPrecision, autocast
 from vqvae2.training.loop import Output, Part, Task
 from vqvae2.transfers import to_device
 
@@ -41,7 +42,12 @@ class Speed:
         return rate * self.flops / self.peak
 
 
-def measure_speed(task: Task[Part, Output], step: int, accelerator: "Accelerator") -> Speed:
+def measure_speed(
+    task: Task[Part, Output],
+    step: int,
+    accelerator: "Accelerator",
+    precision: FixedPrecision = "float32",
+) -> Speed:
     """The cost of the task's `step` and the peak of this machine; takes about two steps' time.
 
     What is recomputed counts as often as it is computed.
@@ -49,21 +55,33 @@ def measure_speed(task: Task[Part, Output], step: int, accelerator: "Accelerator
     from torch.utils.flop_counter import FlopCounterMode
 
     training, parts = task.training, task.batch(step)
+    with FlopCounterMode(display=False) as counter:
+        compute_gradients(task, parts[0], step, precision, accelerator.device)
+    num_examples = training.batch // (training.accumulate * accelerator.num_processes)
+    dtype = AUTOCAST.get(precision, torch.float32)
+    peak = matrix_rate(str(accelerator.device), dtype) * accelerator.num_processes
+    return Speed(counter.get_total_flops() / num_examples, peak)
+
+
+def compute_gradients(
+    task: Task[Part, Output],
+    part: Part,
+    step: int,
+    precision: FixedPrecision,
+    device: torch.device,
+) -> None:
+    """Computes the gradients of all phases for one part of a step's batch, and drops them."""
     # A forward pass may change buffers, such as the statistics of a normalisation.
     buffers = [b for phase in task.phases for b in phase.module.buffers()]
     before = [buffer.clone() for buffer in buffers]
-    with FlopCounterMode(display=False) as counter, accelerator.autocast():
-        for phase in task.phases:
-            part = to_device(parts[0], accelerator.device)
-            accelerator.backward(phase.loss(phase.module, part, step).value)
+    for phase in task.phases:
+        with autocast(precision, device):
+            loss = phase.loss(phase.module, to_device(part, device), step)
+        loss.value.backward()
     for phase in task.phases:
         phase.module.zero_grad(set_to_none=True)
     for buffer, value in zip(buffers, before, strict=True):
         buffer.data.copy_(value)
-    num_examples = training.batch // (training.accumulate * accelerator.num_processes)
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    peak = matrix_rate(str(accelerator.device), dtype) * accelerator.num_processes
-    return Speed(counter.get_total_flops() / num_examples, peak)
 
 
 @lru_cache
