@@ -155,8 +155,9 @@ class RunConfig:
         augmentation: variants of the training images whose codes the priors learn.
         levels: stage 2, one entry per level, coarsest first; () trains no priors.
         num_classes: number of labels; 1 without labels.
-        precision: of training and evaluation, see `vqvae2.precision`; "auto" is bfloat16 on a GPU
-            that computes in it, float32 elsewhere.
+        precision: of training and evaluation: float32, tf32, bfloat16, float16 (GPUs only) or
+            auto. auto is bfloat16 on a GPU that computes in it; on a CPU each stage measures once
+            whether bfloat16 trains faster, and its choice is kept in the run.
     """
 
     preset: str

@@ -2,6 +2,7 @@
 
     config.json                    the resolved `RunConfig`
     data.json                      class names, counts, images that cannot be used
+    precision.json                 what the precision "auto" means for each stage that has begun
     log/STAGE.jsonl                metrics by step; the same after any number of interruptions
     log/STAGE.timing.jsonl         examples per second, by step
     checkpoints/STAGE/             training states, the last two, and the best weights
@@ -16,19 +17,21 @@ STAGE is `autoencoder`, `prior0`, `prior1`, ... (`vqvae2.training.stages`).
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vqvae2.configuration import from_dict, to_dict
 from vqvae2.files import PART_SUFFIX, UnknownVersion, read_json, write_json
 from vqvae2.metrics.results import RunMetrics
 from vqvae2.pipeline import PipelineConfig
+from vqvae2.precision import FixedPrecision
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.log import Log
 
 CONFIG, CONFIG_VERSION = "vqvae2-run", 3
 DATA, DATA_VERSION = "vqvae2-data", 2
 METRICS, METRICS_VERSION = "vqvae2-metrics", 3
+PRECISION, PRECISION_VERSION = "vqvae2-precision", 1
 
 REMEDY = "use the version of vqvae2 that began this run, or train in another run folder"
 
@@ -52,6 +55,26 @@ class DataSummary:
     train_fingerprint: str
     validation_fingerprint: str
     skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePrecision:
+    """What "auto" means for the training of a stage.
+
+    Arguments:
+        precision: of its steps.
+        reason: a sentence, with what was measured; "" where nothing was.
+    """
+
+    precision: FixedPrecision
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePrecisions:
+    """The content of precision.json, by stage."""
+
+    stages: dict[str, StagePrecision] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +163,23 @@ class RunFolder:
         if (summary := self.read_data()) is not None:
             skipped = tuple(dict.fromkeys([*summary.skipped, *names]))
             self.write_data(replace(summary, skipped=skipped))
+
+    def read_precisions(self) -> dict[str, StagePrecision]:
+        """The content of precision.json by stage; empty if nothing was chosen."""
+        path = self.path / "precision.json"
+        if not path.is_file():
+            return {}
+        content = read_json(path, PRECISION, PRECISION_VERSION, REMEDY)
+        return from_dict(StagePrecisions, content, str(path)).stages
+
+    def add_precision(self, stage: str, chosen: StagePrecision) -> None:
+        """Adds what was chosen for a stage to precision.json."""
+        self.write_precisions({**self.read_precisions(), stage: chosen})
+
+    def write_precisions(self, stages: dict[str, StagePrecision]) -> None:
+        """Writes precision.json."""
+        content = to_dict(StagePrecisions(stages=stages))
+        write_json(self.path / "precision.json", PRECISION, PRECISION_VERSION, content)
 
     def require_same_images(self, summary: DataSummary) -> DataSummary:
         """Raises ValueError unless the run was begun with these images.

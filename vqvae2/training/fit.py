@@ -17,6 +17,7 @@ from vqvae2.distributed import LateFlag, World
 from vqvae2.files import write_bytes
 from vqvae2.imaging.png import save_png
 from vqvae2.messages import counted
+from vqvae2.precision import FixedPrecision
 from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.log import Log
 from vqvae2.training import checkpoint
@@ -30,6 +31,7 @@ from vqvae2.training.loop import (
     new_state,
     train,
 )
+from vqvae2.training.precision_choice import choose_precision
 from vqvae2.training.session import Event, Stopped, TrainingSession
 from vqvae2.training.speed import measure_speed
 from vqvae2.transfers import HostCopy
@@ -81,9 +83,13 @@ class RunWriter(Generic[Part, Output]):
         """The best averaged weights so far."""
         return self.checkpoints / "best.safetensors"
 
-    def resume(self) -> tuple[TrainingState, list[str]]:
-        """The newest undamaged state, or a new one, and a sentence per damaged file after it."""
-        state = new_state(self.job.task)
+    def resume(self, precision: FixedPrecision) -> tuple[TrainingState, list[str]]:
+        """The newest undamaged state, or a new one, and a sentence per damaged file after it.
+
+        Arguments:
+            precision: of training.
+        """
+        state = new_state(self.job.task, precision)
         saved, damaged = checkpoint.latest(self.checkpoints)
         if saved is not None:
             checkpoint.load_state(state, saved)
@@ -171,9 +177,10 @@ def fit(session: TrainingSession, job: StageTraining[Part, Output]) -> Iterator[
     """
     stage, training = job.stage, job.task.training
     writer = RunWriter(session, job)
-    state, texts = writer.resume()
-    yield from (Event(stage, text=text) for text in texts)
-    speed = measure_speed(job.task, state.step, session.accelerator)
+    precision, choice = choose_precision(session, stage, job.task)
+    state, damages = writer.resume(precision)
+    yield from (Event(stage, text=text) for text in (choice, *damages) if text)
+    speed = measure_speed(job.task, state.step, session.accelerator, precision)
     clock, guard = Clock(training.batch), FiniteGuard(stage, writer.list_examples)
     stop_requests = LateFlag(session.world)
     for progress in train(job.task, state, session.accelerator):
@@ -250,7 +257,10 @@ class FiniteGuard:
             self.pending = None
 
     def require_finite(self, pending: "PendingMetrics") -> None:
-        """Raises FloatingPointError unless all metrics of a step are finite."""
+        """Raises FloatingPointError unless all metrics of a step are finite.
+
+        A loss scale below 1 is as bad: gradients overflow however often it is halved.
+        """
         values = pending.values()
         invalid = [name for name, value in values.items() if not math.isfinite(value)]
         if invalid:
@@ -259,6 +269,13 @@ class FiniteGuard:
                 f"{pending.step} ({self.list_examples(pending.step)}); the last checkpoint is "
                 "kept. Try a smaller learning rate in another run, or resume with "
                 "max_skipped_steps, which skips a few steps."
+            )
+        scales = [v for name, v in values.items() if name.startswith("loss_scale.")]
+        if min(scales, default=1.0) < 1:
+            raise FloatingPointError(
+                f"{self.stage} overflows in float16 at step {pending.step}, even with its loss "
+                f"scaled by {min(scales):g}; the last checkpoint is kept. For another run use "
+                "precision bfloat16 or float32, or a smaller learning rate."
             )
 
 

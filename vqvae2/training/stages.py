@@ -69,6 +69,7 @@ def prepare(session: TrainingSession) -> None:
             require_batch(len(session.splits.train), training, world)
     if world.is_main:
         folder.remove_partial_files()
+        forget_precisions(folder, config)
         summary = continued_summary(folder, config, summarize(session))
         folder.write_config(config)
         folder.write_data(summary)
@@ -78,6 +79,13 @@ def prepare(session: TrainingSession) -> None:
             save_autoencoder(folder.autoencoder, Pixels(config.autoencoder.model))
     world.barrier()
     require_same_progress([int(stage.done(folder)) for stage in stages(config)], world)
+
+
+def forget_precisions(folder: RunFolder, config: RunConfig) -> None:
+    """Drops choices for stages that have not begun, where the config has changed since."""
+    if folder.exists() and (chosen := folder.read_precisions()) and folder.read() != config:
+        begun = [stage.name for stage in stages(config) if has_begun(stage, folder)]
+        folder.write_precisions({name: chosen[name] for name in begun if name in chosen})
 
 
 def summarize(session: TrainingSession) -> DataSummary:

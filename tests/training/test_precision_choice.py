@@ -1,0 +1,179 @@
+"""What the precision "auto" means for a stage: measured once, kept in the run."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from gloo import free_port, join_group, leave_group
+from small_runs import outcome, session, small_run, train
+from training_tasks import RegressionTask
+
+from vqvae2.runs.config import RunConfig
+from vqvae2.runs.folder import RunFolder, StagePrecision
+from vqvae2.runs.presets import PRESETS
+from vqvae2.training import precision_choice
+from vqvae2.training.precision_choice import choose_precision, fixed_choice, measure
+from vqvae2.training.session import Stopped, new_accelerator
+from vqvae2.training.stages import train_run
+
+FAST, SLOW = (2.0, 1.0), (2.0, 1.9)
+"""Seconds in float32 and bfloat16: bfloat16 is clearly faster, or not."""
+
+
+@pytest.fixture
+def timings(monkeypatch) -> Callable[..., list[str]]:
+    """Replaces the measurement by given results; returns the list of the measured models."""
+
+    def give(*results: tuple[float, float]) -> list[str]:
+        measured: list[str] = []
+
+        def measure(task: object, device: torch.device) -> tuple[float, float]:
+            measured.append(type(task).__name__)
+            return results[min(len(measured), len(results)) - 1]
+
+        monkeypatch.setattr(precision_choice, "measure", measure)
+        monkeypatch.setattr(precision_choice, "MIN_STEPS", 1)
+        monkeypatch.setattr(precision_choice, "cpu_has_bfloat16", lambda: True)
+        return measured
+
+    return give
+
+
+def small(precision: str) -> RunConfig:
+    return replace(small_run(), precision=precision)
+
+
+def weights(folder: RunFolder) -> dict[str, bytes]:
+    """The trained models."""
+    files = outcome(folder).items()
+    return {n: data for n, data in files if n.startswith("model") and n.endswith(".safetensors")}
+
+
+def test_each_stage_trains_in_the_precision_that_was_measured_for_it(tmp_path, timings):
+    measured = timings(FAST, SLOW, FAST)
+    folder = train(tmp_path / "auto", small("auto"))
+    assert measured == ["AutoencoderTask", "PriorTask", "PriorTask"]
+    chosen = {name: choice.precision for name, choice in folder.read_precisions().items()}
+    assert chosen == {"autoencoder": "bfloat16", "prior0": "float32", "prior1": "bfloat16"}
+    rounded = weights(train(tmp_path / "bfloat16", small("bfloat16")))
+    mixed = weights(folder)
+    autoencoder, top, bottom = (
+        f"model/{name}/model.safetensors" for name in ("autoencoder", "priors/0", "priors/1")
+    )
+    assert mixed[autoencoder] == rounded[autoencoder]
+    assert mixed[top] != rounded[top]
+    assert mixed[bottom] == rounded[bottom]
+
+
+def test_where_float32_is_chosen_the_run_equals_one_in_float32(tmp_path, monkeypatch):
+    """So measuring, here the real one, changes nothing."""
+    monkeypatch.setattr(precision_choice, "MIN_STEPS", 1)
+    monkeypatch.setattr(precision_choice, "REQUIRED_SPEEDUP", 1e9)
+    monkeypatch.setattr(precision_choice, "cpu_has_bfloat16", lambda: True)
+    folder = train(tmp_path / "auto", small("auto"))
+    assert "float32" in folder.read_precisions()["autoencoder"].reason
+    assert outcome(folder) == outcome(train(tmp_path / "float32", small("float32")))
+
+
+@pytest.mark.parametrize("stop_after", [3, 8, 17])
+def test_a_run_that_resumes_computes_as_it_began_and_measures_nothing(
+    stop_after, tmp_path, timings
+):
+    timings(FAST)
+    whole = outcome(train(tmp_path / "whole", small("auto")))
+    with pytest.raises(Stopped):
+        train(tmp_path / "parts", small("auto"), stop_after)
+    begun = RunFolder(tmp_path / "parts").read_precisions()
+    measured = timings(FAST)
+    parts = outcome(train(tmp_path / "parts", small("auto")))
+    assert len(measured) == 3 - len(begun) < 3
+    last = {name for name in whole if "step-" not in name or "step-00000010" in name}
+    assert {name for name in last if parts.get(name) != whole[name]} == set()
+
+
+def test_the_choice_is_one_sentence_the_first_time_and_none_when_it_is_resumed(tmp_path, timings):
+    timings(FAST)
+    run = small("auto")
+    texts = [e.text for e in train_run(session(tmp_path, run)) if e.text]
+    assert len(texts) == 3
+    assert texts[0] == (
+        "autoencoder: training in bfloat16: a gradient takes 1000 ms in bfloat16 and 2000 ms in "
+        "float32 on this CPU. The choice is kept in precision.json; --precision float32 avoids it "
+        "in another run."
+    )
+    (tmp_path / "model" / "priors" / "1" / "config.json").unlink()
+    assert [e.text for e in train_run(session(tmp_path, run)) if e.text] == []
+
+
+def test_nothing_is_measured_for_a_given_precision_or_a_few_steps(tmp_path, timings, monkeypatch):
+    measured = timings(FAST)
+    assert train(tmp_path / "given", small("float32")).read_precisions() == {}
+    monkeypatch.setattr(precision_choice, "MIN_STEPS", 11)
+    folder = train(tmp_path / "few", small("auto"))
+    assert {c.precision for c in folder.read_precisions().values()} == {"float32"}
+    assert measured == []
+
+
+def test_a_changed_config_drops_the_choices_of_stages_that_have_not_begun(tmp_path, timings):
+    timings(FAST)
+    train(tmp_path, small("auto"))
+    folder = RunFolder(tmp_path)
+    folder.add_precision("prior7", StagePrecision(precision="bfloat16"))
+    for _ in train_run(session(tmp_path, small("auto"))):
+        pass
+    assert "prior7" in folder.read_precisions()
+    run = small("auto")
+    changed = replace(run, data=replace(run.data, memory_gib=run.data.memory_gib + 1))
+    for _ in train_run(session(tmp_path, changed)):
+        pass
+    assert list(folder.read_precisions()) == ["autoencoder", "prior0", "prior1"]
+
+
+def choose_on(rank: int, port: int, folder: str) -> None:
+    """Alone bfloat16 would pay for the second process only; together it does not."""
+    join_group(rank, 2, port)
+    precision_choice.MIN_STEPS = 1
+    precision_choice.measure = lambda task, device: FAST if rank else (1.0, 2.0)
+    run = small("auto")
+    shared = replace(
+        session(Path(folder), run), accelerator=new_accelerator(run, RunFolder(Path(folder)))
+    )
+    for number in range(2):
+        assert choose_precision(shared, "prior0", RegressionTask())[0] == "float32", number
+    leave_group()
+
+
+def test_all_processes_make_one_choice(tmp_path):
+    multiprocessing.spawn(choose_on, (free_port(), str(tmp_path)), nprocs=2)
+    choice = RunFolder(tmp_path).read_precisions()["prior0"]
+    assert "1500 ms in bfloat16 and 1500 ms in float32" in choice.reason
+
+
+def test_a_gpu_without_bfloat16_trains_in_float32_and_the_user_learns_of_float16(monkeypatch):
+    gpu = torch.device("cuda")
+    for native, expected in [(False, "float32"), (True, "bfloat16")]:
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native
+        )
+        choice = fixed_choice(gpu)
+        assert choice.precision == expected
+        assert ("--precision float16" in choice.reason) is (not native)
+
+
+def test_float16_without_a_gpu_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"float16 needs a GPU, .*; use bfloat16, float32 or auto"
+    ):
+        new_accelerator(small("float16"), RunFolder(tmp_path))
+
+
+def test_both_precisions_are_timed():
+    seconds = measure(RegressionTask(), torch.device("cpu"))
+    assert all(0 < value < 1 for value in seconds)
+
+
+def test_the_demo_whose_figures_are_published_is_in_float32():
+    assert PRESETS["demo"]().precision == "float32"
