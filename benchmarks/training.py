@@ -6,21 +6,22 @@ The loop is the real one (`vqvae2.training.loop`) on the built-in images. Model 
 convolutions and matrix products, forward and backward, as torch counts them; the peak is the best
 rate of large matrix products in the same process, before and after. For comparison the plain form:
 the same network, contiguous NCHW, Adam that is not fused, no loop around it. Each line is measured
-in a process of its own, with its peak memory. Prints tables and writes JSON.
+in a process of its own, with its peak memory; the two precisions in one process, in turns. Prints
+tables and writes JSON.
 """
 
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator
 from processes import in_process, in_processes, peak_mib, write_results
+from quantiser import compare_quantisers
 
-from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
 from vqvae2.cli.display import console, table
 from vqvae2.code_grid import CodeGrid
 from vqvae2.data.config import DataConfig
@@ -38,8 +39,6 @@ from vqvae2.training.speed import matrix_rate, measure_speed
 SIDES = {32: ("cifar10", 32), 64: ("images64", 32), 128: ("images128", 8), 256: ("images128", 2)}
 """The preset and the batch for each side of the images."""
 
-NUM_VECTORS, NUM_CODES, CODE_SIZE = 262_144, 512, 64
-
 Metrics = dict[str, float]
 
 
@@ -50,13 +49,14 @@ class Options:
     Arguments:
         sides: Sides of the images for the autoencoder: 32, 64, 128, 256.
         seconds: Seconds of training per line.
-        parts: autoencoder, prior, quantiser, ranks, gpu.
+        parts: autoencoder, prior, precision (float32 and bfloat16 on the CPU), quantiser, ranks,
+            gpu.
         out: JSON file.
     """
 
     sides: tuple[int, ...] = (32, 64, 256)
     seconds: float = 10.0
-    parts: tuple[str, ...] = ("autoencoder", "prior", "quantiser", "ranks", "gpu")
+    parts: tuple[str, ...] = ("autoencoder", "prior", "precision", "quantiser", "ranks", "gpu")
     out: Path = Path("build/training.json")
 
 
@@ -130,10 +130,9 @@ def measure(case: Case) -> Metrics:
 
 def real_steps(case: Case) -> tuple[Iterator[object], int]:
     """The real loop, one step at a time, and its batch."""
-    precision = "bf16" if "bf16" in case.form else "no"
-    accelerator = Accelerator(cpu=case.device == "cpu", mixed_precision=precision)
-    task = new_task(case)
-    return train(task, new_state(task), accelerator), task.training.batch
+    accelerator, task = Accelerator(cpu=case.device == "cpu"), new_task(case)
+    state = new_state(task, "bfloat16" if "bf16" in case.form else "float32")
+    return train(task, state, accelerator), task.training.batch
 
 
 def new_task(case: Case, world: World = SINGLE_PROCESS) -> AutoencoderTask | PriorTask:
@@ -207,37 +206,45 @@ def synchronized_time(device: str) -> float:
     return time.perf_counter()
 
 
-def measure_quantiser(form: str) -> Metrics:
-    """Seconds of search and update, and MiB beside input and output."""
-    torch.manual_seed(0)
-    x = torch.randn(NUM_VECTORS // 4096, CODE_SIZE, 64, 64)
-    codebook = Codebook(CodebookConfig(num_codes=NUM_CODES, code_size=CODE_SIZE)).eval()
-    noise = torch.Generator().manual_seed(0)
+def measure_precisions(case: Case) -> Metrics:
+    """Examples/s of the real loop in float32 and in bfloat16, a second of each in turns."""
+    loops, rates = {}, {"ours": [], "bf16": []}
+    for form in rates:
+        loops[form], batch = real_steps(replace(case, form=form))
+        for _ in range(3):  # the first steps are slower
+            next(loops[form])
+    for _ in range(max(3, round(case.seconds))):
+        for form, steps in loops.items():
+            done, start = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - start) < 1:
+                next(steps)
+                done += 1
+            rates[form].append(done * batch / elapsed)
+    ratios = [b / a for a, b in zip(rates["ours"], rates["bf16"], strict=True)]
+    return {
+        "batch": batch,
+        "float32": statistics.median(rates["ours"]),
+        "bfloat16": statistics.median(rates["bf16"]),
+        "speedup": statistics.median(ratios),
+        "lowest_speedup": min(ratios),
+        "highest_speedup": max(ratios),
+    }
 
-    def common() -> None:
-        """All distances at once, and one-hot rows times the vectors, in both directions."""
-        rows = x.movedim(1, -1).reshape(-1, CODE_SIZE)
-        squares = rows.square().sum(1, keepdim=True) + codebook.vectors.square().sum(1)
-        nearest = (squares - 2 * rows @ codebook.vectors.T).argmin(1)
-        one_hot = F.one_hot(nearest, NUM_CODES).float()
-        (one_hot @ codebook.vectors).view(-1, 64, 64, CODE_SIZE).movedim(-1, 1).contiguous()
-        one_hot.sum(0), one_hot.T @ rows
 
-    def ours() -> None:
-        codebook.update(codebook(x), noise)
-
-    step: Callable[[], None] = common if form == "common" else ours
-    before = peak_mib()
-    with torch.no_grad():
-        step()
-        after = peak_mib()
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-    results_mib = (x.numel() * 4 + NUM_VECTORS * 8) / 2**20  # vectors and codes
-    return {"seconds": min(times), "temporaries_mib": after - before - results_mib}
+def compare_precisions(cases: list[Case]) -> dict[str, object]:
+    """One line per model and size."""
+    results, rows = {}, []
+    for case in cases:
+        metrics = in_process(measure_precisions, case)
+        results[f"precision {case.model} {case.side} {metrics['batch']:.0f}"] = metrics
+        rates = [f"{metrics[name]:,.1f}" for name in ("float32", "bfloat16")]
+        spread = f"{metrics['lowest_speedup']:.2f} to {metrics['highest_speedup']:.2f}"
+        ratio = f"{metrics['speedup']:.2f}"
+        rows.append([case.model, str(case.side), f"{metrics['batch']:.0f}", *rates, ratio, spread])
+    columns = ["model", "side", "batch", "float32", "bfloat16", "speedup", "in rounds of 1 s"]
+    title = f"examples/s in float32 and bfloat16, {torch.get_num_threads()} threads"
+    table(title, columns, rows)
+    return results
 
 
 def measure_rate(model: str, side: int, seconds: float, threads: int) -> float:
@@ -293,18 +300,6 @@ def compare_forms(cases: list[Case]) -> dict[str, object]:
     return results
 
 
-def compare_quantisers() -> dict[str, object]:
-    """The codebook against the common practice."""
-    forms = {form: in_process(measure_quantiser, form) for form in ("ours", "common")}
-    rows = [
-        [form, f"{1000 * metrics['seconds']:.0f}", f"{metrics['temporaries_mib']:.0f}"]
-        for form, metrics in forms.items()
-    ]
-    title = f"quantiser, {NUM_VECTORS:,} vectors of {CODE_SIZE}, {NUM_CODES} codes"
-    table(title, ["form", "ms", "MiB of temporaries"], rows)
-    return {"quantiser": forms}
-
-
 def cpu_cases(options: Options) -> list[Case]:
     cases = [
         Case("autoencoder", side, form, options.seconds, batch=batch)
@@ -317,6 +312,14 @@ def cpu_cases(options: Options) -> list[Case]:
     if "prior" in options.parts:
         cases.append(Case("prior", 64, "ours", options.seconds))
     return cases
+
+
+def precision_cases(options: Options) -> list[Case]:
+    cases = [
+        Case("autoencoder", side, "ours", options.seconds, batch=16 if side == 64 else 0)
+        for side in options.sides
+    ]
+    return [*cases, Case("prior", 64, "ours", options.seconds)]
 
 
 def gpu_cases(seconds: float) -> list[Case]:
@@ -332,6 +335,8 @@ def main() -> None:
     results: dict[str, object] = {}
     if cases := cpu_cases(options):
         results |= compare_forms(cases)
+    if "precision" in options.parts:
+        results |= compare_precisions(precision_cases(options))
     if "quantiser" in options.parts:
         results |= compare_quantisers()
     if "ranks" in options.parts:
