@@ -37,15 +37,15 @@ def resolve(precision: Precision, device: torch.device) -> FixedPrecision:
         return "float32"
     if precision != "auto":
         return precision
-    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if on_gpu else "float32"
+    return "bfloat16" if device.type == "cuda" and has_bfloat16(device) else "float32"
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU's library of convolutions computes in bfloat16, fast or not."""
-    return bool(
-        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16: a GPU itself, a CPU in its library, fast or not."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    library = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return bool(library and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def set_products(precision: Precision, device: torch.device) -> None:

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from adversarial_task import AdversarialTask
 from builders import small_config
+from gloo import free_port, join_group, leave_group
 from small_runs import TRAIN
 from torch import Tensor, nn
 from training_tasks import RegressionTask
@@ -182,3 +184,29 @@ def test_a_skipped_step_is_no_invalid_metric_but_a_vanishing_scale_is_an_error()
     vanished = {"loss_scale.network": (torch.tensor(0.5), torch.ones(()))}
     with pytest.raises(FloatingPointError, match=r"overflows in float16 .* use .* float32"):
         guard.check(Progress(7, vanished), now=True)
+
+
+def train_on(rank: int, port: int, folder: str) -> None:
+    """Only the second process's gradients overflow, and once its loss is NaN."""
+    torch.set_num_threads(1)
+    join_group(rank, 2, port)
+    task = RegressionTask(factor=1000.0 if rank else 1.0, max_skipped_steps=1)
+    honest = task.loss
+
+    def loss(module: nn.Module, part: Tensor, step: int) -> Loss[int]:
+        result = honest(module, part, step)
+        return replace(result, value=result.value * (float("nan") if rank and step == 8 else 1))
+
+    task.phases = [replace(task.phases[0], loss=loss)]
+    state = new_state(task, "float16")
+    skipped = [p.step for p in train(task, state, Accelerator(cpu=True)) if p.skipped]
+    assert skipped == [9]
+    torch.save(checkpoint.state_tensors(state), f"{folder}/{rank}.pt")
+    leave_group()
+
+
+def test_processes_skip_the_same_steps(tmp_path):
+    multiprocessing.spawn(train_on, (free_port(), str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["scale.network.skipped"] > 0
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vqvae2.precision import FixedPrecision, cpu_has_bfloat16, resolve
+from vqvae2.precision import FixedPrecision, has_bfloat16, resolve
 from vqvae2.runs.folder import StagePrecision
 from vqvae2.training.loop import Output, Part, Task
 from vqvae2.training.session import TrainingSession
@@ -51,9 +51,11 @@ def choose_precision(
         return precision, ""
     # The main process reads for all: it may write before another process has read.
     chosen = world.gather_objects([session.folder.read_precisions().get(stage)])[0]
-    if chosen is not None:
+    lacks_bfloat16 = world.any(not has_bfloat16(session.device))
+    # A run that continues on another machine must not compute in what this one only emulates.
+    if chosen is not None and not (chosen.precision == "bfloat16" and lacks_bfloat16):
         return chosen.precision, ""
-    if session.device.type != "cpu" or task.training.steps < MIN_STEPS or not cpu_has_bfloat16():
+    if session.device.type != "cpu" or task.training.steps < MIN_STEPS or lacks_bfloat16:
         chosen = fixed_choice(session.device)
     else:
         local = torch.tensor([measure(task, session.device)], dtype=torch.float64)
