@@ -8,8 +8,8 @@
                faster (`vqvae2.training.precision_choice`); otherwise float32
 
 Weights, their averages and codebooks are float32 in all of them. Encoding and decoding images are
-always in float32, so that codes do not depend on the precision. float16 is a matter of training
-and likelihoods on a GPU: samples are computed in float32, and so is everything on a CPU.
+always in float32, so that codes do not depend on the precision. float16 applies to training and
+likelihoods on a GPU; samples are computed in float32, and so is everything on a CPU.
 
 "auto" never means float16: its range is narrow, so a model may overflow that trains in float32.
 It never means bfloat16 where a GPU only emulates it.

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from accelerate import Accelerator
 from gloo import free_port, join_group, leave_group
-from small_runs import outcome, session, small_run, train
+from small_runs import outcome, session, small_run, train, with_training
 from training_tasks import RegressionTask
 
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder, StagePrecision
 from vqvae2.runs.presets import PRESETS
-from vqvae2.training import precision_choice
+from vqvae2.training import loop, precision_choice
 from vqvae2.training.precision_choice import choose_precision, fixed_choice, measure
 from vqvae2.training.session import Stopped, new_accelerator
-from vqvae2.training.stages import train_run
+from vqvae2.training.stages import forget_precisions, train_run
 
 FAST, SLOW = (2.0, 1.0), (2.0, 1.9)
 """Seconds in float32 and bfloat16: bfloat16 is clearly faster, or not."""
@@ -47,24 +48,32 @@ def small(precision: str) -> RunConfig:
     return replace(small_run((4,)), precision=precision)
 
 
-def weights(folder: RunFolder) -> dict[str, bytes]:
-    """The trained models."""
-    files = outcome(folder).items()
-    return {n: data for n, data in files if n.startswith("model") and n.endswith(".safetensors")}
+def test_each_stage_trains_in_the_precision_that_was_measured_for_it(
+    tmp_path, timings, monkeypatch
+):
+    measured, used = timings(FAST, SLOW), []
 
+    def new_state(task, precision):
+        used.append(precision)
+        return loop.new_state(task, precision)
 
-def test_each_stage_trains_in_the_precision_that_was_measured_for_it(tmp_path, timings):
-    measured = timings(FAST, SLOW)
-    folder = train(tmp_path / "auto", small("auto"))
+    monkeypatch.setattr("vqvae2.training.fit.new_state", new_state)
+    folder = train(tmp_path, small("auto"))
     assert measured == ["AutoencoderTask", "PriorTask"]
     chosen = {name: choice.precision for name, choice in folder.read_precisions().items()}
     assert chosen == {"autoencoder": "bfloat16", "prior0": "float32"}
-    mixed, rounded = weights(folder), weights(train(tmp_path / "bfloat16", small("bfloat16")))
-    autoencoder, prior = (
-        f"model/{name}/model.safetensors" for name in ("autoencoder", "priors/0")
-    )
-    assert mixed[autoencoder] == rounded[autoencoder]
-    assert mixed[prior] != rounded[prior]
+    assert used == ["bfloat16", "float32"]
+
+
+def test_the_products_of_training_in_bfloat16_are_in_bfloat16():
+    dtypes = []
+    for precision in ("float32", "bfloat16"):
+        state = loop.new_state(task := RegressionTask(), precision)
+        hook = lambda module, inputs, output: dtypes.append(output.dtype)  # noqa: E731
+        task.network[0].register_forward_hook(hook)
+        next(loop.train(task, state, Accelerator(cpu=True)))
+        assert all(p.dtype == torch.float32 for p in task.network.parameters())
+    assert dtypes == [torch.float32, torch.bfloat16]
 
 
 def test_where_float32_is_chosen_the_run_equals_one_in_float32(tmp_path, monkeypatch):
@@ -118,17 +127,14 @@ def test_nothing_is_measured_for_a_given_precision_or_a_few_steps(tmp_path, timi
 
 def test_a_changed_config_drops_the_choices_of_stages_that_have_not_begun(tmp_path, timings):
     timings(FAST)
-    train(tmp_path, small("auto"))
-    folder = RunFolder(tmp_path)
-    folder.add_precision("prior7", StagePrecision(precision="bfloat16"))
-    for _ in train_run(session(tmp_path, small("auto"))):
-        pass
-    assert "prior7" in folder.read_precisions()
-    run = small("auto")
-    changed = replace(run, data=replace(run.data, memory_gib=run.data.memory_gib + 1))
-    for _ in train_run(session(tmp_path, changed)):
-        pass
+    run, folder = small("auto"), RunFolder(tmp_path)
+    with pytest.raises(Stopped):
+        train(tmp_path, run, stop_after=3)
+    folder.add_precision("prior0", StagePrecision(precision="bfloat16"))
+    forget_precisions(folder, run)
     assert list(folder.read_precisions()) == ["autoencoder", "prior0"]
+    forget_precisions(folder, with_training(run, 0, batch=4))
+    assert list(folder.read_precisions()) == ["autoencoder"]
 
 
 def test_a_run_that_continues_on_a_machine_without_bfloat16_chooses_again(

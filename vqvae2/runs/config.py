@@ -32,7 +32,8 @@ class TrainingConfig:
         cooldown: final fraction of the steps, over which the learning rate falls to 0.
         clip_norm: gradients are scaled down to this norm.
         max_skipped_steps: number of steps with a NaN or infinite gradient that are skipped; each
-            step then waits for its gradient. With 0 the first such step ends the training.
+            step then waits for its gradient. With 0 the first such step ends the training. In
+            float16 the loss scale skips infinite gradients, and this is about infinite losses.
         compile: compile the model (`torch.compile`): minutes once, then faster steps on a GPU.
         recompute: store the inputs of the model's blocks alone, and compute the activations within
             them again in the backward pass: less memory, about 40 % more time.

@@ -277,8 +277,11 @@ class TrainingStep(Generic[Part, Output]):
         if scale is not None:
             scale.unscale(phase.module.parameters())
         norm = nn.utils.clip_grad_norm_(phase.module.parameters(), training.clip_norm)
-        # A loss scale skips infinite gradients itself; an infinite loss is another matter.
-        if may_skip(self.state, training, norm if scale is None else joint_loss(losses)):
+        decisive = norm
+        if scale is not None and training.max_skipped_steps:
+            # A loss scale skips infinite gradients itself, but cannot help an infinite loss.
+            decisive = joint_loss(losses)
+        if may_skip(self.state, training, decisive):
             optimizer.zero_grad()
             return None
         for group in optimizer.param_groups:
