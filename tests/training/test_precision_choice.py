@@ -69,8 +69,7 @@ def test_the_products_of_training_in_bfloat16_are_in_bfloat16():
     dtypes = []
     for precision in ("float32", "bfloat16"):
         state = loop.new_state(task := RegressionTask(), precision)
-        hook = lambda module, inputs, output: dtypes.append(output.dtype)  # noqa: E731
-        task.network[0].register_forward_hook(hook)
+        task.network[0].register_forward_hook(lambda m, inputs, out: dtypes.append(out.dtype))
         next(loop.train(task, state, Accelerator(cpu=True)))
         assert all(p.dtype == torch.float32 for p in task.network.parameters())
     assert dtypes == [torch.float32, torch.bfloat16]

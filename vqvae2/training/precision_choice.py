@@ -20,7 +20,9 @@ from vqvae2.training.speed import compute_gradients
 REQUIRED_SPEEDUP = 1.15
 """bfloat16 rounds: it is used only where it is clearly faster than float32."""
 
-ROUNDS = 3
+MIN_ROUNDS, MIN_SECONDS = 3, 0.5
+"""Of a measurement, both at least: on a busy machine the best of many is what repeats."""
+
 MIN_STEPS = 100
 """Training of fewer steps is over before a measurement pays."""
 
@@ -103,7 +105,9 @@ def measure(task: Task[Part, Output], device: torch.device) -> tuple[float, floa
     part, step = task.batch(0)[0], task.training.steps - 1
     precisions: tuple[FixedPrecision, ...] = ("float32", "bfloat16")
     seconds = {precision: float("inf") for precision in precisions}
-    for number in range(1 + ROUNDS):
+    begin, number = time.perf_counter(), -1
+    while number < MIN_ROUNDS or time.perf_counter() - begin < MIN_SECONDS:
+        number += 1
         for precision in precisions:
             start = time.perf_counter()
             compute_gradients(task, part, step, precision, device)
