@@ -190,23 +190,30 @@ def train_on(rank: int, port: int, folder: str) -> None:
     """Only the second process's gradients overflow, and once its loss is NaN."""
     torch.set_num_threads(1)
     join_group(rank, 2, port)
-    task = RegressionTask(factor=1000.0 if rank else 1.0, max_skipped_steps=1)
-    honest = task.loss
+    for is_sharded in (False, True):
+        task = RegressionTask(
+            factor=1000.0 if rank else 1.0, max_skipped_steps=1, shard_optimizer=is_sharded
+        )
 
-    def loss(module: nn.Module, part: Tensor, step: int) -> Loss[int]:
-        result = honest(module, part, step)
-        return replace(result, value=result.value * (float("nan") if rank and step == 8 else 1))
+        def loss(module: nn.Module, part: Tensor, step: int, task=task) -> Loss[int]:
+            result = task.loss(module, part, step)
+            is_broken = rank == 1 and step == 8
+            return replace(result, value=result.value * (float("nan") if is_broken else 1))
 
-    task.phases = [replace(task.phases[0], loss=loss)]
-    state = new_state(task, "float16")
-    skipped = [p.step for p in train(task, state, Accelerator(cpu=True)) if p.skipped]
-    assert skipped == [9]
-    torch.save(checkpoint.state_tensors(state), f"{folder}/{rank}.pt")
+        task.phases = [replace(task.phases[0], loss=loss)]
+        state = new_state(task, "float16")
+        skipped = [p.step for p in train(task, state, Accelerator(cpu=True)) if p.skipped]
+        assert skipped == [9]
+        tensors = checkpoint.state_tensors(state)
+        torch.save(tensors, f"{folder}/{'sharded' if is_sharded else 'whole'}-{rank}.pt")
     leave_group()
 
 
-def test_processes_skip_the_same_steps(tmp_path):
+def test_processes_skip_the_same_steps_with_whole_and_with_sharded_optimizers(tmp_path):
     multiprocessing.spawn(train_on, (free_port(), str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    names = ("whole-0", "whole-1", "sharded-0", "sharded-1")
+    first, *others = (torch.load(tmp_path / f"{name}.pt") for name in names)
     assert first["scale.network.skipped"] > 0
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    for tensors in others:
+        for name, value in tensors.items():
+            assert torch.equal(value, first[name]), name
