@@ -4,16 +4,18 @@ import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
-from prior_cases import CONFIGS, make
+from prior_cases import CONFIGS, DOMAINS, make
 from simulated_cuda import SimulatedCuda
 from torch import Tensor
 
 from vqvae2.priors import Prior
 from vqvae2.sampling import UNKNOWN, SamplingConfig, sample_hierarchy, sample_level, uniforms
 from vqvae2.sampling.cuda_graphs import warn_once
+from vqvae2.sampling.guidance import mixture_of
 
 PLAIN = SamplingConfig()
 
@@ -168,3 +170,25 @@ def test_attention_reads_few_numbers_of_keys_each_with_a_recording(
     assert all(torch.equal(part, expected) for part in codes)
     rows, lengths = 4, 8  # a row reads up to two lengths, and its start is a phase of its own
     assert cuda.num_graphs <= rows + lengths + 1
+
+
+@pytest.mark.parametrize("unconditional", ["null-label", "bayes"])
+def test_guided_batches_replay_and_never_wait(unconditional, cuda):
+    domain = replace(DOMAINS["1-level"], null_label=True)
+    prior = Prior(CONFIGS["attention"], domain).eval()
+    config = SamplingConfig(guidance=2, unconditional=unconditional, guidance_schedule="linear")
+
+    def guided(seeds: list[int]) -> Tensor:
+        labels = torch.tensor([seed % 3 for seed in seeds]).to(prior.device)
+        mixture = mixture_of([prior], [], config, len(seeds))
+        noise, context = uniforms(seeds, 32, 0), prior.embed_context(labels, [])
+        cuda.reset()
+        *_, codes = sample_level(prior, context, noise, config, None, mixture)
+        cuda.counts.require_asynchronous()
+        return codes
+
+    batches = [1, 2], [3, 4], [5, 6]
+    expected = [guided(seeds) for seeds in batches]
+    prior.to("cuda")
+    assert all(torch.equal(guided(s).cpu(), b) for s, b in zip(batches, expected, strict=True))
+    assert cuda.num_replays >= 32

@@ -12,7 +12,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO
 from vqvae2.pipeline import Pipeline
-from vqvae2.sampling.config import SamplingConfig
+from vqvae2.sampling.config import SamplingConfig, Unconditional
 
 T = TypeVar("T")
 
@@ -122,11 +122,18 @@ class SamplingOptions:
         top_k: Draw from the K most probable codes only. One value, or one per level.
         top_p: Draw from the most probable codes that together have this probability. One value,
             or one per level.
+        guidance: Above 1, images show their class more clearly and differ less; 2 to 4 is usual,
+            more on coarse levels than on fine ones. One value, or one per level.
+        unconditional: What guidance compares with: null-label, for a run that was trained with
+            label dropout, or bayes, for any run, which takes as many times the time as there are
+            classes. One value, or one per level.
     """
 
     temperature: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()
     top_k: Annotated[tuple[int, ...], optional("NUMBER ...")] = ()
     top_p: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()
+    guidance: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()
+    unconditional: Annotated[tuple[Unconditional, ...], optional("NAME ...")] = ()
 
     def resolve(self, pipeline: Pipeline) -> tuple[SamplingConfig, ...]:
         """The settings of the model, changed as the options say; one per level."""

@@ -1,9 +1,12 @@
 """How codes are sampled from a prior's distributions."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from vqvae2.configuration import Interval, require_ranges
+
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
+Unconditional = Literal["null-label", "bayes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +17,30 @@ class SamplingConfig:
         temperature: logits are divided by it; 0 takes the most probable code.
         top_k: keep the K most probable codes; None keeps all.
         top_p: keep the fewest codes that together have this probability; 1 keeps all.
+        guidance: weight of the label, see `vqvae2.sampling.guidance`: 1 samples from the
+            conditional distribution; above 1, images show their class more clearly and differ
+            less; 0 ignores the label.
+        guidance_schedule: "constant", or "linear" or "cosine" from 1 at the first position to
+            `guidance` at the last.
+        unconditional: the distribution without a label: that of the "null-label", for a prior that
+            was trained with label dropout, or "bayes" from all classes, in as many times the time.
     """
 
     temperature: Annotated[float, Interval("[0, inf)", "0 takes the most probable code")] = 1.0
     top_k: Annotated[int, Interval("[1, inf)", "leave it out to keep all codes")] | None = None
     top_p: Annotated[float, Interval("(0, 1]", "1 keeps all codes")] = 1.0
+    guidance: Annotated[float, Interval("[0, inf)", "1 changes nothing")] = 1.0
+    guidance_schedule: GuidanceSchedule = "constant"
+    unconditional: Unconditional = "null-label"
 
     def __post_init__(self) -> None:
         """Validates the configuration."""
         require_ranges("", self)
+        require_choice("guidance_schedule", self.guidance_schedule, get_args(GuidanceSchedule))
+        require_choice("unconditional", self.unconditional, get_args(Unconditional))
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError for a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

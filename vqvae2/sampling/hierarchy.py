@@ -12,6 +12,7 @@ from torch import Tensor
 from vqvae2.priors import Prior
 from vqvae2.randomness import integers
 from vqvae2.sampling.config import SamplingConfig
+from vqvae2.sampling.guidance import mixture_of, require_guidable
 from vqvae2.sampling.inpaint import UNKNOWN
 from vqvae2.sampling.level import check_given, sample_level, uniforms
 from vqvae2.transfers import to_device
@@ -50,9 +51,10 @@ def iterate_hierarchy(
         prior.domain.check(ids, maps)
         with torch.no_grad():
             context = prior.embed_context(ids, maps)
+        mixture = mixture_of(priors[: level + 1], maps, config, len(seeds))
         noise = uniforms(seeds, prior.domain.num_values, level)
         maps.append(torch.empty(0))
-        for codes in sample_level(prior, context, noise, config, given_map):
+        for codes in sample_level(prior, context, noise, config, given_map, mixture):
             maps[-1] = codes
             yield maps
 
@@ -86,3 +88,5 @@ def check_request(
         raise ValueError(
             f"Expected one seed per image, got {len(seeds)} seeds for {len(labels)} labels."
         )
+    for level, (prior, config) in enumerate(zip(priors, sampling, strict=True)):
+        require_guidable(prior.domain, config, level)

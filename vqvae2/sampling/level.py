@@ -20,6 +20,7 @@ from vqvae2.priors import Domain, Prior
 from vqvae2.randomness import generator
 from vqvae2.sampling.config import SamplingConfig
 from vqvae2.sampling.cuda_graphs import RecordingPool
+from vqvae2.sampling.guidance import Guide, Mixture, guided_context
 from vqvae2.sampling.inpaint import UNKNOWN
 from vqvae2.transfers import to_device
 
@@ -82,6 +83,7 @@ def sample_level(
     noise: Tensor,
     config: SamplingConfig,
     given: Tensor | None = None,
+    mixture: Mixture | None = None,
 ) -> Iterator[Tensor]:
     """Samples the codes of one level, yielding the map (B, H, W) after each position.
 
@@ -94,18 +96,24 @@ def sample_level(
         config: how the distributions are changed.
         given: (B, H, W) int64, codes to keep and `UNKNOWN` where to sample; None samples all.
             Sampled codes depend on the given codes before them in raster order.
+        mixture: from `mixture_of` where the config asks for guidance, else None.
     """
     if prior.device.type == "cuda":
-        yield from sample_recorded(prior, context, noise, config, given)
+        yield from sample_recorded(prior, context, noise, config, given, mixture)
         return
-    sampler = LevelSampler(prior, context, noise, config, given)
+    sampler = LevelSampler(prior, context, noise, config, given, mixture)
     for _ in range(prior.domain.num_values):
         sampler.step()
         yield sampler.codes.view(-1, *prior.domain.shape)
 
 
 def sample_recorded(
-    prior: Prior, context: Tensor, noise: Tensor, config: SamplingConfig, given: Tensor | None
+    prior: Prior,
+    context: Tensor,
+    noise: Tensor,
+    config: SamplingConfig,
+    given: Tensor | None,
+    mixture: Mixture | None,
 ) -> Iterator[Tensor]:
     """`sample_level` by CUDA graphs, which are kept for the next batch of the same size.
 
@@ -114,11 +122,11 @@ def sample_recorded(
     key, recording, is_used = POOL.take(
         prior,
         (len(noise), config, given is None),
-        lambda: LevelSampler(prior, context, noise, config, given),
+        lambda: LevelSampler(prior, context, noise, config, given, mixture),
     )
     sampler = recording.actions
     if is_used:
-        sampler.restart(context, noise, given)
+        sampler.restart(context, noise, given, mixture)
     for _ in range(prior.domain.num_values - 1):
         recording.step()
         yield sampler.codes.view(-1, *prior.domain.shape)
@@ -141,6 +149,7 @@ class LevelSampler:
         noise: Tensor,
         config: SamplingConfig,
         given: Tensor | None,
+        mixture: Mixture | None = None,
     ) -> None:
         device, domain, batch = prior.device, prior.domain, len(noise)
         self._prior, self.config = ref(prior), config
@@ -149,7 +158,9 @@ class LevelSampler:
         self.given: Tensor | None = None
         if given is not None:
             self.given = check_given(given, batch, domain).flatten(1).to(device, copy=True)
-        self.cache = prior.new_cache(context.expand(batch, -1, -1, -1), batch)
+        self.guide = Guide(mixture, config, domain)
+        rows = guided_context(context, mixture, batch)
+        self.cache = prior.new_cache(rows, len(rows))
         self.cache.context = self.cache.context.clone()
         self.previous = torch.zeros(batch, dtype=torch.int64, device=device)
 
@@ -160,25 +171,31 @@ class LevelSampler:
         assert prior is not None, "the prior of a sampler is in use"
         return prior
 
-    def restart(self, context: Tensor, noise: Tensor, given: Tensor | None) -> None:
+    def restart(
+        self, context: Tensor, noise: Tensor, given: Tensor | None, mixture: Mixture | None = None
+    ) -> None:
         """Returns to the first position with another batch of the same size, in place."""
         self.noise.copy_(on_device(noise, self.noise.device))
         self.codes.fill_(UNKNOWN)
         if self.given is not None:
             assert given is not None
             self.given.copy_(check_given(given, len(noise), self.prior.domain).flatten(1))
-        self.cache.context.copy_(context.expand_as(self.cache.context))
+        self.cache.context.copy_(guided_context(context, mixture, len(noise)))
+        self.guide.restart(mixture)
         self.prior.restart(self.cache)
         self.previous.zero_()
 
     def step(self) -> None:
         """Samples the next value of each map in place, without waiting for the device."""
-        logits = self.prior.step(self.cache, self.previous)
+        num_rows = self.guide.num_rows
+        previous = self.previous if num_rows == 1 else self.previous.repeat(num_rows)
+        logits, rows = self.guide.combine(self.prior.step(self.cache, previous), self.cache.newest)
         noise = self.noise.index_select(1, self.cache.newest)[:, 0]
         sample_codes(logits, noise, self.config, out=self.previous)
         if self.given is not None:
             given = self.given.index_select(1, self.cache.newest)[:, 0]
             self.previous.copy_(torch.where(given == UNKNOWN, self.previous, given))
+        self.guide.observe(rows, self.previous)
         self.codes.index_copy_(1, self.cache.newest, self.previous[:, None])
 
     @property
