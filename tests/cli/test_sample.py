@@ -19,6 +19,18 @@ def test_samples_are_files_with_their_settings(trained, tmp_path, capsys):
     assert (coarse["top_p"], fine["top_p"]) == (0.9, 0.9)
 
 
+def test_guidance_is_an_option_and_a_setting(trained, tmp_path, capsys):
+    command = ["sample", str(trained), "--count", "1", "--guidance", "2", "1"]
+    line = error_of(capsys, *command, "--out", tmp_path / "none")
+    assert "trained with label dropout" in line
+    assert "bayes" in line
+    assert not (tmp_path / "none").exists()
+    assert run([*command, "--unconditional", "bayes", "--out", str(tmp_path / "out")]) == 0
+    coarse, fine = read_settings(next((tmp_path / "out").iterdir()))["sampling"]
+    assert (coarse["guidance"], fine["guidance"]) == (2, 1)
+    assert coarse["unconditional"] == "bayes"
+
+
 def test_a_judge_selects_a_fraction_of_the_samples(trained, tmp_path, capsys):
     save_network(tmp_path / "judge.pt", outputs=2)
     command = ["sample", str(trained), "--count", "3", "--classes", "class1", "class1"]

@@ -88,10 +88,14 @@ class Domain:
                 f"This prior is conditioned on codes of grids {expected}, coarsest first, "
                 f"got {shapes}."
             )
-        note = f" ({self.null} means no class)" if self.null_label else ""
-        require_range("Labels", labels, self.num_labels, note)
+        self.check_labels(labels)
         for grid, codes in zip(self.coarser, coarser, strict=True):
             require_range("Coarser codes", codes, grid.num_codes)
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Raises ValueError unless all labels (B,) are in [0, num_labels)."""
+        note = f" ({self.null} means no class)" if self.null_label else ""
+        require_range("Labels", labels, self.num_labels, note)
 
 
 def require_range(name: str, values: Tensor, limit: int, note: str = "") -> None:

@@ -88,8 +88,8 @@ def require_guidable(domain: Domain, config: SamplingConfig, level: int) -> None
     if config.unconditional == "null-label" and not domain.null_label:
         raise ValueError(
             f"Guidance {config.guidance:g} of level {level} needs a prior that was trained with "
-            "label dropout, and this one was not: train it with label_dropout=0.1, use "
-            f'unconditional="bayes" ({domain.num_classes} times the time), or guidance 1.'
+            "label dropout, and this one was not: train it with label_dropout=0.1, or compare "
+            f"with bayes, not null-label ({domain.num_classes} times the time), or use guidance 1."
         )
 
 

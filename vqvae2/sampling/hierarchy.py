@@ -48,7 +48,6 @@ def iterate_hierarchy(
             maps.append(check_given(given_map, len(seeds), prior.domain).to(ids))
             yield maps
             continue
-        prior.domain.check(ids, maps)
         with torch.no_grad():
             context = prior.embed_context(ids, maps)
         mixture = mixture_of(priors[: level + 1], maps, config, len(seeds))
@@ -88,5 +87,13 @@ def check_request(
         raise ValueError(
             f"Expected one seed per image, got {len(seeds)} seeds for {len(labels)} labels."
         )
+    grids = tuple(prior.domain.grid for prior in priors)
     for level, (prior, config) in enumerate(zip(priors, sampling, strict=True)):
+        prior.domain.check_labels(labels)
+        if prior.domain.coarser != grids[:level]:
+            raise ValueError(
+                f"The prior of level {level} is conditioned on codes of grids "
+                f"{', '.join(map(str, prior.domain.coarser)) or 'none'}, coarsest first, and the "
+                f"coarser priors sample {', '.join(map(str, grids[:level])) or 'none'}."
+            )
         require_guidable(prior.domain, config, level)
