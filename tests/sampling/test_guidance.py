@@ -197,7 +197,7 @@ def test_impossible_guidance_names_the_way_out():
 
 @pytest.mark.parametrize("guidance", [-1.0, math.inf, math.nan])
 def test_invalid_guidance_is_refused(guidance):
-    with pytest.raises(ValueError, match="Guidance must be 0"):
+    with pytest.raises(ValueError, match="guidance"):
         SamplingConfig(guidance=guidance)
 
 
