@@ -153,7 +153,10 @@ thread.join()
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_ends_a_program_that_decodes() -> None:
     script = run_script("""
+import signal
 from vqvae2.data import decoders
+# A shell ignores the signal in what it starts in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 decoders.num_decoders = lambda: 2
 def wait(_):
     time.sleep(0.01)
