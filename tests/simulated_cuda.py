@@ -1,4 +1,4 @@
-"""A simulated GPU: tensors that say they are on "cuda", computed on the CPU and counted.
+"""A simulated GPU: tensors whose device is "cuda", computed on the CPU and counted.
 
 Code that runs under `SimulatedCuda` takes its CUDA path. Each tensor on the simulated device wraps
 a CPU tensor, so results have real values, and every operation passes through `__torch_dispatch__`,

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "vqvae2"
 ROOMS = [
     ("code_grid",),
     ("configuration",),
-    ("files", "messages", "randomness", "transfers", "precision"),
+    ("files", "messages", "randomness", "transfers"),
+    ("precision",),
     ("distributed",),
     ("nn",),
     ("autoencoder", "priors"),

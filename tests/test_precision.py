@@ -1,5 +1,7 @@
 """One precision for training, likelihoods and sampling."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,14 @@ from builders import small_autoencoder, synthetic_images
 from prior_cases import CONFIGS, inputs, make
 
 from vqvae2.pipeline import Pipeline, PipelineConfig
-from vqvae2.precision import float32_products, in_bfloat16, resolve
+from vqvae2.precision import (
+    bfloat16_copy,
+    computing,
+    exactly,
+    float32_products,
+    in_bfloat16,
+    resolve,
+)
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 
 CPU = torch.device("cpu")
@@ -32,6 +41,44 @@ def test_auto_is_bfloat16_only_where_a_gpu_computes_in_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert resolve("auto", torch.device("cuda")) == "bfloat16"
     assert resolve("tf32", torch.device("cuda")) == "tf32"
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"precision must be one of auto, .* got 'bf16'"):
+        resolve("bf16", CPU)
+
+
+def test_on_a_cpu_the_settings_of_gpus_are_neither_read_nor_changed(monkeypatch):
+    """torch raises where its older functions are called after its newer ones."""
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", refuse)
+    with computing("tf32", CPU), exactly(CPU):
+        pass
+
+
+def test_only_tf32_rounds_the_matrix_products_that_autocast_leaves(monkeypatch):
+    """Among them is the search for codes."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    for precision in ("float32", "bfloat16", "float16", "auto"):
+        with float32_products(precision, torch.device("cuda")):
+            assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_bfloat16_copy_is_made_once_and_follows_the_weights():
+    prior = make("1-level", "plain", torch.float32)
+    copied = bfloat16_copy(prior)
+    with torch.no_grad():
+        prior.values.vectors.weight.fill_(3)
+    assert bfloat16_copy(prior) is copied
+    assert bool((copied.values.vectors.weight == 3).all())
+    reference = weakref.ref(copied)
+    del copied, prior
+    gc.collect()
+    assert reference() is None
 
 
 @pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("tf32", True)])

@@ -40,3 +40,9 @@ def one_line(error: BaseException) -> str:
 def printable(text: str) -> str:
     """The text without control characters other than line ends and tabs."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError for a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

@@ -21,10 +21,18 @@ from vqvae2.autoencoder import Autoencoder
 from vqvae2.configuration import AtLeast1, from_dict, require_ranges, to_dict
 from vqvae2.files import read_json, write_json
 from vqvae2.messages import did_you_mean
-from vqvae2.precision import Precision, computing, float32_products, in_bfloat16, resolve
+from vqvae2.precision import (
+    Precision,
+    bfloat16_copy,
+    computing,
+    exactly,
+    float32_products,
+    resolve,
+)
 from vqvae2.priors import Prior
 from vqvae2.randomness import integers
 from vqvae2.sampling import Box, SamplingConfig, erase, paint_over, sample_hierarchy
+from vqvae2.sampling.guidance import rows_per_image
 from vqvae2.transfers import to_device
 from vqvae2.weights import (
     code_fingerprint,
@@ -159,13 +167,15 @@ class Pipeline:
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[Tensor]:
         """Codes (B, H, W) int64 per level, coarsest first, of images (B, C, ., .) in [0, 1]."""
-        return self.autoencoder.encode(to_device(images, self.device))
+        with exactly(self.device):
+            return self.autoencoder.encode(to_device(images, self.device))
 
     @torch.no_grad()
     def decode(self, codes: Sequence[Tensor], levels: Sequence[int] | None = None) -> Tensor:
         """Images in [0, 1] from codes; `levels` as in `VQVAE.decode`."""
         codes = [to_device(code, self.device) for code in codes]
-        return self.autoencoder.decode(codes, levels).clamp(0, 1)
+        with exactly(self.device):
+            return self.autoencoder.decode(codes, levels).clamp(0, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images that were encoded and decoded."""
@@ -188,7 +198,8 @@ class Pipeline:
                 label give the same image in any batch.
             sampling: one per level, coarsest first; the model's own by default.
             given: one map of codes to keep per level, or None; see `sampling.sample_level`.
-            batch: images at a time; bounds the memory and does not change any image.
+            batch: images at a time, fewer with guidance, which needs several rows per image;
+                bounds the memory and does not change any image.
         """
         parts = list(
             self.sample_batches(labels, seeds, sampling=sampling, given=given, batch=batch)
@@ -227,14 +238,18 @@ class Pipeline:
                 )
         if not seeds:
             raise ValueError("Expected at least one image to sample, got none.")
+        pairs = zip(self.priors, sampling, strict=False)
+        batch = max(1, batch // max(rows_per_image(prior.domain, c) for prior, c in pairs))
         precision = resolve(self.precision, self.device)
         rounded = precision == "bfloat16"
-        priors = [in_bfloat16(prior) for prior in self.priors] if rounded else self.priors
+        priors = [bfloat16_copy(prior) for prior in self.priors] if rounded else self.priors
         for first in range(0, len(ids), batch):
             images = list(range(first, min(first + batch, len(ids))))
             # Products of another shape may round differently, which shows in bfloat16: batches
-            # are filled up, so that an image does not depend on the number of images.
-            rows = images + images[:1] * (batch - len(images) if rounded else 0)
+            # are filled up, so that an image does not depend on the number of images. On a CPU
+            # only products of a single row differ.
+            filled = min(batch, 2) if self.device.type == "cpu" else batch
+            rows = images + images[:1] * (filled - len(images) if rounded else 0)
             given_part = None if given is None else [g if g is None else g[rows] for g in given]
             with float32_products(precision, self.device):
                 codes = sample_hierarchy(

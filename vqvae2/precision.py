@@ -1,7 +1,8 @@
 """How precisely products are computed: one policy for training, likelihoods and sampling.
 
     float32    float32 products
-    tf32       float32 tensors; a GPU rounds the inputs of products to 10 bits after the point
+    tf32       float32 tensors; a GPU rounds the inputs of products to 10 bits after the point, in
+               training those of the search for codes, too
     bfloat16   products in bfloat16; losses, norms and the search for codes in float32
     float16    the same in float16 with a loss scale, for GPUs without bfloat16 (T4, V100)
     auto       bfloat16 on a GPU that computes in it; on a CPU, training measures whether it is
@@ -18,10 +19,13 @@ It never means bfloat16 where a GPU only emulates it.
 import contextlib
 import copy
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+
+from vqvae2.messages import require_choice
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 FixedPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -33,6 +37,7 @@ M = TypeVar("M", bound=nn.Module)
 
 def resolve(precision: Precision, device: torch.device) -> FixedPrecision:
     """What a precision means on a device, outside of training."""
+    require_choice("precision", precision, get_args(Precision))
     if precision == "float16" and device.type != "cuda":
         return "float32"
     if precision != "auto":
@@ -49,11 +54,15 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def set_products(precision: Precision, device: torch.device) -> None:
-    """Sets how a GPU computes float32 products: matrix products and convolutions alike."""
+    """Sets how a GPU computes float32 products: matrix products and convolutions.
+
+    Autocast leaves no matrix products in float32 but those that must be exact, such as the search
+    for codes, so only tf32 rounds these.
+    """
     if device.type == "cuda":
-        rounded = resolve(precision, device) != "float32"
-        torch.set_float32_matmul_precision("high" if rounded else "highest")
-        torch.backends.cudnn.allow_tf32 = rounded
+        resolved = resolve(precision, device)
+        torch.set_float32_matmul_precision("high" if resolved == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = resolved != "float32"
 
 
 @contextlib.contextmanager
@@ -72,6 +81,9 @@ def autocast(precision: FixedPrecision, device: torch.device) -> torch.autocast:
 @contextlib.contextmanager
 def float32_products(precision: Precision, device: torch.device) -> Iterator[None]:
     """`set_products` within the context."""
+    if device.type != "cuda":
+        yield
+        return
     matrices = torch.get_float32_matmul_precision()
     convolutions = torch.backends.cudnn.allow_tf32
     set_products(precision, device)
@@ -93,6 +105,28 @@ def without_autocast(tensor: torch.Tensor) -> contextlib.AbstractContextManager[
 def exact(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor in float64, for sums over many images; in float32 on a device without float64."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
+def exactly(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Float32 products within the context, for codes of images that depend on no precision."""
+    return float32_products("float32", device)
+
+
+COPIES: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+
+
+def bfloat16_copy(module: M) -> M:
+    """`in_bfloat16`, the same copy at every call while the module lives, with its weights of now.
+
+    What was recorded for the copy then serves the next call.
+    """
+    copied = COPIES.get(module)
+    weights = module.state_dict()
+    if copied is None or next(copied.parameters()).device != next(module.parameters()).device:
+        copied = COPIES[module] = in_bfloat16(module)
+    for name, value in copied.state_dict().items():
+        value.copy_(weights[name])
+    return cast(M, copied)
 
 
 def in_bfloat16(module: M) -> M:

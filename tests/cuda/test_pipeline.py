@@ -18,6 +18,7 @@ from vqvae2.data.images import open_images
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.pipeline import Pipeline, PipelineConfig
+from vqvae2.precision import float32_products
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 
 IMAGES = synthetic_images(4)
@@ -54,6 +55,24 @@ def test_encode_decode_and_reconstruct_never_wait(cuda):
     results = [*pipeline.encode(IMAGES), pipeline.reconstruct(IMAGES), pipeline.decode(codes, [0])]
     cuda.counts.require_asynchronous()
     torch.testing.assert_close(on_host(results), [*codes, images, blank])
+
+
+def test_codes_of_images_are_exact_whatever_the_precision_of_the_process(cuda, monkeypatch):
+    pipeline, seen = new_pipeline().to("cuda"), []
+    encode, decode = pipeline.autoencoder.encode, pipeline.autoencoder.decode
+
+    def settings() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    monkeypatch.setattr(
+        pipeline.autoencoder, "encode", lambda *a: (seen.append(settings()), encode(*a))[1]
+    )
+    monkeypatch.setattr(
+        pipeline.autoencoder, "decode", lambda *a: (seen.append(settings()), decode(*a))[1]
+    )
+    with float32_products("tf32", torch.device("cuda")):
+        pipeline.reconstruct(IMAGES)
+    assert seen == [("highest", False)] * 2
 
 
 def test_log_prob_never_waits(cuda):

@@ -9,9 +9,16 @@ from prior_cases import CONFIGS, DOMAINS
 from torch import Tensor
 
 from vqvae2.code_grid import CodeGrid
+from vqvae2.precision import in_bfloat16
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.sampling import SamplingConfig, sample_codes, sample_hierarchy, sample_level, uniforms
-from vqvae2.sampling.guidance import Guide, guidance_weights, log_posterior, mixture_of
+from vqvae2.sampling.guidance import (
+    Guide,
+    guidance_weights,
+    guided_context,
+    log_posterior,
+    mixture_of,
+)
 
 NULL, BAYES = SamplingConfig(guidance=3), SamplingConfig(guidance=3, unconditional="bayes")
 LABELS = torch.tensor([0, 2, 1])
@@ -186,9 +193,41 @@ def test_guidance_makes_the_class_more_probable():
     assert nats[3.0] > nats[1.0]
 
 
+@pytest.mark.parametrize("config", [NULL, BAYES])
+@pytest.mark.parametrize("domain", ["1-level", "softmax", "mixture"])
+def test_guided_codes_of_bfloat16_weights_are_near_those_of_float32(domain, config):
+    prior = make("plain", with_null(domain), torch.float32)
+    logits = []
+    for one in (prior, in_bfloat16(prior)):
+        mixture = mixture_of([one], [], config, 3)
+        assert mixture is not None
+        guide = Guide(mixture, config, one.domain)
+        with torch.no_grad():
+            context = guided_context(one.embed_context(LABELS, []), mixture, 3)
+            cache = one.new_cache(context, len(context))
+            start = torch.zeros(len(context), dtype=torch.int64)
+            guided, rows = guide.combine(one.step(cache, start), cache.newest)
+        guide.observe(rows, torch.zeros(3, dtype=torch.int64))
+        assert guided.dtype == torch.float32
+        logits.append(guided.softmax(dim=1))
+    torch.testing.assert_close(*logits, atol=0.02, rtol=0)
+
+
+def test_a_level_that_is_given_needs_no_null_label():
+    coarse = make("plain", Domain(grid=CodeGrid(5, 2, 4), num_classes=3))
+    fine = make("plain", with_null("2-levels"))
+    given = [torch.zeros(1, 2, 4, dtype=torch.int64), None]
+    codes = sample_hierarchy([coarse, fine], [1], [0], [NULL, NULL], given)
+    assert torch.equal(codes[0], given[0])
+    with pytest.raises(ValueError, match="level 0 needs a prior"):
+        sample_hierarchy([coarse, fine], [1], [0], [NULL, NULL])
+
+
 def test_impossible_guidance_names_the_way_out():
     prior = make("plain", DOMAINS["1-level"])
-    with pytest.raises(ValueError, match=r"label_dropout.*bayes.*3 times.*guidance 1"):
+    with pytest.raises(
+        ValueError, match=r"label-dropout 0.1.*--unconditional bayes \(4 times.*guidance 1"
+    ):
         sample_hierarchy([prior], [0], [0], [NULL])
     classless = make("plain", replace(DOMAINS["1-level"], num_classes=1))
     with pytest.raises(ValueError, match="needs classes"):

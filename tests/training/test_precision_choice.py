@@ -10,12 +10,16 @@ import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from gloo import free_port, join_group, leave_group
 from small_runs import outcome, session, small_run, train, with_training
+from torch import Tensor, nn
 from training_tasks import RegressionTask
 
+from vqvae2.nn.recompute import outermost_blocks
+from vqvae2.nn.residual import ResidualStack
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder, StagePrecision
 from vqvae2.runs.presets import PRESETS
 from vqvae2.training import loop, precision_choice
+from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.precision_choice import choose_precision, fixed_choice, measure
 from vqvae2.training.session import Stopped, new_accelerator
 from vqvae2.training.stages import forget_precisions, train_run
@@ -193,3 +197,42 @@ def test_both_precisions_are_timed():
 
 def test_the_demo_whose_figures_are_published_is_in_float32():
     assert PRESETS["demo"]().precision == "float32"
+
+
+def test_a_stage_with_checkpoints_and_no_choice_stays_in_float32(tmp_path, timings):
+    """Such checkpoints are of a version for which "auto" on a CPU was float32."""
+    measured = timings(FAST)
+    run = session(tmp_path, small("auto"))
+    checkpoints = run.folder.checkpoints("autoencoder")
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "step-7.safetensors").write_bytes(b"")
+    assert choose_precision(run, "autoencoder", RegressionTask())[0] == "float32"
+    assert measured == []
+
+
+class BlockTask(RegressionTask):
+    """A network of one block."""
+
+    def __init__(self) -> None:
+        super().__init__(recompute=True)
+        self.network = ResidualStack(4, 4, 1, kernel=1)
+        self.phases = [Phase("network", self.network, self.loss, self.training)]
+
+    def loss(self, module: nn.Module, part: Tensor, step: int) -> Loss[int]:
+        return Loss(module(part[:, :, None, None]).square().mean(), {}, step)
+
+
+def test_the_measured_step_recomputes_what_training_will_recompute(monkeypatch):
+    task, recomputed = BlockTask(), []
+    original = precision_choice.compute_gradients
+
+    def compute_gradients(*arguments: object) -> None:
+        recomputed.append(all(block.recomputes for block in outermost_blocks(task.network)))
+        original(*arguments)
+
+    monkeypatch.setattr(precision_choice, "compute_gradients", compute_gradients)
+    monkeypatch.setattr(precision_choice, "MIN_SECONDS", 0)
+    measure(task, torch.device("cpu"))
+    assert recomputed
+    assert all(recomputed)
+    assert not any(block.recomputes for block in outermost_blocks(task.network))

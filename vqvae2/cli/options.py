@@ -123,10 +123,11 @@ class SamplingOptions:
         top_p: Draw from the most probable codes that together have this probability. One value,
             or one per level.
         guidance: Above 1, images show their class more clearly and differ less; 2 to 4 is usual,
-            more on coarse levels than on fine ones. One value, or one per level.
+            more on coarse levels than on fine ones. Takes twice the time. One value, or one per
+            level.
         unconditional: What guidance compares with: null-label, for a run that was trained with
             label dropout, or bayes, for any run, which takes as many times the time as there are
-            classes. One value, or one per level.
+            classes, plus one. One value, or one per level.
     """
 
     temperature: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()

@@ -28,6 +28,7 @@ from vqvae2.data.codes import CodesInfo, read_info, read_shard, write_shard
 from vqvae2.data.decoders import decode_pool
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import inference_batch_size
+from vqvae2.precision import exactly
 from vqvae2.transfers import arrivals, pin, to_device
 from vqvae2.weights import code_fingerprint
 
@@ -35,7 +36,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CPU_BATCH = 16
-"""Images of up to 64 x 64 that a thread encodes at a time; fewer where they are larger."""
+"""Images that a thread of a CPU encodes at a time, at most."""
 
 IMAGES_PER_SHARD = 8192
 """The last shard of a split has fewer."""
@@ -93,14 +94,17 @@ def encoded_batches(
     @torch.no_grad()
     def encode(pixels: Tensor) -> list[Tensor]:
         # Not channels last, which would change a code in some hundred thousand.
-        return autoencoder.encode(to_device(pixels, device).float() / 255)
+        with exactly(device):
+            return autoencoder.encode(to_device(pixels, device).float() / 255)
 
     def prepare(part: Tensor) -> Tensor:
         pixels = dataset.batch(part)
         return pin(pixels) if device.type == "cuda" else pixels
 
     threads = torch.get_num_threads()
-    parts = indices.split(min(size, CPU_BATCH) if device.type == "cpu" else size)
+    # All threads together hold the activations of `size` images.
+    share = max(1, min(CPU_BATCH, size // threads))
+    parts = indices.split(share if device.type == "cpu" else size)
     if device.type == "cpu" and threads >= decode_pool().size:
         with encoders(threads) as pool:
             yield from in_order(lambda part: encode(dataset.batch(part)), parts, pool, threads)

@@ -40,8 +40,8 @@ def outermost_blocks(module: nn.Module) -> Iterator[Block]:
         yield from outermost_blocks(child)
 
 
-def recompute_blocks(module: nn.Module) -> None:
-    """Makes the outermost blocks in a module recompute their activations.
+def recompute_blocks(module: nn.Module, recomputes: bool = True) -> None:
+    """Makes the outermost blocks in a module recompute their activations, or store them again.
 
     Blocks within blocks do not: they would be computed three times.
 
@@ -55,4 +55,4 @@ def recompute_blocks(module: nn.Module) -> None:
             f"{type(module).__name__} without any; leave recompute off."
         )
     for block in blocks:
-        block.recomputes = True
+        block.recomputes = recomputes

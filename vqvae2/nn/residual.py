@@ -119,10 +119,16 @@ class StackStep:
         """Maps (B, C) with the offset of the input to (B, C) without one."""
         for (widen, narrow), offset, bias in self.blocks:
             # relu(x) = max(x + offset, offset) - offset, and the bias contains the last term.
-            # Bias, product and ReLU are one operation on a GPU.
-            hidden = torch._addmm_activation(bias, torch.maximum(x, offset), widen)
+            hidden = addmm_relu(bias, torch.maximum(x, offset), widen)
             x = torch.addmm(x, hidden, narrow)
         return x
+
+
+def addmm_relu(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """relu(bias + x weight), (B, M), in one operation where the device has it."""
+    if x.device.type in ("cpu", "cuda"):
+        return torch._addmm_activation(bias, x, weight)
+    return torch.addmm(bias, x, weight).relu_()
 
 
 class Downsample(Block, nn.Sequential):

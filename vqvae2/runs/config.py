@@ -142,6 +142,13 @@ class LevelConfig:
         """Raises ValueError for numbers out of range."""
         self.training.check(f"{name}.training")
         require_ranges(f"{name}.", self)
+        guided = self.sampling.guidance != 1 and self.sampling.unconditional == "null-label"
+        if guided and not self.label_dropout:
+            raise ValueError(
+                f"{name}.sampling.guidance {self.sampling.guidance:g} needs a prior that is "
+                f"trained with label dropout: set {name}.label_dropout, for instance to 0.1, or "
+                f"{name}.sampling.unconditional to bayes."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +184,7 @@ class RunConfig:
         if model.image_channels != NUM_CHANNELS:
             raise ValueError(
                 f"autoencoder.model.image_channels must be {NUM_CHANNELS}, got "
-                f"{model.image_channels}: images are read as RGB, those without colour too."
+                f"{model.image_channels}: images are read as RGB, grey ones too."
             )
         if self.levels and len(self.levels) != model.num_levels:
             raise ValueError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from vqvae2.configuration import Interval, require_ranges
+from vqvae2.messages import require_choice
 
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 Unconditional = Literal["null-label", "bayes"]
@@ -23,7 +24,8 @@ class SamplingConfig:
         guidance_schedule: "constant", or "linear" or "cosine" from 1 at the first position to
             `guidance` at the last.
         unconditional: the distribution without a label: that of the "null-label", for a prior that
-            was trained with label dropout, or "bayes" from all classes, in as many times the time.
+            was trained with label dropout, or "bayes" from all classes. Either costs rows, see
+            `vqvae2.sampling.guidance`.
     """
 
     temperature: Annotated[float, Interval("[0, inf)", "0 takes the most probable code")] = 1.0
@@ -38,9 +40,3 @@ class SamplingConfig:
         require_ranges("", self)
         require_choice("guidance_schedule", self.guidance_schedule, get_args(GuidanceSchedule))
         require_choice("unconditional", self.unconditional, get_args(Unconditional))
-
-
-def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError for a value that is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")

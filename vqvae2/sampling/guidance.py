@@ -8,8 +8,8 @@ class more clearly and differ less. The unconditional distribution of a code is 
     p(x_k | x_<k) = sum_r q(r | x_<k) p(x_k | x_<k, r)
 
 over rows r: only the null label, for a prior that was trained with label dropout, or all classes.
-The latter is exact for any prior by Bayes' rule, with the posterior q of the classes, but each
-position costs as many rows as there are classes.
+The latter is exact for any prior by Bayes' rule, with the posterior q of the classes. Time and
+memory of an image grow with its rows: 1 + R, twice as many as without guidance for a null label.
 
 Legend: `B` batch, `R` rows, `C` channels, `H W` grid, `K` codes, `N` values per map.
 """
@@ -88,8 +88,9 @@ def require_guidable(domain: Domain, config: SamplingConfig, level: int) -> None
     if config.unconditional == "null-label" and not domain.null_label:
         raise ValueError(
             f"Guidance {config.guidance:g} of level {level} needs a prior that was trained with "
-            "label dropout, and this one was not: train it with label_dropout=0.1, or compare "
-            f"with bayes, not null-label ({domain.num_classes} times the time), or use guidance 1."
+            f"label dropout, and this one was not: train with --levels.{level}.label-dropout 0.1, "
+            f"or sample with --unconditional bayes ({domain.num_classes + 1} times the time), or "
+            "with guidance 1."
         )
 
 
@@ -99,28 +100,24 @@ class Guide:
     Its tensors are updated in place and without waiting for the device.
 
     Arguments:
-        mixture: of the level; None without guidance, where each image has one row.
+        mixture: of the level.
         config: guidance and its schedule.
         domain: of the prior.
     """
 
-    def __init__(self, mixture: Mixture | None, config: SamplingConfig, domain: Domain) -> None:
-        self.log_weights: Tensor | None = None
-        if mixture is not None:
-            self.log_weights = mixture.log_weights.clone()
-            weights = guidance_weights(config, domain.num_values)
-            self.weights = to_device(weights, self.log_weights.device)
+    def __init__(self, mixture: Mixture, config: SamplingConfig, domain: Domain) -> None:
+        self.log_weights = mixture.log_weights.clone()
+        weights = guidance_weights(config, domain.num_values)
+        self.weights = to_device(weights, self.log_weights.device)
 
     @property
     def num_rows(self) -> int:
         """Rows per image: that of its label, and R."""
-        return 1 if self.log_weights is None else 1 + len(self.log_weights)
+        return 1 + len(self.log_weights)
 
-    def restart(self, mixture: Mixture | None) -> None:
+    def restart(self, mixture: Mixture) -> None:
         """Returns to the first position, in place."""
-        if self.log_weights is not None:
-            assert mixture is not None
-            self.log_weights.copy_(mixture.log_weights)
+        self.log_weights.copy_(mixture.log_weights)
 
     def combine(self, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Guided logits (B, K), and log-probabilities (R, B, K) for `observe`.
@@ -129,24 +126,29 @@ class Guide:
             logits: ((1 + R) B, K), first those of the labels.
             index: of the value, (1,) int64.
         """
-        if self.log_weights is None:
-            return logits, logits
-        nats = logits.unflatten(0, (self.num_rows, -1)).log_softmax(dim=2)
+        # Guidance magnifies the difference of two logits, and with it their rounding.
+        exact = logits if logits.dtype == torch.float64 else logits.float()
+        nats = exact.unflatten(0, (self.num_rows, -1)).log_softmax(dim=2)
         conditional, rows = nats[0], nats[1:]
-        if len(rows) == 1:
-            unconditional = rows[0]
-        else:
+        unconditional = rows[0]
+        if len(rows) > 1:
             unconditional = (rows + self.log_weights[..., None]).logsumexp(dim=0)
         weight = self.weights.index_select(0, index).to(nats.dtype)
-        return torch.lerp(unconditional, conditional, weight), rows
+        return torch.lerp(unconditional.to(nats.dtype), conditional, weight), rows
 
     def observe(self, rows: Tensor, codes: Tensor) -> None:
         """Updates the weights of the rows after codes (B,) were sampled."""
-        if self.log_weights is None or len(self.log_weights) == 1:
-            return
-        index = codes.expand(len(rows), -1)[..., None]
-        scores = self.log_weights + rows.gather(2, index)[..., 0]
-        self.log_weights.copy_(scores.log_softmax(dim=0))
+        if len(rows) > 1:
+            index = codes.expand(len(rows), -1)[..., None]
+            scores = self.log_weights + rows.gather(2, index)[..., 0]
+            self.log_weights.copy_(scores.log_softmax(dim=0))
+
+
+def rows_per_image(domain: Domain, config: SamplingConfig) -> int:
+    """1 + R rows, which decide the memory of an image; 1 without guidance."""
+    if config.guidance == 1:
+        return 1
+    return 1 + (domain.num_classes if config.unconditional == "bayes" else 1)
 
 
 def guided_context(context: Tensor, mixture: Mixture | None, batch: int) -> Tensor:
@@ -157,7 +159,7 @@ def guided_context(context: Tensor, mixture: Mixture | None, batch: int) -> Tens
 
 def guidance_weights(config: SamplingConfig, num_values: int) -> Tensor:
     """The weight w at each value, (N,): constant, or rising from 1 to the guidance."""
-    place = torch.linspace(0, 1, num_values, dtype=torch.float64)
+    place = torch.linspace(0, 1, num_values)
     rise = {
         "constant": torch.ones_like(place),
         "linear": place,

@@ -96,4 +96,6 @@ def check_request(
                 f"{', '.join(map(str, prior.domain.coarser)) or 'none'}, coarsest first, and the "
                 f"coarser priors sample {', '.join(map(str, grids[:level])) or 'none'}."
             )
-        require_guidable(prior.domain, config, level)
+        given_map = None if given is None else given[level]
+        if given_map is None or (given_map == UNKNOWN).any():
+            require_guidable(prior.domain, config, level)

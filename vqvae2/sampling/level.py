@@ -158,7 +158,7 @@ class LevelSampler:
         self.given: Tensor | None = None
         if given is not None:
             self.given = check_given(given, batch, domain).flatten(1).to(device, copy=True)
-        self.guide = Guide(mixture, config, domain)
+        self.guide = None if mixture is None else Guide(mixture, config, domain)
         rows = guided_context(context, mixture, batch)
         self.cache = prior.new_cache(rows, len(rows))
         self.cache.context = self.cache.context.clone()
@@ -181,22 +181,28 @@ class LevelSampler:
             assert given is not None
             self.given.copy_(check_given(given, len(noise), self.prior.domain).flatten(1))
         self.cache.context.copy_(guided_context(context, mixture, len(noise)))
-        self.guide.restart(mixture)
+        if self.guide is not None:
+            assert mixture is not None
+            self.guide.restart(mixture)
         self.prior.restart(self.cache)
         self.previous.zero_()
 
     def step(self) -> None:
         """Samples the next value of each map in place, without waiting for the device."""
-        num_rows = self.guide.num_rows
-        previous = self.previous if num_rows == 1 else self.previous.repeat(num_rows)
-        logits, rows = self.guide.combine(self.prior.step(self.cache, previous), self.cache.newest)
-        noise = self.noise.index_select(1, self.cache.newest)[:, 0]
-        sample_codes(logits, noise, self.config, out=self.previous)
+        previous, guide, place = self.previous, self.guide, self.cache.newest
+        logits = self.prior.step(
+            self.cache, previous if guide is None else previous.repeat(guide.num_rows)
+        )
+        if guide is not None:
+            logits, rows = guide.combine(logits, place)
+        noise = self.noise.index_select(1, place)[:, 0]
+        sample_codes(logits, noise, self.config, out=previous)
         if self.given is not None:
-            given = self.given.index_select(1, self.cache.newest)[:, 0]
-            self.previous.copy_(torch.where(given == UNKNOWN, self.previous, given))
-        self.guide.observe(rows, self.previous)
-        self.codes.index_copy_(1, self.cache.newest, self.previous[:, None])
+            given = self.given.index_select(1, place)[:, 0]
+            previous.copy_(torch.where(given == UNKNOWN, previous, given))
+        if guide is not None:
+            guide.observe(rows, previous)
+        self.codes.index_copy_(1, place, previous[:, None])
 
     @property
     def counters(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vqvae2.nn.recompute import recompute_blocks
 from vqvae2.precision import FixedPrecision, has_bfloat16, resolve
 from vqvae2.runs.folder import StagePrecision
 from vqvae2.training.loop import Output, Part, Task
@@ -57,7 +58,10 @@ def choose_precision(
     # A run that continues on another machine must not compute in what this one only emulates.
     if chosen is not None and not (chosen.precision == "bfloat16" and lacks_bfloat16):
         return chosen.precision, ""
-    if session.device.type != "cpu" or task.training.steps < MIN_STEPS or lacks_bfloat16:
+    # A checkpoint without a choice is of a version for which "auto" on a CPU was float32.
+    has_begun = world.any(any(session.folder.checkpoints(stage).glob("*")))
+    measures = session.device.type == "cpu" and task.training.steps >= MIN_STEPS
+    if not measures or lacks_bfloat16 or has_begun:
         chosen = fixed_choice(session.device)
     else:
         local = torch.tensor([measure(task, session.device)], dtype=torch.float64)
@@ -105,6 +109,9 @@ def measure(task: Task[Part, Output], device: torch.device) -> tuple[float, floa
     part, step = task.batch(0)[0], task.training.steps - 1
     precisions: tuple[FixedPrecision, ...] = ("float32", "bfloat16")
     seconds = {precision: float("inf") for precision in precisions}
+    recomputing = [phase.module for phase in task.phases if phase.training.recompute]
+    for module in recomputing:
+        recompute_blocks(module)
     begin, number = time.perf_counter(), -1
     while number < MIN_ROUNDS or time.perf_counter() - begin < MIN_SECONDS:
         number += 1
@@ -113,4 +120,6 @@ def measure(task: Task[Part, Output], device: torch.device) -> tuple[float, floa
             compute_gradients(task, part, step, precision, device)
             if number:  # the first one is slower
                 seconds[precision] = min(seconds[precision], time.perf_counter() - start)
+    for module in recomputing:
+        recompute_blocks(module, recomputes=False)  # training sets it for itself
     return seconds["float32"], seconds["bfloat16"]
