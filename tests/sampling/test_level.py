@@ -7,7 +7,6 @@ from prior_cases import CONFIGS, DOMAINS, inputs, make
 
 from vqvae2.sampling import (
     UNKNOWN,
-    LevelSampler,
     SamplingConfig,
     sample_codes,
     sample_level,
@@ -96,30 +95,6 @@ def test_sampling_by_steps_equals_sampling_by_complete_passes(architecture, doma
         logits = nats.flatten(1)[:, k].view(len(slow), -1)
         slow.view(3, -1)[:, k] = sample_codes(logits, noise[:, k], config)
     assert torch.equal(fast, slow)
-
-
-@pytest.mark.parametrize("architecture", list(CONFIGS))
-@pytest.mark.parametrize("domain", ["2-levels", "softmax", "mixture"])
-@torch.no_grad()
-def test_a_step_does_not_wait_for_the_device(architecture, domain):
-    """A step does not read values back: on the meta device there are none."""
-    prior = make(domain, architecture)
-    _, labels, coarser = inputs(prior)
-    embedded = prior.embed_context(labels, coarser).to("meta")
-    noise = uniforms([1, 2, 3], prior.domain.num_values, 0)
-    for config in (
-        SamplingConfig(),
-        SamplingConfig(temperature=0.5, top_k=3, top_p=0.9),
-        SamplingConfig(temperature=0),
-    ):
-        sampler = LevelSampler(prior.to("meta"), embedded, noise, config, None)
-        cache = sampler.cache
-        tensors = sampler.codes, sampler.previous, cache.position.current
-        for _ in range(2 * prior.domain.channels * prior.domain.grid.width):
-            sampler.step()
-        assert tensors == (sampler.codes, sampler.previous, sampler.cache.position.current), (
-            "all in place"
-        )
 
 
 def test_sampling_yields_after_every_position():
