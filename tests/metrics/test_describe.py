@@ -36,6 +36,12 @@ def test_titles_carry_the_extractor_and_the_unit():
     assert METRICS["precision"].title("Net") == "precision"
 
 
+def test_an_explanation_says_which_values_are_better():
+    assert METRICS["mse"].explanation == "mean squared error, images in [0, 1]; lower is better"
+    assert METRICS["recall"].explanation.endswith("; higher is better")
+    assert METRICS["parameters"].explanation == METRICS["parameters"].meaning
+
+
 def test_every_format_takes_a_number():
     for name, metric in METRICS.items():
         assert format_metric(name, 0.5)

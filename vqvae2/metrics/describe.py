@@ -1,10 +1,11 @@
-"""Every metric once: its name, format, meaning and unit.
+"""Every metric once: its name, format, meaning, direction and unit.
 
 The command line, the report and comparisons print metrics by this table. A new metric needs one
 entry here, under the key that its values have in a `Measurement`.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 DASH = "\N{EN DASH}"
 
@@ -17,6 +18,7 @@ class Metric:
         name: as in papers; "{}" is the name of the feature extractor.
         format: of the value times `scale`.
         meaning: in a few words.
+        better: "lower" or "higher"; "" where neither is better.
         unit: "" where there is none.
         scale: factor from the stored to the printed value.
         in_tables: whether tables of sets of images have a column for it.
@@ -25,9 +27,15 @@ class Metric:
     name: str
     format: str
     meaning: str
+    better: Literal["lower", "higher", ""]
     unit: str = ""
     scale: float = 1.0
     in_tables: bool = True
+
+    @property
+    def explanation(self) -> str:
+        """What it measures, and which values are better."""
+        return f"{self.meaning}; {self.better} is better" if self.better else self.meaning
 
     def title(self, extractor: str = "") -> str:
         """The head of a column: the name with its extractor, scale and unit."""
@@ -39,62 +47,72 @@ class Metric:
 
 METRICS = {
     # Reconstruction
-    "mse": Metric("MSE", ".5f", "mean squared error, images in [0, 1]"),
-    "mse_over_variance": Metric("MSE / variance", ".4f", "MSE / variance of the pixels"),
-    "psnr_db": Metric("PSNR", ".2f", "peak signal-to-noise ratio", "dB"),
-    "ssim": Metric("SSIM", ".3f", "structural similarity, 1 is identical"),
+    "mse": Metric("MSE", ".5f", "mean squared error, images in [0, 1]", "lower"),
+    "mse_over_variance": Metric("MSE / variance", ".4f", "MSE / variance of the pixels", "lower"),
+    "psnr_db": Metric("PSNR", ".2f", "peak signal-to-noise ratio", "higher", "dB"),
+    "ssim": Metric("SSIM", ".3f", "structural similarity, 1 is identical", "higher"),
     "ms_ssim": Metric(
-        "MS-SSIM", ".3f", "SSIM over five scales, for images of 176 pixels and more"
+        "MS-SSIM", ".3f", "SSIM over five scales, for images of 176 pixels and more", "higher"
     ),
-    "mse_level_alone": Metric("MSE alone", ".5f", "MSE when one level alone is decoded"),
-    "mse_level_blanked": Metric("MSE without", ".5f", "MSE when all other levels are decoded"),
-    "codes_used": Metric("codes used", ".0f", "number of codes that occur"),
-    "share_used": Metric("share used", ".0f", "share of the codebook that occurs", "%", 100),
+    "mse_level_alone": Metric("MSE alone", ".5f", "MSE when one level alone is decoded", ""),
+    "mse_level_blanked": Metric("MSE without", ".5f", "MSE when all other levels are decoded", ""),
+    "codes_used": Metric("codes used", ".0f", "number of codes that occur", "higher"),
+    "share_used": Metric(
+        "share used", ".0f", "share of the codebook that occurs", "higher", "%", 100
+    ),
     "perplexity": Metric(
-        "perplexity", ".0f", "number of equally likely codes of the same entropy"
+        "perplexity", ".0f", "number of equally likely codes of the same entropy", "higher"
     ),
     # Priors
-    "validation_nats_per_code": Metric("nats per code", ".3f", "of validation images"),
-    "train_nats_per_code": Metric("training nats per code", ".3f", "of training images"),
+    "validation_nats_per_code": Metric("nats per code", ".3f", "of validation images", "lower"),
+    "train_nats_per_code": Metric("training nats per code", ".3f", "of training images", "lower"),
     "gap_nats_per_code": Metric(
-        "gap", "+.3f", "validation minus training: memorisation", "nats per code"
+        "gap", "+.3f", "validation minus training: memorisation", "lower", "nats per code"
     ),
-    "parameters": Metric("parameters", ",.0f", "number of weights of each prior"),
+    "parameters": Metric("parameters", ",.0f", "number of weights of each prior", ""),
     "validation_bits_per_dim": Metric(
         "bits per dimension", ".3f",
-        "bits per image value: rate of the codes; likelihood of a prior on pixels",
+        "bits per image value: rate of the codes; likelihood of a prior on pixels", "lower",
     ),
     # Sets of images against training images
-    "fid": Metric("FID-{}", ".2f", "Fréchet distance of the features to those of training images"),
+    "fid": Metric(
+        "FID-{}", ".2f", "Fréchet distance of the features to those of training images", "lower"
+    ),
     "kid": Metric(
-        "KID-{}", ".2f", "kernel distance of the features to those of training images",
+        "KID-{}", ".2f", "kernel distance of the features to those of training images", "lower",
         "x 1000", 1000,
     ),
-    "kid_deviation": Metric("±", ".2f", "standard deviation of KID x 1000 over subsets", "", 1000),
+    "kid_deviation": Metric(
+        "±", ".2f", "standard deviation of KID x 1000 over subsets", "", scale=1000
+    ),
     "inception_score": Metric(
-        "IS-{}", ".2f", "exp of the information between image and predicted class"
+        "IS-{}", ".2f", "exp of the information between image and predicted class", "higher"
     ),
     "inception_score_deviation": Metric(
-        "± of IS", ".2f", "standard deviation over parts", in_tables=False
+        "± of IS", ".2f", "standard deviation over parts", "", in_tables=False
     ),
-    "precision": Metric("precision", ".3f", "share of the set near training images"),
-    "recall": Metric("recall", ".3f", "share of training images near the set"),
+    "precision": Metric("precision", ".3f", "share of the set near training images", "higher"),
+    "recall": Metric("recall", ".3f", "share of training images near the set", "higher"),
     "fid_against_reconstructions": Metric(
-        "FID*-{}", ".2f", "Fréchet distance to reconstructions instead of images"
+        "FID*-{}", ".2f", "Fréchet distance to reconstructions instead of images", "lower"
     ),
     "fid_against_originals": Metric(
         "FID-{} to originals", ".2f", "Fréchet distance of reconstructions to their originals",
-        in_tables=False,
+        "lower", in_tables=False,
     ),
     "class_accuracy": Metric(
-        "class accuracy", ".1f", "share of images whose class the extractor predicts", "%", 100
+        "class accuracy", ".1f", "share of images whose class the extractor predicts", "higher",
+        "%", 100,
     ),
     "accuracy_score": Metric(
-        "CAS", ".1f", "accuracy on real images of a classifier trained on the set", "%", 100
+        "CAS", ".1f", "accuracy on real images of a classifier trained on the set", "higher",
+        "%", 100,
     ),
     # Classifiers and detection
-    "accuracy": Metric("accuracy", ".1f", "share of images classified correctly", "%", 100),
-    "auroc": Metric("AUROC", ".3f", "area under the ROC curve, 0.5 is chance"),
+    "accuracy": Metric(
+        "accuracy", ".1f", "share of images classified correctly", "higher", "%", 100
+    ),
+    "auroc": Metric("AUROC", ".3f", "area under the ROC curve, 0.5 is chance", "higher"),
 }  # fmt: skip
 
 

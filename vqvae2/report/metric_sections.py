@@ -35,7 +35,7 @@ def metric_table(title: str, measurement: Measurement, num_levels: int) -> Table
     """The metrics of one set of images: a value over all levels, or one value per level."""
     num_images = [f"{measurement.num_images:,}", *[""] * num_levels]
     rows = [["num_images", "number of validation images", *num_images]] + [
-        [name, METRICS[name].meaning, *cells]
+        [name, METRICS[name].explanation, *cells]
         for name, cells in metric_cells(measurement, num_levels).items()
     ]
     header = ["", "", "all", *(f"level {level}" for level in range(num_levels))]

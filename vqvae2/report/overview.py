@@ -51,7 +51,7 @@ def reconstruction_cards(measurement: Measurement) -> list[Card]:
     cards = []
     for name in ("mse", "psnr_db", "ssim"):
         metric, value = METRICS[name], format_metric(name, measurement.get(name))
-        cards.append(Card(metric.name, [Metric(value, metric.unit, metric.meaning)]))
+        cards.append(Card(metric.name, [Metric(value, metric.unit, metric.explanation)]))
     return cards
 
 
