@@ -88,7 +88,7 @@ class Shard:
 
 
 class UnreachableError(Exception):
-    """Storage failed: the bytes may still be valid."""
+    """Storage cannot be read now, which says nothing about the bytes in it."""
 
 
 @contextmanager

@@ -235,8 +235,8 @@ def validate(writer: RunWriter[Part, Output], state: TrainingState) -> Event:
 class FiniteGuard:
     """Stops a run whose loss is NaN or infinite, before anything of it is saved.
 
-    The metrics of a step start for the host when it ends and are read after the next step was
-    given to the device, which so never waits; at once where something is about to be saved.
+    The metrics of a step are copied to the host while the device computes the next one, so that it
+    never waits; they are read at once where something is about to be saved.
 
     Arguments:
         stage: name of the stage.
