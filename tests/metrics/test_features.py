@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -39,6 +40,26 @@ def test_sets_without_images_of_two_sizes_or_of_one_channel_are_one_clear_line(e
         extract_features(extractor, [to_uint8(synthetic_images(4, side)) for side in (16, 32)])
     with pytest.raises(ValueError, match="at least one image to extract features of"):
         extract_features(extractor, [])
+
+
+def test_no_batch_outlives_the_extraction_of_the_next_ones(extractor):
+    """Small tensors kept between large ones make the memory of a process grow."""
+    alive = []
+
+    def count_alive(images):
+        outputs = extractor.outputs(images)
+        for tensor in (outputs.features, outputs.probabilities):
+            alive.append(weakref.ref(tensor.untyped_storage()))
+        counts.append(sum(storage() is not None for storage in alive))
+        return outputs
+
+    counts = []
+    counted = replace(extractor, network=count_alive)
+    images = to_uint8(synthetic_images(96))
+    features = extract_features(counted, images.split(8))
+    assert len(counts) == 12
+    assert max(counts) <= 6, "three batches of two tensors each"
+    assert torch.equal(features.features, extract_features(extractor, images.split(8)).features)
 
 
 def test_class_accuracy_is_the_share_of_labels_with_the_highest_probability():

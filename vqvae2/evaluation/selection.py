@@ -6,6 +6,7 @@ Legend: `N` samples, `K` classes.
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from vqvae2.evaluation.image_sets import index_in_class, sample_seeds, sampled_i
 from vqvae2.metrics.extractors import Extractor, require_finite
 from vqvae2.metrics.features import Features, extract_features
 from vqvae2.metrics.rejection import class_scores, select_best
+from vqvae2.metrics.rows import Rows
 from vqvae2.sampling import SamplingConfig
 from vqvae2.transfers import HostCopy
 
@@ -68,11 +70,13 @@ def draw_samples(
     labels = torch.arange(len(counts)).repeat_interleave(num_draws(counts, fraction))
     seeds = sample_seeds(labels, len(counts))
     batches = sampled_images(evaluation, labels, seeds, sampling)
-    copies: list[HostCopy] = []
+    selected, pending = Rows(), deque[HostCopy]()
 
     @torch.no_grad()
     def score(images: Tensor) -> Tensor:
-        copies.append(HostCopy(selector.outputs(images).probabilities))
+        pending.append(HostCopy(selector.outputs(images).probabilities))
+        if len(pending) > 1:  # the device has the work of the next batch
+            selected.append(pending.popleft().read())
         return images
 
     is_apart = fraction < 1 and selector is not extractor
@@ -81,8 +85,8 @@ def draw_samples(
     if fraction < 1:
         probabilities = features.probabilities
         if is_apart:
-            outputs = torch.cat([copy.read() for copy in copies])
-            probabilities = world.gather(require_finite(outputs, selector.name))
+            selected.append(pending.popleft().read())
+            probabilities = world.gather(require_finite(selected.tensor(), selector.name))
         scores = class_scores(probabilities, labels, len(counts), selector.name)
     return ScoredSamples(labels, seeds, features, scores)
 

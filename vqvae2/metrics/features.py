@@ -20,6 +20,7 @@ from vqvae2.metrics.inception_score import SPLITS, inception_score
 from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
 from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
 from vqvae2.metrics.results import Measurement
+from vqvae2.metrics.rows import Rows
 from vqvae2.transfers import arrivals
 
 FORMAT = "vqvae2-features 1"
@@ -69,7 +70,7 @@ class Features:
 @torch.no_grad()
 def extract_features(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
     """The features of images (B, 3, H, W) uint8, by one pass of the network per batch."""
-    features, probabilities, shapes = [], [], set()
+    features, probabilities, shapes = Rows(), Rows(), set()
 
     def extract(images: Tensor) -> list[Tensor]:
         shapes.add(tuple(images.shape[1:]))
@@ -84,9 +85,9 @@ def extract_features(extractor: Extractor, batches: Iterable[Tensor]) -> Feature
     for rows, shares in arrivals(map(extract, batches)):
         features.append(require_finite(rows, extractor.name))
         probabilities.append(require_finite(shares, extractor.name))
-    if not features:
+    if not shapes:
         raise ValueError("Expected at least one image to extract features of, got none.")
-    return Features(torch.cat(features), torch.cat(probabilities), shapes.pop())
+    return Features(features.tensor(), probabilities.tensor(), shapes.pop())
 
 
 def cached_features(extractor: Extractor, batches: Callable[[], Iterable[Tensor]]) -> Features:

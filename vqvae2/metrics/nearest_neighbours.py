@@ -3,10 +3,10 @@
 Legend: `N` training images, `M` samples, `D` features, `n` neighbours.
 """
 
-import torch
 from torch import Tensor
 
 from vqvae2.metrics.precision_recall import distances
+from vqvae2.metrics.rows import Rows
 
 
 def nearest(rows: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -18,8 +18,9 @@ def nearest(rows: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     if len(others) < count:
         raise ValueError(f"Expected at least {count} images to search, got {len(others)}.")
-    parts = [
-        part.topk(count, dim=1, largest=False)
-        for part in distances(rows.double(), others.double())
-    ]
-    return torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
+    indices, values = Rows(), Rows()
+    for part in distances(rows.double(), others.double()):
+        found = part.topk(count, dim=1, largest=False)
+        indices.append(found.indices)
+        values.append(found.values)
+    return indices.tensor(), values.tensor()

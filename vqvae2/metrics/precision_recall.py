@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from vqvae2.metrics.rows import Rows
+
 NEIGHBOURS = 3
 DISTANCES_PER_BLOCK = 1 << 21
 """Distances that are in memory at a time: 16 MiB, whatever the number of images."""
@@ -34,15 +36,17 @@ def precision_recall(
 
 def radii(rows: Tensor, neighbours: int) -> Tensor:
     """Distance (N,) of each row (N, D) to its k-th nearest other row."""
-    # The nearest row is the row itself, at distance 0.
-    blocks = [block.kthvalue(neighbours + 1, dim=1).values for block in distances(rows, rows)]
-    return torch.cat(blocks)
+    found = Rows()
+    for block in distances(rows, rows):
+        # The nearest row is the row itself, at distance 0.
+        found.append(block.kthvalue(neighbours + 1, dim=1).values)
+    return found.tensor()
 
 
 def share_inside(rows: Tensor, centres: Tensor, radius: Tensor) -> float:
     """Share of rows (M, D) inside any ball around `centres` (N, D) of `radius` (N,)."""
-    inside = [(block <= radius).any(dim=1) for block in distances(rows, centres)]
-    return float(torch.cat(inside).double().mean())
+    inside = sum(int((block <= radius).any(dim=1).sum()) for block in distances(rows, centres))
+    return inside / len(rows)
 
 
 def distances(rows: Tensor, others: Tensor) -> Iterator[Tensor]:
