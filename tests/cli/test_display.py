@@ -1,9 +1,11 @@
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vqvae2.cli import display
-from vqvae2.cli.display import monitor, validation_text
+from vqvae2.cli.display import fitting_parts, monitor, validation_text
 from vqvae2.training.session import Event
 
 
@@ -44,3 +46,24 @@ def test_the_important_validation_metrics_are_named_in_words():
     metrics = {"mse": 0.0123456, "share_used.0": 0.98, "share_used.1": 1.0, "other": 3.0}
     assert validation_text(metrics) == "MSE 0.01235  codes used 98 %, 100 %"
     assert validation_text({"nats_per_code": 2.5}) == "nats per code 2.5"
+
+
+@given(st.integers(60, 200))
+def test_a_wide_table_comes_in_parts_that_fit_without_shortening_a_number(width):
+    columns = ["set", *(f"FID-ResNet{number}" for number in range(12))]
+    rows = [["best 10 % of samples", *(f"{number}.25" for number in range(12))]] * 3
+    parts = fitting_parts(columns, rows, width)
+    assert [number for part in parts for number in part[1:]] == [*range(1, 13)]
+    for part in parts:
+        assert part[0] == 0, "each part names its rows"
+        cells = [max(len(columns[n]), *(len(row[n]) for row in rows)) for n in part]
+        assert sum(cells) + 3 * len(part) <= width or len(part) == 2
+
+
+def test_a_printed_table_contains_every_cell(monkeypatch, capsys):
+    monkeypatch.setattr(display.console, "_width", 80)
+    columns = ["set", *(f"metric {number}" for number in range(20))]
+    display.table("title", columns, [["samples", *(f"{number}.123" for number in range(20))]])
+    printed = capsys.readouterr().out
+    assert all(f"{number}.123" in printed for number in range(20))
+    assert "…" not in printed

@@ -32,7 +32,15 @@ class PlainConsole(Console):
 console = PlainConsole(highlight=False, markup=False, soft_wrap=True)
 errors = PlainConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-LOGGED_METRICS = {"mse": "MSE", "nats_per_code": "nats per code"}
+SPACING = 3
+"""Columns of the terminal between two columns of a table."""
+
+LOGGED_METRICS = {
+    "mse": "MSE",
+    "perceptual": "perceptual distance",
+    "spectral_distance_db": "spectra, dB",
+    "nats_per_code": "nats per code",
+}
 """Validation metrics that are printed during training."""
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -182,14 +190,38 @@ def validation_text(metrics: Mapping[str, float]) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table."""
-    view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(map(printable, columns)):
-        view.add_column(column, no_wrap=number == 0)
-    for row in rows:
-        view.add_row(*map(printable, row))
+    """Prints a table; one that is too wide in parts, each with the first column."""
     console.print(title)
-    console.print(view)
+    for part in fitting_parts(columns, rows, console.width):
+        view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number in part:
+            view.add_column(printable(columns[number]), no_wrap=number == 0, overflow="fold")
+        for row in rows:
+            view.add_row(*(printable(row[number]) for number in part))
+        console.print(view)
+
+
+def fitting_parts(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> list[list[int]]:
+    """The columns of a table in parts that fit into `width` without shortening a number.
+
+    Only cells with spaces, which are texts, may wrap.
+    """
+    needed = [
+        SPACING + max(len(word) for cell in cells for word in (cell.split() or [""]))
+        for cells in zip(columns, *rows, strict=True)
+    ]
+    if rows:  # the first column does not wrap
+        needed[0] = SPACING + max(len(row[0]) for row in rows)
+    parts, used = [[0]], needed[0]
+    for number in range(1, len(columns)):
+        if used + needed[number] > width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = needed[0]
+        parts[-1].append(number)
+        used += needed[number]
+    return parts
 
 
 def show_table(view: tables.Table) -> None:
@@ -201,11 +233,17 @@ def show_table(view: tables.Table) -> None:
 
 def show_metrics(metrics: RunMetrics) -> None:
     """The metrics of reconstructions and priors: one row per metric, one column per level."""
-    measurements = [m for m in (metrics.reconstruction, metrics.priors) if m]
-    num_levels = max((len(v) for m in measurements for v in m.per_level.values()), default=0)
+    named = [
+        ("", metrics.reconstruction),
+        ("sharp decoder: ", metrics.sharp_reconstruction),
+        ("", metrics.priors),
+    ]
+    measured = [(prefix, measurement) for prefix, measurement in named if measurement]
+    sizes = (len(values) for _, m in measured for values in m.per_level.values())
+    num_levels = max(sizes, default=0)
     rows = [
-        [METRICS[name].title(), *cells]
-        for measurement in measurements
+        [f"{prefix}{METRICS[name].title()}", *cells]
+        for prefix, measurement in measured
         for name, cells in tables.metric_cells(measurement, num_levels).items()
         if any(cells)
     ]
