@@ -38,8 +38,9 @@ from vqvae2.priors import (
     TransformerConfig,
 )
 from vqvae2.randomness import seeded_weights
-from vqvae2.runs.config import LevelConfig, TrainingConfig
+from vqvae2.runs.config import LevelConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.sampling import SamplingConfig, sample_codes
 from vqvae2.training.loop import new_state, train
 from vqvae2.training.prior import PriorTask, prior_of

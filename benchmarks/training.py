@@ -29,8 +29,8 @@ from vqvae2.data.images import open_images
 from vqvae2.data.order import Shuffle
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.priors import Prior
-from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.presets import find_preset
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.autoencoder import AutoencoderTask, new_model
 from vqvae2.training.loop import new_state, train
 from vqvae2.training.prior import PriorTask

@@ -7,16 +7,16 @@ from pathlib import Path
 from accelerate import Accelerator
 from builders import small_config
 
+from vqvae2.autoencoder.discriminator import DiscriminatorConfig
+from vqvae2.autoencoder.sharp_decoder import SharpDecoderConfig
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
+from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.priors import GatedPixelCNNConfig
-from vqvae2.runs.config import (
-    AutoencoderStageConfig,
-    LevelConfig,
-    RunConfig,
-    TrainingConfig,
-)
+from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig, RunConfig
+from vqvae2.runs.decoder import DecoderStageConfig, PerceptualConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.session import TrainingSession
 from vqvae2.training.stages import train_run
 
@@ -37,6 +37,22 @@ def small_run(factors: tuple[int, ...] = (2, 4)) -> RunConfig:
         ),
         levels=(LevelConfig(prior=prior, training=TRAIN),) * len(factors),
     )
+
+
+SHARP = DecoderStageConfig(
+    training=TRAIN,
+    model=SharpDecoderConfig(channels=16, residual_channels=8, num_residual_blocks=1),
+    discriminator=DiscriminatorConfig(channels=8, num_scales=2),
+    perceptual=PerceptualConfig(classifier=ClassifierTraining(depth=8, steps=4, batch=8)),
+    adversarial_start=0.4,
+    discriminator_warmup=0.2,
+    penalty_every=2,
+)
+
+
+def sharp_run() -> RunConfig:
+    """A run with a decoder stage."""
+    return replace(small_run(), decoder=SHARP)
 
 
 def with_training(run: RunConfig, level: int | None, **changes: object) -> RunConfig:

@@ -15,10 +15,12 @@ import pytest
 import vqvae2
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.configuration import Interval, declared_intervals, require_ranges
-from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig, RunConfig, TrainingConfig
+from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig, RunConfig
+from vqvae2.runs.decoder import DecoderStageConfig
 from vqvae2.runs.presets import PRESETS
+from vqvae2.runs.training import TrainingConfig
 
-RUN = PRESETS["demo"]()
+RUN = PRESETS["cifar10-sharp"]()
 
 EXEMPT = {
     "RunConfig.seed": "every integer is a seed",
@@ -91,7 +93,9 @@ def validate(config: object) -> None:
     """As a run does where a configuration does not validate itself."""
     if isinstance(config, RunConfig):
         config.check()
-    elif isinstance(config, TrainingConfig | AutoencoderStageConfig | LevelConfig):
+    elif isinstance(
+        config, TrainingConfig | AutoencoderStageConfig | DecoderStageConfig | LevelConfig
+    ):
         config.check("run")
 
 

@@ -23,7 +23,8 @@ from vqvae2.autoencoder.codebook import (
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
-from vqvae2.runs.config import AutoencoderStageConfig, TrainingConfig
+from vqvae2.runs.config import AutoencoderStageConfig
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.autoencoder import AutoencoderTask
 from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop

@@ -191,3 +191,32 @@ def test_a_config_builds_its_model():
     config = small_config((2, 4))
     assert config.build().config is config
     assert PixelsConfig().build().config == PixelsConfig()
+
+
+def test_the_neighbours_of_a_code_begin_with_itself_and_are_sorted():
+    codebook = small_autoencoder((4,)).codebooks[0]
+    table = codebook.neighbours(5)
+    distances = torch.cdist(codebook.vectors, codebook.vectors)
+    assert torch.equal(table[:, 0], torch.arange(24))
+    sorted_distances = distances.gather(1, table)
+    assert (sorted_distances.diff(dim=1) >= 0).all()
+    others = distances.fill_diagonal_(1e9).sort(dim=1).values
+    assert torch.equal(sorted_distances[:, 1:], others[:, :5])
+
+
+def test_perturbed_codes_reach_the_decoder_and_not_the_codebooks(factors):
+    model = small_autoencoder(factors)
+    images = synthetic_images(4).double()
+    grids = model.config.grids(16, 16)
+    zeros = [torch.zeros(4, *grid.shape, dtype=torch.int64) for grid in grids]
+    plain = model(images)
+    kept = model(images, neighbours=zeros)
+    assert torch.equal(kept.images, plain.images)
+    moved = [level.clone() for level in zeros]
+    moved[0][1] = 1
+    result = model(images, neighbours=moved)
+    assert torch.equal(result.levels[0].codes, plain.levels[0].codes)
+    same = [torch.equal(a, b) for a, b in zip(result.images, plain.images, strict=True)]
+    assert same == [True, False, True, True]
+    result.loss.backward()
+    assert all(p.grad is not None for p in model.parameters())

@@ -10,7 +10,7 @@ from gloo import free_port, join_group, leave_group
 from small_runs import session, small_run, with_training
 from torch import Tensor
 
-from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.autoencoder.vqvae import NUM_NEIGHBOURS, VQVAE
 from vqvae2.data.images import open_images
 from vqvae2.data.order import inference_batch_size
 from vqvae2.distributed import World
@@ -28,7 +28,7 @@ def test_order_and_noise_are_functions_of_seed_and_step():
     ]
     for _ in range(3):
         tasks[0].batch(2)
-    (a, keep_a), (b, keep_b), (c, _) = (task.batch(7)[0] for task in tasks)
+    (a, keep_a, _), (b, keep_b, _), (c, _, _) = (task.batch(7)[0] for task in tasks)
     assert torch.equal(a, b)
     assert torch.equal(keep_a, keep_b)
     assert not torch.equal(a, c)
@@ -46,6 +46,37 @@ def test_level_dropout_hides_an_exact_fraction_and_never_the_coarsest_level():
         assert (keep[:, 1] | ~keep[:, 2]).all(), "coarse levels stay before finer ones"
         counts += keep.sum(dim=0)
     assert abs(counts[1] / 1600 - 0.875) < 0.03
+
+
+def test_perturbation_replaces_codes_of_an_exact_number_of_images_by_near_ones():
+    run = small_run()
+    stage = replace(run.autoencoder, perturbation=0.5)
+    task = AutoencoderTask(VQVAE(stage.model), open_images(run.data).train, stage, 0)
+    assert [int(n.flatten(1).any(dim=1).sum()) for n in task.neighbours(0)] == [4, 4]
+    assert [int(n.flatten(1).any(dim=1).sum()) for n in task.neighbours(9)] == [2, 2], (
+        "half at last"
+    )
+    assert max(int(level.max()) for level in task.neighbours(0)) <= NUM_NEIGHBOURS
+    ((*_, neighbours),) = task.batch(0)
+    assert all(torch.equal(a, b) for a, b in zip(neighbours, task.neighbours(0), strict=True))
+    assert task_without(stage).batch(0)[0][2] == ()
+
+
+def task_without(stage):
+    stage = replace(stage, perturbation=0.0)
+    return AutoencoderTask(VQVAE(stage.model), open_images(small_run().data).train, stage, 0)
+
+
+def test_mirroring_mirrors_an_exact_half_of_the_images():
+    stage = replace(small_run().autoencoder, mirror=True)
+    task = AutoencoderTask(VQVAE(stage.model), open_images(small_run().data).train, stage, 0)
+    ((mirrored, *_),), ((images, *_),) = (
+        task.batch(3),
+        task_without(replace(stage, mirror=False)).batch(3),
+    )
+    same = [torch.equal(a, b) for a, b in zip(mirrored, images, strict=True)]
+    flipped = [torch.equal(a, b.flip(2)) for a, b in zip(mirrored, images, strict=True)]
+    assert (sum(same), sum(flipped)) == (4, 4)
 
 
 def test_accumulated_parts_train_like_the_complete_batch(tmp_path):

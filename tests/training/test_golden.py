@@ -17,8 +17,9 @@ from vqvae2.data.config import DataConfig
 from vqvae2.data.images import open_images
 from vqvae2.priors import Prior
 from vqvae2.randomness import seeded_weights
-from vqvae2.runs.config import AutoencoderStageConfig, TrainingConfig
+from vqvae2.runs.config import AutoencoderStageConfig
 from vqvae2.runs.presets import PRESETS
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.autoencoder import AutoencoderTask
 from vqvae2.training.loop import new_state, train
 

@@ -129,6 +129,13 @@ class Codebook(nn.Module):
         """The vectors of codes (B, H, W), as (B, D, H, W)."""
         return F.embedding(codes, self.vectors).movedim(-1, 1)
 
+    def neighbours(self, count: int) -> Tensor:
+        """Each code and the `count` codes nearest to it, nearest first, (K, 1 + count) int64."""
+        with torch.autocast(self.vectors.device.type, enabled=False), torch.no_grad():
+            distance_KK = torch.cdist(self.vectors, self.vectors)
+            distance_KK.fill_diagonal_(-1)  # equal codes may be as near as the code itself
+            return distance_KK.topk(1 + count, dim=1, largest=False).indices
+
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator) -> None:
         """Starts the codes from data: k-means over encoder outputs (B, D, H, W).

@@ -9,7 +9,7 @@ Legend: `B` batch, `C` image channels, `D` code size, `H W` image sides or grid.
 coarsest first.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, Literal
@@ -161,7 +161,12 @@ class VQVAE(nn.Module):
         self.decoder = Decoder(merged, width, config.image_channels, *residual, config.factors[-1])
 
     def forward(
-        self, images: Tensor, *, keep: Tensor | None = None, quantize: bool = True
+        self,
+        images: Tensor,
+        *,
+        keep: Tensor | None = None,
+        quantize: bool = True,
+        neighbours: Sequence[Tensor] = (),
     ) -> Reconstruction:
         """Encodes, quantises and decodes.
 
@@ -171,9 +176,12 @@ class VQVAE(nn.Module):
                 `vqvae2.training.autoencoder`). None keeps all levels.
             quantize: False decodes the encoder's vectors without quantisation, for the first
                 training steps.
+            neighbours: (B, H, W) int64 per level: n > 0 replaces a code by the n-th nearest one
+                for what reads it, 0 keeps it (latent perturbation, arXiv 2509.12474). The results
+                of the codebooks are those without. () keeps all codes.
         """
         pixels = self._normalize(images)
-        levels, vectors = self._encode(pixels, quantize)
+        levels, vectors = self._encode(pixels, quantize, neighbours)
         if keep is not None:
             vectors = [
                 torch.where(keep[:, level, None, None, None], x, 0)
@@ -200,17 +208,22 @@ class VQVAE(nn.Module):
             levels: the levels that the decoder reads; the others are zeros, which shows what each
                 level contributes. None reads all.
         """
+        return self._denormalize(self.decoder(self._merge(self.embed(codes, levels))))
+
+    def embed(
+        self, codes: Sequence[Tensor], levels: Collection[int] | None = None
+    ) -> list[Tensor]:
+        """The vectors (B, D, H, W) of codes per level; arguments as of `decode`."""
         if len(codes) != self.config.num_levels:
             raise ValueError(
                 f"Expected codes of {self.config.num_levels} levels, coarsest first, got "
                 f"{len(codes)}."
             )
         visible_levels = range(len(codes)) if levels is None else levels
-        vectors = [
+        return [
             codebook.embed(code) * (level in visible_levels)
             for level, (codebook, code) in enumerate(zip(self.codebooks, codes, strict=True))
         ]
-        return self._denormalize(self.decoder(self._merge(vectors)))
 
     @torch.no_grad()
     def start_codebooks(
@@ -249,16 +262,19 @@ class VQVAE(nn.Module):
         }
 
     def _encode(
-        self, pixels: Tensor, quantize: bool = True
+        self, pixels: Tensor, quantize: bool = True, neighbours: Sequence[Tensor] = ()
     ) -> tuple[list[Quantized], list[Tensor]]:
         """Each level's `Quantized`, and the vectors that finer levels and the decoder read."""
         features = self._features(pixels)
         levels: list[Quantized] = []
         vectors: list[Tensor] = []
-        for codebook in self.codebooks:
+        for level, codebook in enumerate(self.codebooks):
             x = self._project(features, vectors)
             levels.append(codebook(x))
-            vectors.append(levels[-1].vectors if quantize else x)
+            if quantize and neighbours:
+                vectors.append(perturbed(codebook, levels[-1], neighbours[level]))
+            else:
+                vectors.append(levels[-1].vectors if quantize else x)
         return levels, vectors
 
     def _codebook_input(self, images: Tensor, level: int) -> Tensor:
@@ -287,10 +303,7 @@ class VQVAE(nn.Module):
 
     def _merge(self, vectors: Sequence[Tensor]) -> Tensor:
         """The vectors (B, D, H, W) of all levels, concatenated on the grid of the finest."""
-        merged = vectors[0]
-        for level, x in enumerate(vectors[1:]):
-            merged = torch.cat([self.upsamplers[level](merged), x], dim=1)
-        return merged
+        return merge(self.upsamplers, vectors)
 
     def _normalize(self, images: Tensor) -> Tensor:
         """Validates images (B, C, H, W) in [0, 1] and returns their normalised pixels."""
@@ -303,3 +316,36 @@ class VQVAE(nn.Module):
 
     def _denormalize(self, x: Tensor) -> Tensor:
         return x * self.config.pixel_std + self.config.pixel_mean
+
+
+def merge(upsamplers: Iterable[nn.Module], vectors: Sequence[Tensor]) -> Tensor:
+    """The vectors (B, D, H, W) of all levels, concatenated on the grid of the finest.
+
+    Arguments:
+        upsamplers: one per level after the first; each up-samples what is merged so far.
+        vectors: one per level, coarsest first.
+    """
+    merged = vectors[0]
+    for upsampler, x in zip(upsamplers, vectors[1:], strict=False):
+        merged = torch.cat([upsampler(merged), x], dim=1)
+    return merged
+
+
+NUM_NEIGHBOURS = 12
+"""Codes by which latent perturbation may replace a code: the nearest ones."""
+
+
+def perturbed(codebook: Codebook, quantized: Quantized, neighbours: Tensor) -> Tensor:
+    """The vectors (B, D, H, W) of a level with some codes replaced by near ones.
+
+    Gradients pass as through the vectors that are replaced.
+
+    Arguments:
+        codebook: of the level.
+        quantized: its result.
+        neighbours: (B, H, W) int64 in [0, NUM_NEIGHBOURS]: the code itself, the nearest, ...
+    """
+    table = codebook.neighbours(min(NUM_NEIGHBOURS, codebook.config.num_codes - 1))
+    codes = table[quantized.codes, neighbours.clamp_max(table.shape[1] - 1)]
+    change = codebook.embed(codes) - codebook.embed(quantized.codes)
+    return quantized.vectors + change.detach().to(quantized.vectors.dtype)

@@ -2,70 +2,26 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated
 
+from torch import nn
+
+from vqvae2.autoencoder.discriminator import Discriminator
 from vqvae2.autoencoder.pixels import PixelsConfig
+from vqvae2.autoencoder.sharp_decoder import SharpDecoder
 from vqvae2.autoencoder.vqvae import VQVAEConfig
 from vqvae2.code_grid import CodeGrid
-from vqvae2.configuration import AtLeast0, AtLeast1, Fraction, Interval, require_ranges
+from vqvae2.configuration import AtLeast0, AtLeast1, Fraction, require_ranges
 from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.config import DataConfig
 from vqvae2.precision import Precision
 from vqvae2.priors import Domain, Prior, PriorConfig
+from vqvae2.runs.decoder import CLASSIFIER, DecoderStageConfig
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.sampling import SamplingConfig
 from vqvae2.weights import build_outline
 
 NUM_CHANNELS = 3
 """Of the images of every source."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How one model is trained.
-
-    Arguments:
-        steps: optimizer steps.
-        batch: examples per step, over all processes and accumulated parts.
-        accumulate: parts into which each process splits its share of the batch, to save memory.
-        learning_rate: of Adam, after the warm-up.
-        warmup_steps: steps over which the learning rate rises from 0.
-        cooldown: final fraction of the steps, over which the learning rate falls to 0.
-        clip_norm: gradients are scaled down to this norm.
-        max_skipped_steps: number of steps with a NaN or infinite gradient that are skipped; each
-            step then waits for its gradient. With 0 the first such step ends the training. In
-            float16 the loss scale skips infinite gradients, and this is about infinite losses.
-        compile: compile the model (`torch.compile`): minutes once, then faster steps on a GPU.
-        recompute: store the inputs of the model's blocks alone, and compute the activations within
-            them again in the backward pass: less memory, about 40 % more time.
-        shard_optimizer: each process keeps a part of Adam's state: 8 bytes per parameter over all
-            processes instead of on each.
-        average_decay: of the moving average of the weights, which is validated and saved.
-        validate_every: steps between two validations.
-        validation_examples: examples per validation, at most.
-        save_every: steps between two checkpoints.
-        log_every: steps between two lines of the log.
-    """
-
-    steps: AtLeast1
-    batch: AtLeast1 = 32
-    accumulate: AtLeast1 = 1
-    learning_rate: Annotated[float, Interval("(0, inf)")] = 1e-3
-    warmup_steps: AtLeast0 = 50
-    cooldown: Fraction = 0.3
-    clip_norm: Annotated[float, Interval("(0, inf]")] = 1.0
-    max_skipped_steps: AtLeast0 = 0
-    compile: bool = False
-    recompute: bool = False
-    shard_optimizer: bool = False
-    average_decay: Fraction = 0.98
-    validate_every: AtLeast1 = 500
-    validation_examples: AtLeast1 = 1000
-    save_every: AtLeast1 = 500
-    log_every: AtLeast1 = 25
-
-    def check(self, name: str) -> None:
-        """Raises ValueError for numbers out of range; `name` is the config's path in the run."""
-        require_ranges(f"{name}.", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +41,10 @@ class AutoencoderStageConfig:
         level_dropout: fraction of the images whose finer levels are hidden from the decoder, which
             so learns to use the coarse levels; otherwise the finest level explains the image and
             the coarse codes carry nothing.
+        perturbation: fraction of the images of which every code is replaced by itself or one of
+            the nearest ones before it is decoded, falling to half of it over the training: the
+            decoder tolerates the errors of priors (arXiv 2509.12474).
+        mirror: whether half of the images are mirrored, left to right.
     """
 
     model: VQVAEConfig | PixelsConfig
@@ -92,6 +52,8 @@ class AutoencoderStageConfig:
     continuous_steps: AtLeast0 = 100
     start_vectors_per_code: AtLeast1 = 16
     level_dropout: Fraction = 0.15
+    perturbation: Fraction = 0.0
+    mirror: bool = False
 
     def check(self, name: str) -> None:
         """Raises ValueError for numbers out of range."""
@@ -128,8 +90,14 @@ class LevelConfig:
         sampling: default sampling settings.
         label_dropout: fraction of the examples that are trained without their label, so that the
             prior also learns the unconditional distribution (arXiv 2207.12598).
-        coarser_dropout: fraction of the coarser codes that are replaced by random ones in
-            training, so that the prior tolerates sampled codes that no image has.
+        coarser_dropout: largest fraction of the coarser codes of an image that are replaced by
+            random ones in training, so that the prior tolerates sampled codes that no image has;
+            the fraction of each example is uniform in [0, coarser_dropout].
+        masking: largest fraction of an image's codes that training hides from the prior where it
+            reads them, so that it learns more from few images (arXiv 2510.04071); the fraction of
+            each example is uniform in [0, masking].
+        mirror_bit: whether the prior is told which images are mirrored; for runs with
+            `augmentation.mirror`.
     """
 
     prior: PriorConfig
@@ -137,6 +105,8 @@ class LevelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     label_dropout: Fraction = 0.0
     coarser_dropout: Fraction = 0.0
+    masking: Fraction = 0.0
+    mirror_bit: bool = False
 
     def check(self, name: str) -> None:
         """Raises ValueError for numbers out of range."""
@@ -161,6 +131,7 @@ class RunConfig:
         data: the images.
         autoencoder: stage 1.
         augmentation: variants of the training images whose codes the priors learn.
+        decoder: the decoder stage; None for the plain decoder alone.
         levels: stage 2, one entry per level, coarsest first; () trains no priors.
         num_classes: number of labels; 1 without labels.
         precision: of training and evaluation: float32, tf32, bfloat16, float16 (GPUs only) or
@@ -173,6 +144,7 @@ class RunConfig:
     data: DataConfig
     autoencoder: AutoencoderStageConfig
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    decoder: DecoderStageConfig | None = None
     levels: tuple[LevelConfig, ...] = ()
     num_classes: AtLeast1 = 1
     precision: Precision = "auto"
@@ -197,6 +169,9 @@ class RunConfig:
                 "augmentation must be off for a run on pixels: it makes more codes, and there are "
                 f"none. Got {self.augmentation.count} augmented images per image."
             )
+        if self.decoder is not None:
+            self.check_decoder(self.decoder)
+        self.check_muon()
         for level, config in enumerate(self.levels):
             config.check(f"levels.{level}")
             if level == 0 and config.coarser_dropout:
@@ -204,11 +179,62 @@ class RunConfig:
                     "levels.0.coarser_dropout must be 0, the coarsest level has no coarser codes; "
                     f"got {config.coarser_dropout}."
                 )
+            if config.mirror_bit and not self.augmentation.mirror:
+                raise ValueError(
+                    f"levels.{level}.mirror_bit needs mirrored images: set augmentation.mirror, "
+                    "or leave it off."
+                )
         self.grids()
         build_outline(model.build, model, "autoencoder.model")
         for level, config in enumerate(self.levels):
             build = partial(Prior, config.prior, self.domain(level))
-            build_outline(build, config.prior, f"levels.{level}.prior")
+            prior = build_outline(build, config.prior, f"levels.{level}.prior")
+            is_linear = (isinstance(layer, nn.Linear) for layer in prior.network.modules())
+            if config.training.optimizer == "muon" and not any(is_linear):
+                raise ValueError(
+                    f"levels.{level}.training.optimizer muon updates the hidden matrices of "
+                    "linear layers, such as those of a transformer, and this prior has none; use "
+                    "adamw."
+                )
+
+    def check_decoder(self, decoder: DecoderStageConfig) -> None:
+        """Raises ValueError for a decoder stage that this run cannot have."""
+        decoder.check("decoder")
+        model = self.autoencoder.model
+        if isinstance(model, PixelsConfig):
+            raise ValueError("decoder must be null for a run on pixels, which decodes nothing.")
+        if decoder.network_name == CLASSIFIER and self.num_classes < 2:
+            raise ValueError(
+                "decoder.perceptual.network classifier needs images of at least 2 classes, got "
+                f"{self.num_classes}: sort them into one sub-folder per class, use "
+                "efficientnet-lite0, or set decoder.perceptual_weight to 0."
+            )
+        smallest = 2**decoder.discriminator.num_scales
+        if self.data.size < smallest:
+            raise ValueError(
+                f"decoder.discriminator.num_scales {decoder.discriminator.num_scales} needs "
+                f"images of at least {smallest} pixels a side, got {self.data.size}."
+            )
+        build_outline(partial(SharpDecoder, decoder.model, model), decoder.model, "decoder.model")
+        judge, name = partial(Discriminator, decoder.discriminator), "decoder.discriminator"
+        build_outline(judge, decoder.discriminator, name)
+
+    def check_muon(self) -> None:
+        """Raises ValueError where the optimizer muon cannot train a model of this run."""
+        stages = {"autoencoder": self.autoencoder.training}
+        stages["decoder"] = self.decoder.training if self.decoder else None
+        for name, training in stages.items():
+            if training is not None and training.optimizer == "muon":
+                raise ValueError(
+                    f"{name}.training.optimizer muon updates the hidden matrices of linear "
+                    f"layers, and the {name} has none; use adamw."
+                )
+        muon = [level for level in self.levels if level.training.optimizer == "muon"]
+        if muon and self.precision == "float16":
+            raise ValueError(
+                "precision float16 does not go with the optimizer muon, which cannot skip a step "
+                "on the device; use bfloat16 or float32, or the optimizer adamw."
+            )
 
     @property
     def on_pixels(self) -> bool:
@@ -232,6 +258,7 @@ class RunConfig:
             coarser=tuple(grids[:level]),
             num_classes=self.num_classes,
             null_label=self.levels[level].label_dropout > 0,
+            mirror_bit=self.levels[level].mirror_bit,
         )
         if not isinstance(model, PixelsConfig):
             return codes

@@ -11,7 +11,7 @@
     previews/ samples/ quality/    images
     metrics.json report.html       what `evaluate` and `report` write
 
-STAGE is `autoencoder`, `prior0`, `prior1`, ... (`vqvae2.training.stages`).
+STAGE is `autoencoder`, `decoder`, `prior0`, `prior1`, ... (`vqvae2.training.stages`).
 """
 
 import re
@@ -92,6 +92,16 @@ class RunFolder:
     def autoencoder(self) -> Path:
         """The trained autoencoder's folder."""
         return self.model / "autoencoder"
+
+    @property
+    def decoder(self) -> Path:
+        """The trained sharp decoder's folder."""
+        return self.model / "decoder"
+
+    @property
+    def classifier(self) -> Path:
+        """The folder of the classifier that is the perceptual network of the decoder stage."""
+        return self.path / "checkpoints" / "decoder" / "classifier"
 
     def prior(self, level: int) -> Path:
         """A trained prior's folder."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.autoencoder.codebook import Quantized
-from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction, VQVAEConfig
+from vqvae2.autoencoder.vqvae import NUM_NEIGHBOURS, VQVAE, Reconstruction, VQVAEConfig
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import batch_indices, evenly_spaced, inference_batch_size
 from vqvae2.distributed import SINGLE_PROCESS, World
@@ -20,8 +20,9 @@ from vqvae2.imaging.convert import to_float
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_levels
 from vqvae2.metrics.distortion import measure_distortion
 from vqvae2.randomness import generator, seeded_weights
-from vqvae2.runs.config import AutoencoderStageConfig, RunConfig, TrainingConfig
+from vqvae2.runs.config import AutoencoderStageConfig, RunConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.fit import StageTraining, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, require_batch
@@ -31,8 +32,9 @@ from vqvae2.weights import save_autoencoder
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Part = tuple[Tensor, Tensor]
-"""Images (B, 3, S, S) uint8, and the levels that the decoder gets of each, (B, levels) bool."""
+Part = tuple[Tensor, Tensor, tuple[Tensor, ...]]
+"""Images (B, 3, S, S) uint8, the levels that the decoder gets of each, (B, levels) bool, and the
+`neighbours` of `VQVAE.forward`, () without perturbation."""
 
 Output = list[Quantized] | None
 """What the codebooks returned, coarsest first; None without quantisation."""
@@ -76,15 +78,31 @@ class AutoencoderTask:
         return [self.dataset.names[index] for index in self.indices(step).tolist()]
 
     def batch(self, step: int) -> list[Part]:
-        """The images of `step` in parts, each image with the levels that the decoder gets."""
+        """The images of `step` in parts, each image with what the decoder gets of it."""
         training = self.training
-        keep = self.visible_levels(step).chunk(self.world.size)[self.world.rank]
+        keep = self.share(self.visible_levels(step))
         images = self.dataset.batch(self.indices(step))
+        if self.config.mirror:
+            mirrored = self.share(self.chosen(0.5, step, "mirror"))
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         if ahead := self.dataset.prefetch_steps(training.batch):
             # After the batch: blocks in use are released last.
             self.dataset.prefetch(self.indices(step + ahead))
-        parts = images.chunk(training.accumulate), keep.chunk(training.accumulate)
-        return list(zip(*parts, strict=True))
+        neighbours = [self.share(level) for level in self.neighbours(step)]
+        parts = [tensor.chunk(training.accumulate) for tensor in (images, keep, *neighbours)]
+        return [(images, keep, tuple(rest)) for images, keep, *rest in zip(*parts, strict=True)]
+
+    def share(self, joint: Tensor) -> Tensor:
+        """This process's part of a tensor for the joint batch."""
+        return joint.chunk(self.world.size)[self.world.rank]
+
+    def chosen(self, fraction: float, step: int, purpose: str) -> Tensor:
+        """Random images of the joint batch, (B,) bool: an exact number of them.
+
+        Not a coin per image: less noise in the loss.
+        """
+        batch, noise = self.training.batch, generator(purpose, self.seed, step)
+        return torch.rand(batch, generator=noise).argsort() < round(fraction * batch)
 
     def visible_levels(self, step: int) -> Tensor:
         """The levels that the decoder gets of each image of the joint batch, (B, levels) bool.
@@ -95,12 +113,25 @@ class AutoencoderTask:
         if levels == 1 or not self.config.level_dropout:
             return torch.ones(batch, levels, dtype=torch.bool)
         noise = generator("levels", self.seed, step)
-        # An exact number per batch, not a coin per image: less noise in the loss.
         number = round(self.config.level_dropout * batch)
         dropped = torch.rand(batch, generator=noise).argsort() < number
         counts = torch.randint(1, levels, (batch,), generator=noise)
         visible = torch.where(dropped, counts, levels)
         return torch.arange(levels) < visible[:, None]
+
+    def neighbours(self, step: int) -> list[Tensor]:
+        """The `neighbours` of `VQVAE.forward` for the joint batch; [] without perturbation."""
+        if not self.config.perturbation:
+            return []
+        fraction = self.config.perturbation * (1 - 0.5 * step / self.training.steps)
+        perturbed = self.chosen(fraction, step, "perturbed")[:, None, None]
+        noise = generator("neighbours", self.seed, step)
+        shapes = [grid.shape for grid in self.model.config.grids(*[self.dataset.size] * 2)]
+        numbers = [
+            torch.randint(1 + NUM_NEIGHBOURS, (self.training.batch, *shape), generator=noise)
+            for shape in shapes
+        ]
+        return [level * perturbed for level in numbers]
 
     def before_step(self, step: int) -> None:
         """Starts the codebooks from data at the step where quantisation begins."""
@@ -120,10 +151,12 @@ class AutoencoderTask:
 
     def loss(self, module: nn.Module, part: Part, step: int) -> Loss[Output]:
         """Reconstruction error and commitment of one part."""
-        images, keep = part
+        images, keep, neighbours = part
         images = to_float(images)
         quantize = step >= self.config.continuous_steps
-        result: Reconstruction = module(images, keep=keep, quantize=quantize)
+        result: Reconstruction = module(
+            images, keep=keep, quantize=quantize, neighbours=neighbours
+        )
         complete = keep.all(dim=1)
         squared = (result.images.detach().float() - images).square().mean(dim=(1, 2, 3))
         metrics = {"mse": ((squared * complete).sum(), complete.sum())}
