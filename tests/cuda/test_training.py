@@ -21,7 +21,7 @@ from vqvae2.precision import Precision
 from vqvae2.priors import Prior
 from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.training.autoencoder import AutoencoderTask
-from vqvae2.training.checkpoint import load_optimizer
+from vqvae2.training.checkpoint import load_optimizers
 from vqvae2.training.loop import Task, new_state, train
 from vqvae2.training.prior import PriorTask
 
@@ -161,7 +161,7 @@ def test_a_sharded_optimizer_resumes_with_its_step_counts_on_the_device(cuda):
         }.items()
     }  # fmt: skip
     optimizer = ShardedAdam(parameters)
-    load_optimizer(optimizer, tensors)
+    load_optimizers([optimizer], tensors)
     cuda.reset()
     for parameter in parameters:
         assert optimizer.optim.state[parameter]["step"].device == DEVICE

@@ -96,7 +96,7 @@ def test_the_norm_and_the_clipping_of_gradients_do_not_depend_on_the_scale():
             state.phases["network"].scale.scale.fill_(scale)
         steps = train(task, state, Accelerator(cpu=True))
         norms.append(next(steps).metrics["gradient_norm.network"].item())
-        gradients = state.phases["network"].optimizer.state
+        gradients = state.phases["network"].optimizers[0].state
         weights.append(torch.cat([values["exp_avg"].flatten() for values in gradients.values()]))
     assert norms[0] > TRAIN.clip_norm
     assert norms[1:] == pytest.approx([norms[0]] * 2, rel=1e-2)

@@ -43,6 +43,10 @@ class AugmentationConfig:
         """Augmented images per image, A."""
         return (1 + self.crops) * (1 + self.mirror)
 
+    def is_mirrored(self, indices: Tensor) -> Tensor:
+        """Which of `AugmentedImages` of (B,) indices are mirrored, (B,) bool."""
+        return indices % self.count >= 1 + self.crops
+
 
 @final
 class AugmentedImages:
@@ -74,7 +78,7 @@ class AugmentedImages:
         source, variant = index // self.config.count, index % self.config.count
         distinct, positions = source.unique(return_inverse=True)
         images = self.dataset.batch(distinct)[positions]
-        crops, mirrored = variant % (1 + self.config.crops), variant >= 1 + self.config.crops
+        crops, mirrored = variant % (1 + self.config.crops), self.config.is_mirrored(index)
         for position, crop in enumerate(crops.tolist()):
             if crop:
                 images[position] = self._crop(images[position], int(source[position]), crop)

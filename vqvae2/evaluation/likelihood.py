@@ -26,7 +26,7 @@ def measure_likelihood(evaluation: Evaluation, limit: int) -> Measurement | None
         return None
     train, validation = code_splits(evaluation)
     nats = level_nats(evaluation, validation, limit)
-    train_nats = level_nats(evaluation, train, TRAIN_IMAGES)
+    train_nats = level_nats(evaluation, train, TRAIN_IMAGES, config.augmentation.count)
     per_level = {
         "validation_nats_per_code": nats,
         "train_nats_per_code": train_nats,
@@ -44,15 +44,17 @@ def measure_likelihood(evaluation: Evaluation, limit: int) -> Measurement | None
     return Measurement(len(evenly_spaced(len(validation), limit)), values, per_level)
 
 
-def level_nats(evaluation: Evaluation, codes: CodeDataset, limit: int) -> tuple[float, ...]:
-    """Mean nats per code of each level over at most `limit` images."""
+def level_nats(
+    evaluation: Evaluation, codes: CodeDataset, limit: int, every: int = 1
+) -> tuple[float, ...]:
+    """Mean nats per code of each level over at most `limit` images, one of `every` examples."""
     nats = []
     for prior, config in zip(evaluation.pipeline.priors, evaluation.config.levels, strict=False):
         # At most the batch of a training step; one position costs as much memory as 16 pixels.
         memory = inference_batch_size(4 * max(prior.domain.grid.shape))
         batch = max(1, min(config.training.batch // config.training.accumulate, memory))
         with computing(evaluation.config.precision, prior.device):
-            nats.append(nats_per_code(prior, codes, limit, batch, evaluation.world))
+            nats.append(nats_per_code(prior, codes, limit, batch, evaluation.world, every))
     return tuple(nats)
 
 

@@ -26,6 +26,7 @@ def nats_per_code(
     limit: int = 1 << 40,
     batch: int = 128,
     world: World = SINGLE_PROCESS,
+    every: int = 1,
 ) -> float:
     """Mean nats per code of a prior's level over at most `limit` images, evenly spaced.
 
@@ -35,9 +36,10 @@ def nats_per_code(
         limit: number of images, at most.
         batch: images per forward pass.
         world: processes that share the work.
+        every: examples per image; only the first of them is measured, the image itself.
     """
     level, total = len(prior.domain.coarser), torch.zeros(1, dtype=torch.float64)
-    images = evenly_spaced(len(codes), limit)
+    images = every * evenly_spaced(len(codes) // every, limit)
 
     def log_probs(indices: Tensor) -> list[Tensor]:
         maps, labels = to_device(codes.batch(indices), prior.device)

@@ -30,6 +30,7 @@ class Conditioning(nn.Module):
         super().__init__()
         self.domain = domain
         self.labels = nn.Embedding(domain.num_labels, channels)
+        self.mirrored = nn.Embedding(2, channels) if domain.mirror_bit else None
         self.codes = Modules(nn.Embedding(grid.num_codes, channels) for grid in domain.coarser)
         if domain.coarser:
             factor = domain.grid.height // domain.coarser[-1].height
@@ -43,18 +44,23 @@ class Conditioning(nn.Module):
         """Embeds a batch.
 
         Arguments:
-            labels: (B,) int64.
+            labels: (B,) int64; with a mirror bit those of mirrored images are higher.
             coarser: codes (B, H, W) int64 of each coarser level, coarsest first.
 
         Returns:
             The context: (B, C, H, W), or (B, C, 1, 1) on the coarsest level.
         """
-        label: Tensor = self.labels(labels)[:, :, None, None]
+        if self.mirrored is None:
+            embedded: Tensor = self.labels(labels)
+        else:
+            is_mirrored = labels // self.domain.num_labels
+            embedded = self.labels(labels % self.domain.num_labels) + self.mirrored(is_mirrored)
+        label = embedded[:, :, None, None]
         if not coarser:
             return label
         finest = coarser[-1].shape[1:]
         mixed = label
         for embedding, codes in zip(self.codes, coarser, strict=True):
-            embedded = embedding(codes).movedim(-1, 1)
-            mixed = mixed + F.interpolate(embedded, size=finest, mode="nearest")
+            vectors = embedding(codes).movedim(-1, 1)
+            mixed = mixed + F.interpolate(vectors, size=finest, mode="nearest")
         return self.mix(mixed) + label

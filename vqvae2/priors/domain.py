@@ -23,6 +23,9 @@ class Domain:
         coarser: the grid of each coarser level, coarsest first; () for the coarsest level.
         num_classes: labels are in [0, num_classes); images without labels all have label 0.
         null_label: adds one more label, `null`, which means "no class".
+        mirror_bit: whether the prior is told which images are mirrored (distribution augmentation,
+            Jun et al. 2020): in training a label of a mirrored image is `num_labels` higher.
+            Images that are sampled or measured are not mirrored.
         channels: values per position: 1 for codes, the number of image channels for pixels.
         ordered: whether neighbouring values are similar: true for intensities, false for codes.
         num_mixtures: logistic components per pixel (PixelCNN++, Eq. 2); 0 for one softmax per
@@ -33,6 +36,7 @@ class Domain:
     coarser: tuple[CodeGrid, ...] = ()
     num_classes: int = 1
     null_label: bool = False
+    mirror_bit: bool = False
     channels: int = 1
     ordered: bool = False
     num_mixtures: int = 0

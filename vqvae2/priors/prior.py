@@ -86,9 +86,18 @@ class Prior(nn.Module):
         """
         return self.head.distribution(self.features(values, context), values)
 
-    def features(self, values: Tensor, context: Tensor) -> Tensor:
-        """The network's features (B, F, H, W) of complete maps; arguments as of `forward`."""
-        return self.network(self.values(values), context)
+    def features(self, values: Tensor, context: Tensor, visible: Tensor | None = None) -> Tensor:
+        """The network's features (B, F, H, W) of complete maps.
+
+        Arguments:
+            values, context: as of `forward`.
+            visible: (B, H, W) booleans; positions that are False enter the network as zeros. None
+                shows all.
+        """
+        embedded = self.values(values)
+        if visible is not None:
+            embedded = embedded * visible[:, None]
+        return self.network(embedded, context)
 
     def new_cache(self, context: Tensor, batch: int) -> PriorCache:
         """The cache before the first value of `batch` maps."""
@@ -166,15 +175,22 @@ class Prior(nn.Module):
         for state in (cache.network, cache.prepared, cache.values):
             zero_state(state)
 
-    def log_prob(self, values: Tensor, labels: Tensor, coarser: Sequence[Tensor]) -> Tensor:
+    def log_prob(
+        self,
+        values: Tensor,
+        labels: Tensor,
+        coarser: Sequence[Tensor],
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """Log-probability in nats of each value given all before it, with the shape of `values`.
 
         Arguments:
             values: codes (B, H, W) or pixels (B, H, W, channels), int64.
             labels, coarser: as in `embed_context`.
+            visible: as of `features`; given only the values before that are visible.
         """
         context = self.embed_context(labels, coarser)
-        return self.head(self.features(values, context), values)
+        return self.head(self.features(values, context, visible), values)
 
     @property
     def device(self) -> torch.device:

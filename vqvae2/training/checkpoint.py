@@ -8,7 +8,7 @@ a damaged one loses little. Tensors are named `model.PHASE.NAME`, `average.PHASE
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def state_tensors(state: TrainingState) -> dict[str, Tensor]:
         tensors |= {f"model.{name}.{key}": v for key, v in phase.module.state_dict().items()}
         tensors |= {
             f"optimizer.{name}.{key}": value
-            for key, value in optimizer_tensors(phase.optimizer).items()
+            for key, value in optimizer_tensors(phase.optimizers).items()
         }
         if phase.scale is not None:
             tensors |= {f"scale.{name}.{key}": v for key, v in phase.scale.tensors().items()}
@@ -157,42 +157,73 @@ def load_state(state: TrainingState, saved: Checkpoint) -> None:
         phase.module.load_state_dict(saved.with_prefix("model", name))
         if phase.average is not None:
             phase.average.load_state_dict(saved.with_prefix("average", name))
-        load_optimizer(phase.optimizer, saved.with_prefix("optimizer", name))
+        load_optimizers(phase.optimizers, saved.with_prefix("optimizer", name))
         if phase.scale is not None:
             phase.scale.load(saved.with_prefix("scale", name))
     state.step, state.notes = saved.step, dict(saved.notes)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state by name, `INDEX.KEY`; its settings come from the config.
+def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The state of a phase's optimizers by name, `INDEX.KEY`; settings come from the config.
 
-    Where processes keep a part each, the main process has it all; every process calls this.
+    INDEX counts the parameters of all of them. Where processes keep a part each, the main process
+    has it all; every process calls this.
     """
-    if not isinstance(optimizer, torch.optim.Adam):
-        optimizer.consolidate_state_dict(to=0)  # type: ignore[attr-defined]
-        if not World.current().is_main:
-            return {}
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": v for index, values in state.items() for key, v in values.items()}
+    tensors: dict[str, Tensor] = {}
+    first = 0
+    for optimizer in optimizers:
+        if hasattr(optimizer, "consolidate_state_dict"):
+            optimizer.consolidate_state_dict(to=0)
+            if not World.current().is_main:
+                return {}
+        state = optimizer.state_dict()["state"]
+        for index, values in state.items():
+            tensors |= {f"{first + index}.{key}": value for key, value in values.items()}
+        first += num_parameters(optimizer)
+    return tensors
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Gives `optimizer` the state that `optimizer_tensors` named."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+def load_optimizers(
+    optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
+) -> None:
+    """Gives optimizers the state that `optimizer_tensors` named."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = laid_out_like(tensor, parameters[int(index)])
+        state.setdefault(int(index), {})[key] = tensor
+    first = 0
+    for optimizer in optimizers:
+        count = num_parameters(optimizer)
+        load_optimizer(
+            optimizer, {i: state[first + i] for i in range(count) if first + i in state}
+        )
+        first += count
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]]
+) -> None:
+    """Gives `optimizer` a state by the number of the parameter."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    laid_out = {
+        index: {key: laid_out_like(tensor, parameters[index]) for key, tensor in values.items()}
+        for index, values in state.items()
+    }
     groups, first = [], 0
     for group in optimizer.param_groups:
         numbers = list(range(first, first + len(group["params"])))
         groups.append({**group, "params": numbers})
         first += len(numbers)
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": laid_out, "param_groups": groups})
     # A ZeroRedundancyOptimizer leaves the step counts on the CPU, where fused Adam refuses them.
     for parameter, values in getattr(optimizer, "optim", optimizer).state.items():
         if isinstance(values.get("step"), Tensor):
             values["step"] = values["step"].to(parameter.device)
+
+
+def num_parameters(optimizer: torch.optim.Optimizer) -> int:
+    """The number of parameters that an optimizer updates."""
+    return sum(len(group["params"]) for group in optimizer.param_groups)
 
 
 def laid_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from vqvae2.files import write_bytes
 from vqvae2.imaging.png import save_png
 from vqvae2.messages import counted
 from vqvae2.precision import FixedPrecision
-from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.log import Log
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training import checkpoint
 from vqvae2.training.loop import (
     MetricSums,
@@ -48,7 +48,7 @@ class StageTraining(Generic[Part, Output]):
         stage: name of the stage.
         task: what is trained.
         validate: metrics of the averaged model on the validation split.
-        criterion: which of them, lower is better, selects the best weights.
+        criterion: which of them, lower is better, selects the best weights; None takes the last.
         preview: an image of how the averaged model is doing.
         steps_before: steps of earlier stages; trackers accept no step twice.
     """
@@ -56,7 +56,7 @@ class StageTraining(Generic[Part, Output]):
     stage: str
     task: Task[Part, Output]
     validate: Callable[[nn.Module], dict[str, float]]
-    criterion: str
+    criterion: str | None
     preview: Callable[[nn.Module], "Image"]
     steps_before: int = 0
 
@@ -180,7 +180,7 @@ def fit(session: TrainingSession, job: StageTraining[Part, Output]) -> Iterator[
     precision, choice = choose_precision(session, stage, job.task)
     state, damages = writer.resume(precision)
     yield from (Event(stage, text=text) for text in (choice, *damages) if text)
-    speed = measure_speed(job.task, state.step, session.accelerator, precision)
+    speed = measure_speed(job.task, training.steps - 1, session.accelerator, precision)
     clock, guard = Clock(training.batch), FiniteGuard(stage, writer.list_examples)
     stop_requests = LateFlag(session.world)
     for progress in train(job.task, state, session.accelerator):
@@ -227,7 +227,7 @@ def validate(writer: RunWriter[Part, Output], state: TrainingState) -> Event:
     for phase in state.phases.values():
         phase.module.train()
     writer.write_metrics(state.step, "validation", metrics)
-    writer.save_best(state, metrics[job.criterion])
+    writer.save_best(state, -state.step if job.criterion is None else metrics[job.criterion])
     writer.write_preview(state)
     return Event(job.stage, state.step, job.task.training.steps, metrics, split="validation")
 

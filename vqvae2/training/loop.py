@@ -8,6 +8,7 @@ optimizers and the step, and nothing about random numbers.
 
 import contextlib
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vqvae2.distributed import World, all_reduce_
+from vqvae2.distributed import all_reduce_
 from vqvae2.nn.recompute import recompute_blocks
 from vqvae2.precision import FixedPrecision, autocast
-from vqvae2.runs.config import TrainingConfig
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.loss_scale import LossScale, restore_where, tensors_beside_optimizers
+from vqvae2.training.optimizers import new_optimizers
 from vqvae2.training.prefetch import batches_ahead
 from vqvae2.transfers import to_device
 
@@ -57,8 +59,10 @@ class Phase(Generic[Part, Output]):
         name: unique in the task; part of the names in checkpoints.
         module: its parameters are updated.
         loss: the loss of a part at a step; the module comes as processes share it.
-        training: learning rate, clipping and averaging.
+        training: optimizer, learning rate, clipping and averaging.
         averaged: whether a moving average of the weights is kept.
+        hidden: the part of the module whose matrices the optimizer muon updates.
+        start: the first step of the phase; its warm-up begins there.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Phase(Generic[Part, Output]):
     loss: Callable[[nn.Module, Part, int], Loss[Output]]
     training: TrainingConfig
     averaged: bool = True
+    hidden: nn.Module | None = None
+    start: int = 0
 
 
 class Task(Protocol[Part, Output]):
@@ -103,13 +109,13 @@ class PhaseState:
     Arguments:
         phase: with the module.
         average: of the weights, if one is kept.
-        optimizer: of the module.
+        optimizers: of the module's parameters.
         scale: of the loss, in float16.
     """
 
     phase: Phase[Any, Any]
     average: nn.Module | None
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     scale: LossScale | None = None
 
     @property
@@ -174,7 +180,7 @@ def new_state(task: Task[Part, Output], precision: FixedPrecision = "float32") -
     phases = {}
     for phase in task.phases:
         assert phase.name not in phases, "phases of a task have different names"
-        optimizer = new_optimizer(phase.module, phase.training)
+        optimizers = new_optimizers(phase.module, phase.training, phase.hidden)
         average = None
         if phase.averaged:
             average = copy.deepcopy(phase.module).requires_grad_(False).eval()
@@ -182,22 +188,14 @@ def new_state(task: Task[Part, Output], precision: FixedPrecision = "float32") -
             recompute_blocks(phase.module)  # after the copy, which computes no gradient
         scale = None
         if precision == "float16":
+            if phase.training.optimizer == "muon":
+                raise ValueError(
+                    "The optimizer muon cannot skip a step on the device, which float16 needs; "
+                    "use the precision bfloat16 or float32, or the optimizer adamw."
+                )
             scale = LossScale(next(phase.module.parameters()).device)
-        phases[phase.name] = PhaseState(phase, average, optimizer, scale)
+        phases[phase.name] = PhaseState(phase, average, optimizers, scale)
     return TrainingState(phases, precision=precision)
-
-
-def new_optimizer(module: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam; with `shard_optimizer` each of several processes keeps a part of its state."""
-    parameters, rate, betas = module.parameters(), training.learning_rate, (0.9, 0.999)
-    if not training.shard_optimizer or World.current().size == 1:
-        return torch.optim.Adam(parameters, lr=rate, fused=True, betas=betas)
-    with warnings.catch_warnings():
-        # Importing it compiles scripts, which torch itself calls deprecated.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from torch.distributed.optim import ZeroRedundancyOptimizer
-
-    return ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=rate, fused=True, betas=betas)
 
 
 def train(
@@ -241,6 +239,8 @@ class TrainingStep(Generic[Part, Output]):
         if self.skipped is not None:
             self.skipped = torch.zeros_like(self.skipped)
         for phase, module in self.shared:
+            if self.state.step < phase.start:
+                continue
             losses = self.update_phase(phase, module, parts, sums)
             if losses is None:
                 return None
@@ -270,9 +270,9 @@ class TrainingStep(Generic[Part, Output]):
     ) -> list[Loss[Output]] | None:
         """Updates one module and adds its metrics to `sums`; None for a skipped gradient."""
         training, step = phase.training, self.state.step
-        optimizer = self.state.phases[phase.name].optimizer
+        optimizers = self.state.phases[phase.name].optimizers
         scale = self.state.phases[phase.name].scale
-        optimizer.zero_grad()  # of gradients that other phases' losses left here
+        zero_gradients(optimizers)  # those that other phases' losses left here
         losses = self.backward(phase, module, parts)
         if scale is not None:
             scale.unscale(phase.module.parameters())
@@ -282,18 +282,18 @@ class TrainingStep(Generic[Part, Output]):
             # A loss scale skips infinite gradients itself, but cannot help an infinite loss.
             decisive = joint_loss(losses)
         if may_skip(self.state, training, decisive):
-            optimizer.zero_grad()
+            zero_gradients(optimizers)
             return None
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(training, step)
+        set_learning_rate(optimizers, learning_rate(training, step, phase.start))
         metrics = add_sums([loss.metrics for loss in losses])
         if scale is None or self.skipped is None:
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             metrics[f"gradient_norm.{phase.name}"] = norm.detach(), torch.ones_like(norm)
         else:
-            self.skipped = scale.step(optimizer, norm, self.skipped)
+            self.skipped = scale.step(optimizers, norm, self.skipped)
             metrics |= scale.metrics(phase.name, norm)
-        optimizer.zero_grad()
+        zero_gradients(optimizers)
         assert not metrics.keys() & sums.keys(), "phases log different metrics"
         sums |= metrics
         return losses
@@ -341,12 +341,27 @@ def shared_module(module: nn.Module, accelerator: "Accelerator") -> nn.Module:
         return accelerator.prepare_model(module)
 
 
-def learning_rate(training: TrainingConfig, step: int) -> float:
-    """Rises over the warm-up, stays, falls to 0 over the cool-down."""
-    rising = (step + 1) / (training.warmup_steps + 1)
+def learning_rate(training: TrainingConfig, step: int, start: int = 0) -> float:
+    """Rises over the warm-up from step `start`, stays, falls to 0 over the cool-down."""
+    rising = (step - start + 1) / (training.warmup_steps + 1)
     cooling = max(1, round(training.steps * training.cooldown))
     falling = (training.steps - step) / cooling
+    if training.cooldown_shape == "cosine":
+        falling = 0.5 - 0.5 * math.cos(math.pi * min(1.0, falling))
     return training.learning_rate * min(1.0, rising, falling)
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Sets the learning rate of all parameters."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def zero_gradients(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Drops the gradients of all parameters."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
 
 
 @torch.no_grad()

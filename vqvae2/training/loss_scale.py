@@ -7,7 +7,7 @@ overflow double it. These are the numbers of `torch.amp.GradScaler`, which reads
 decide about a step; here the device decides, and the host never waits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -52,11 +52,13 @@ class LossScale:
         gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_mul_(gradients, self.scale.reciprocal())
 
-    def step(self, optimizer: torch.optim.Optimizer, norm: Tensor, earlier: Tensor) -> Tensor:
-        """Steps the optimizer and adapts the scale.
+    def step(
+        self, optimizers: Sequence[torch.optim.Optimizer], norm: Tensor, earlier: Tensor
+    ) -> Tensor:
+        """Steps the optimizers and adapts the scale.
 
         Arguments:
-            optimizer: a fused one, which leaves everything as it is where a step is skipped.
+            optimizers: fused ones, which leave everything as it is where a step is skipped.
             norm: of the gradients, a scalar; NaN or infinite where they overflow.
             earlier: whether an earlier phase of this step was skipped, a boolean scalar.
 
@@ -65,11 +67,12 @@ class LossScale:
         """
         overflow = ~norm.isfinite()
         skipped = overflow | earlier
-        # A ZeroRedundancyOptimizer holds the fused one.
-        fused: Any = getattr(optimizer, "optim", optimizer)
-        fused.found_inf = skipped.float()
-        optimizer.step()
-        del fused.found_inf
+        for optimizer in optimizers:
+            # A ZeroRedundancyOptimizer holds the fused one.
+            fused: Any = getattr(optimizer, "optim", optimizer)
+            fused.found_inf = skipped.float()
+            optimizer.step()
+            del fused.found_inf
         torch._amp_update_scale_(
             self.scale, self.good_steps, overflow.float(), 2.0, 0.5, GROWTH_INTERVAL
         )

@@ -59,7 +59,7 @@ def choose_precision(
     if chosen is not None and not (chosen.precision == "bfloat16" and lacks_bfloat16):
         return chosen.precision, ""
     # A checkpoint without a choice is of a version for which "auto" on a CPU was float32.
-    has_begun = world.any(any(session.folder.checkpoints(stage).glob("*")))
+    has_begun = world.any(any(session.folder.checkpoints(stage).glob("*.safetensors")))
     measures = session.device.type == "cpu" and task.training.steps >= MIN_STEPS
     if not measures or lacks_bfloat16 or has_begun:
         chosen = fixed_choice(session.device)

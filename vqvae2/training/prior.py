@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vqvae2.data.augmentation import AugmentationConfig
 from vqvae2.data.codes import CodeDataset, PixelCodes, open_codes
 from vqvae2.data.order import batch_indices, evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
@@ -18,8 +19,9 @@ from vqvae2.metrics.likelihood import nats_per_code
 from vqvae2.precision import computing
 from vqvae2.priors import Prior
 from vqvae2.randomness import generator, seeded_weights
-from vqvae2.runs.config import LevelConfig, TrainingConfig
+from vqvae2.runs.config import LevelConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.fit import StageTraining, fit
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, examples_per_part, require_batch
@@ -29,8 +31,12 @@ from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior, save_
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Part = tuple[list[Tensor], Tensor]
-"""Codes (B, H, W) of each level up to the one that is trained, and labels (B,)."""
+Part = tuple[list[Tensor], Tensor, tuple[Tensor, ...]]
+"""Codes (B, H, W) of each level up to the one that is trained, labels (B,), and which codes the
+prior reads, (B, H, W) bool, where some are hidden."""
+
+
+NO_AUGMENTATION = AugmentationConfig()
 
 
 class PriorLoss(nn.Module):
@@ -40,9 +46,11 @@ class PriorLoss(nn.Module):
         super().__init__()
         self.prior = prior
 
-    def forward(self, codes: Tensor, labels: Tensor, coarser: list[Tensor]) -> Tensor:
+    def forward(
+        self, codes: Tensor, labels: Tensor, coarser: list[Tensor], visible: Tensor | None = None
+    ) -> Tensor:
         """Mean negative log-probability per code in nats, a scalar."""
-        return -self.prior.log_prob(codes, labels, coarser).mean()
+        return -self.prior.log_prob(codes, labels, coarser, visible).mean()
 
 
 class PriorTask:
@@ -58,6 +66,7 @@ class PriorTask:
         config: the level's config.
         seed: of the order of examples and of all noise.
         world: the processes that train together.
+        augmentation: which augmented images the codes are of.
     """
 
     def __init__(
@@ -69,11 +78,15 @@ class PriorTask:
         *,
         seed: int,
         world: World = SINGLE_PROCESS,
+        augmentation: AugmentationConfig = NO_AUGMENTATION,
     ) -> None:
+        self.augmentation = augmentation
         self.prior, self.level, self.codes, self.config = prior, level, codes, config
         self.seed, self.world = seed, world
         self.training: TrainingConfig = config.training
-        self.phases = [Phase("prior", PriorLoss(prior), self.loss, self.training)]
+        self.phases = [
+            Phase("prior", PriorLoss(prior), self.loss, self.training, hidden=prior.network)
+        ]
         require_batch(len(codes), self.training, world)
 
     def indices(self, step: int) -> Tensor:
@@ -86,14 +99,18 @@ class PriorTask:
         return [f"number {index}" for index in self.indices(step).tolist()]
 
     def batch(self, step: int) -> list[Part]:
-        """The examples of `step` in parts, with dropped labels and coarser codes if configured."""
+        """The examples of `step` in parts, with what is dropped, replaced or hidden of them."""
         parts: list[Part] = []
         for number, indices in enumerate(self.indices(step).chunk(self.training.accumulate)):
             codes, labels = self.codes.batch(indices)
             codes = codes[: self.level + 1]
             noise = generator("dropped", self.seed, self.level, step, self.world.rank, number)
             labels = self.dropped_labels(labels, noise)
-            parts.append(([*self.corrupted(codes[:-1], noise), codes[-1]], labels))
+            if self.config.mirror_bit:
+                mirrored = self.augmentation.is_mirrored(indices)
+                labels = labels + self.prior.domain.num_labels * mirrored
+            codes = [*self.corrupted(codes[:-1], noise), codes[-1]]
+            parts.append((codes, labels, self.visible(codes[-1], noise)))
         return parts
 
     def dropped_labels(self, labels: Tensor, noise: torch.Generator) -> Tensor:
@@ -104,15 +121,21 @@ class PriorTask:
         return torch.where(dropped, self.prior.domain.null, labels)
 
     def corrupted(self, coarser: list[Tensor], noise: torch.Generator) -> list[Tensor]:
-        """Coarser codes (B, H, W) each, a fraction of them replaced by random ones."""
+        """Coarser codes (B, H, W) each, a fraction of each image's replaced by random ones."""
         if not self.config.coarser_dropout:
             return coarser
         maps = []
         for grid, codes in zip(self.prior.domain.coarser, coarser, strict=True):
             random = torch.randint(grid.num_codes, codes.shape, generator=noise)
-            replaced = torch.rand(codes.shape, generator=noise) < self.config.coarser_dropout
+            replaced = chosen_positions(codes, self.config.coarser_dropout, noise)
             maps.append(torch.where(replaced, random, codes))
         return maps
+
+    def visible(self, codes: Tensor, noise: torch.Generator) -> tuple[Tensor, ...]:
+        """The positions of codes (B, H, W, ...) that the prior reads; () where it reads all."""
+        if not self.config.masking:
+            return ()
+        return (~chosen_positions(codes, self.config.masking, noise),)
 
     def before_step(self, step: int) -> None:
         """Makes this step's dropout a function of (seed, level, step, rank)."""
@@ -121,12 +144,21 @@ class PriorTask:
 
     def loss(self, module: nn.Module, part: Part, step: int) -> Loss[None]:
         """Nats per code of one part."""
-        codes, labels = part
-        nats: Tensor = module(codes[-1], labels, codes[:-1])
+        codes, labels, visible = part
+        nats: Tensor = module(codes[-1], labels, codes[:-1], *visible)
         return Loss(nats, {"nats_per_code": (nats.detach(), nats.new_ones(()))}, None)
 
     def after_step(self, outputs: list[None], step: int) -> None:
         """Nothing: a prior has no codebook."""
+
+
+def chosen_positions(codes: Tensor, largest: float, noise: torch.Generator) -> Tensor:
+    """Random positions (B, H, W) bool of codes (B, H, W, ...), a fraction of each image's.
+
+    The expected fraction of each image is uniform in [0, largest].
+    """
+    fractions = largest * torch.rand(len(codes), 1, 1, generator=noise)
+    return torch.rand(codes.shape[:3], generator=noise) < fractions
 
 
 @dataclass(frozen=True)
@@ -163,7 +195,7 @@ class PriorStage(Stage):
     def depends_on(self) -> tuple[str, ...]:
         """Everything that decides the codes, and its own level's config."""
         level = f"levels.{self.level}"
-        names = ("prior", "training", "label_dropout", "coarser_dropout")
+        names = ("prior", "training", "label_dropout", "coarser_dropout", "masking", "mirror_bit")
         return (*SHARED_FIELDS, "augmentation", *(f"{level}.{name}" for name in names))
 
     def done(self, folder: RunFolder) -> bool:
@@ -183,7 +215,13 @@ class PriorStage(Stage):
         with seeded_weights(config.seed, self.name):
             prior = Prior(self.config.prior, config.domain(self.level)).to(session.device)
         task = PriorTask(
-            prior, self.level, codes, self.config, seed=config.seed, world=session.world
+            prior,
+            self.level,
+            codes,
+            self.config,
+            seed=config.seed,
+            world=session.world,
+            augmentation=config.augmentation,
         )
 
         def validate(module: nn.Module) -> dict[str, float]:

@@ -12,8 +12,9 @@ from vqvae2.data.images import ImageSplits
 from vqvae2.distributed import World, num_launched
 from vqvae2.messages import shortened
 from vqvae2.precision import set_products
-from vqvae2.runs.config import RunConfig, TrainingConfig
+from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.training import TrainingConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -50,6 +50,7 @@ def measure_speed(
 ) -> Speed:
     """The cost of the task's `step` and the peak of this machine; takes about two steps' time.
 
+    The last step of a training has all phases and all terms of the loss.
     What is recomputed counts as often as it is computed.
     """
     from torch.utils.flop_counter import FlopCounterMode

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-from vqvae2.runs.config import TrainingConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.session import Event, TrainingSession
 
 SHARED_FIELDS = ("preset", "seed", "data", "autoencoder", "num_classes", "precision")
