@@ -14,6 +14,7 @@ from vqvae2.metrics.features import (
 )
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.precision_recall import precision_recall
+from vqvae2.metrics.sharpness import Sharpness
 
 
 def test_features_are_extracted_once_for_all_metrics(extractor, images, features):
@@ -65,10 +66,11 @@ def test_no_batch_outlives_the_extraction_of_the_next_ones(extractor):
 def test_class_accuracy_is_the_share_of_labels_with_the_highest_probability():
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     labels = torch.tensor([0, 1, 1])
-    features = Features(torch.zeros(3, 2), probabilities, (3, 8, 8))
+    sharpness = Sharpness.of(torch.rand(3, 3, 8, 8))
+    features = Features(torch.zeros(3, 2), probabilities, (3, 8, 8), sharpness)
     assert features.class_accuracy(labels, 2) == pytest.approx(2 / 3)
     with_background = torch.cat([torch.ones(3, 1), probabilities], 1)
-    features = Features(torch.zeros(3, 2), with_background, (3, 8, 8))
+    features = Features(torch.zeros(3, 2), with_background, (3, 8, 8), sharpness)
     assert features.class_accuracy(labels, 2) == pytest.approx(2 / 3)
     assert features.class_accuracy(labels, 5) is None, "other classes"
 

@@ -93,6 +93,22 @@ METRICS = {
     ),
     "precision": Metric("precision", ".3f", "share of the set near training images", "higher"),
     "recall": Metric("recall", ".3f", "share of training images near the set", "higher"),
+    "density": Metric(
+        "density", ".3f", "number of balls around training images that a member of the set lies "
+        "in, in units of what training images have", "higher", in_tables=False,
+    ),
+    "coverage": Metric(
+        "coverage", ".3f", "share of training images whose ball holds a member of the set",
+        "higher",
+    ),
+    "spectral_distance_db": Metric(
+        "spectra", ".2f", "difference of the power spectra to those of real images: blur",
+        "lower", "dB",
+    ),
+    "gradient_distance": Metric(
+        "gradients x 1000", ".2f", "difference of the histograms of gradients to those of "
+        "real images: blur", "lower", scale=1000, in_tables=False,
+    ),
     "fid_against_reconstructions": Metric(
         "FID*-{}", ".2f", "Fréchet distance to reconstructions instead of images", "lower"
     ),

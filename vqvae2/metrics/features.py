@@ -14,6 +14,8 @@ from torch import Tensor
 
 from vqvae2.distributed import World
 from vqvae2.files import cache_folder, write_bytes
+from vqvae2.metrics.density_coverage import NEIGHBOURS as BALL_NEIGHBOURS
+from vqvae2.metrics.density_coverage import density_coverage
 from vqvae2.metrics.extractors import Extractor, require_finite
 from vqvae2.metrics.fid import frechet_distance
 from vqvae2.metrics.inception_score import SPLITS, inception_score
@@ -21,12 +23,13 @@ from vqvae2.metrics.kid import SUBSET_SIZE, kernel_distance
 from vqvae2.metrics.precision_recall import NEIGHBOURS, precision_recall
 from vqvae2.metrics.results import Measurement
 from vqvae2.metrics.rows import Rows
+from vqvae2.metrics.sharpness import Sharpness
 from vqvae2.transfers import arrivals
 
-FORMAT = "vqvae2-features 1"
+FORMAT = "vqvae2-features 2"
 """Format and version of the files in the cache."""
 
-MINIMUM = max(SPLITS, NEIGHBOURS + 1)
+MINIMUM = max(SPLITS, NEIGHBOURS + 1, BALL_NEIGHBOURS + 1)
 """Number of images without which one of the metrics is not defined."""
 
 
@@ -38,22 +41,34 @@ class Features:
         features: (N, D) float32.
         probabilities: (N, K) float32.
         shape: (C, H, W) of the images.
+        sharpness: of the images.
     """
 
     features: Tensor
     probabilities: Tensor
     shape: tuple[int, ...]
+    sharpness: Sharpness
 
     def __len__(self) -> int:
         return len(self.features)
 
     def gather(self, world: World) -> "Features":
         """The features of all processes, each of which has a part of the set."""
-        return Features(world.gather(self.features), world.gather(self.probabilities), self.shape)
+        return self.map(world.gather)
 
     def select(self, indices: Tensor) -> "Features":
         """The features of some of the images."""
-        return Features(self.features[indices], self.probabilities[indices], self.shape)
+        return self.map(lambda rows: rows[indices])
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Features":
+        """The features with all rows changed alike."""
+        sharpness = self.sharpness
+        return Features(
+            function(self.features),
+            function(self.probabilities),
+            self.shape,
+            Sharpness(function(sharpness.spectra), function(sharpness.gradients)),
+        )
 
     def class_accuracy(self, labels: Tensor, num_classes: int) -> float | None:
         """Share of images whose label (N,) has the highest probability.
@@ -70,7 +85,8 @@ class Features:
 @torch.no_grad()
 def extract_features(extractor: Extractor, batches: Iterable[Tensor]) -> Features:
     """The features of images (B, 3, H, W) uint8, by one pass of the network per batch."""
-    features, probabilities, shapes = Rows(), Rows(), set()
+    features, probabilities, spectra, gradients = Rows(), Rows(), Rows(), Rows()
+    shapes = set()
 
     def extract(images: Tensor) -> list[Tensor]:
         shapes.add(tuple(images.shape[1:]))
@@ -79,15 +95,19 @@ def extract_features(extractor: Extractor, batches: Iterable[Tensor]) -> Feature
                 f"Expected images (B, 3, H, W) of one size, got {sorted(shapes)}; bring them to "
                 "one size and three channels."
             )
-        outputs = extractor.outputs(images)
-        return [outputs.features.float(), outputs.probabilities.float()]
+        outputs, sharpness = extractor.outputs(images), Sharpness.of(images.float() / 255)
+        rows = [outputs.features.float(), outputs.probabilities.float()]
+        return [*rows, sharpness.spectra, sharpness.gradients]
 
-    for rows, shares in arrivals(map(extract, batches)):
+    for rows, shares, powers, magnitudes in arrivals(map(extract, batches)):
         features.append(require_finite(rows, extractor.name))
         probabilities.append(require_finite(shares, extractor.name))
+        spectra.append(powers)
+        gradients.append(magnitudes)
     if not shapes:
         raise ValueError("Expected at least one image to extract features of, got none.")
-    return Features(features.tensor(), probabilities.tensor(), shapes.pop())
+    sharpness = Sharpness(spectra.tensor(), gradients.tensor())
+    return Features(features.tensor(), probabilities.tensor(), shapes.pop(), sharpness)
 
 
 def cached_features(extractor: Extractor, batches: Callable[[], Iterable[Tensor]]) -> Features:
@@ -108,7 +128,12 @@ def cached_features(extractor: Extractor, batches: Callable[[], Iterable[Tensor]
     features = read_features(path)
     if features is None:
         features = extract_features(extractor, batches())
-        tensors = {**vars(features), "shape": torch.tensor(features.shape)}
+        tensors = {
+            "features": features.features,
+            "probabilities": features.probabilities,
+            "shape": torch.tensor(features.shape),
+            **vars(features.sharpness),
+        }
         with suppress(OSError):  # a cache that cannot be written only costs time
             write_bytes(path, save(tensors, {"format": FORMAT}))
     return features
@@ -122,13 +147,14 @@ def read_features(path: Path) -> Features | None:
     try:
         tensors = load_file(path)
         shape = tuple(tensors["shape"].tolist())
-        return Features(tensors["features"], tensors["probabilities"], shape)
+        sharpness = Sharpness(tensors["spectra"], tensors["gradients"])
+        return Features(tensors["features"], tensors["probabilities"], shape, sharpness)
     except (OSError, SafetensorError, KeyError):
         return None
 
 
 def distances_between(real: Features, other: Features) -> Measurement:
-    """FID, KID, precision and recall of `other` against `real`, and its inception score.
+    """How far `other` is from `real` by every metric of sets, and its inception score.
 
     KID has no deviation where its subsets are the complete sets.
 
@@ -143,13 +169,17 @@ def distances_between(real: Features, other: Features) -> Measurement:
         )
     kid, kid_deviation = kernel_distance(real.features, other.features)
     precision, recall = precision_recall(real.features, other.features)
+    density, coverage = density_coverage(real.features, other.features)
     score, score_deviation = inception_score(other.probabilities)
-    values = {
+    values: dict[str, float | None] = {
         "fid": frechet_distance([real.features], [other.features]),
         "kid": kid,
         "kid_deviation": kid_deviation if min(len(real), len(other)) > SUBSET_SIZE else None,
         "precision": precision,
         "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        **real.sharpness.distances(other.sharpness),
         "inception_score": score,
         "inception_score_deviation": score_deviation,
     }
