@@ -5,6 +5,9 @@
                   net(images, return_features=True) gives pooled features
     a URL         the same, fetched once; that Inception network by default
     hub:NAME      an image classifier of the hub or in a folder (package `transformers`)
+    efficientnet-lite0
+                  EfficientNet-Lite0 of ImageNet, from a package that contains its weights; smaller
+                  images are brought to 128 pixels
 
 A published value is compared only with one of the same network: every metric carries its name.
 
@@ -22,9 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.files import PART_SUFFIX, cache_folder
+from vqvae2.metrics.efficientnet import EFFICIENTNET, SMALLEST_SIDE, load_efficientnet_lite0
 from vqvae2.transfers import to_device
 from vqvae2.weights import fingerprint
 
@@ -84,12 +89,14 @@ def open_extractor(where: str = "", name: str = "", device: str = "cpu") -> Extr
     """Opens the network at a path, a URL or on the hub.
 
     Arguments:
-        where: path, URL or `hub:NAME`; "" is the Inception network.
+        where: path, URL, `hub:NAME` or efficientnet-lite0; "" is the Inception network.
         name: of the extractor; the file's name without its ending by default.
         device: where the network runs.
     """
     if where.startswith("hub:"):
         return hub_classifier(where.removeprefix("hub:"), name, device)
+    if where == EFFICIENTNET:
+        return efficientnet(name or where, device)
     if not where:
         return torchscript(fetch(INCEPTION, INCEPTION_SHA256), name or "Inception", device)
     path = fetch(where) if "://" in where else Path(where)
@@ -103,18 +110,23 @@ def torchscript(path: Path, name: str, device: str = "cpu") -> Extractor:
             f"There is no network at {path}; give the path or URL of a TorchScript file, or "
             "hub:NAME for an image classifier of the hub."
         )
+    network = load_torchscript(path, device)
+    return Extractor(name, file_digest(path), TorchScriptNetwork(network, name, device))
+
+
+def load_torchscript(path: Path, device: str = "cpu") -> nn.Module:
+    """The frozen module in a TorchScript file; ValueError if it is not readable."""
     try:
         with warnings.catch_warnings():
             # Deprecated, but the format of the network of published FIDs.
             warnings.simplefilter("ignore", DeprecationWarning)
-            network = torch.jit.load(str(path), map_location=device).eval()
+            network: nn.Module = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise ValueError(f"{path} is not a TorchScript network ({reason}).") from None
     for weight in network.parameters():
         weight.requires_grad_(False)
-
-    return Extractor(name, file_digest(path), TorchScriptNetwork(network, name, device))
+    return network
 
 
 class TorchScriptNetwork:
@@ -195,6 +207,21 @@ def hub_classifier(model: str, name: str = "", device: str = "cpu") -> Extractor
 
     digest = f"{fingerprint(network)}-{text_digest(processor.to_json_string())}"
     return Extractor(name, digest, call)
+
+
+def efficientnet(name: str, device: str = "cpu") -> Extractor:
+    """EfficientNet-Lite0; features are the input of its last layer."""
+    network = load_efficientnet_lite0().to(device).requires_grad_(False)
+
+    def call(images: Tensor) -> Outputs:
+        pixels = to_device(images, device).float() / 255
+        if min(pixels.shape[2:]) < SMALLEST_SIDE:
+            size = (SMALLEST_SIDE, SMALLEST_SIDE)
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        features = network.pooled(pixels)
+        return Outputs(features, network.logits(features).softmax(dim=1))
+
+    return Extractor(name, fingerprint(network), call)
 
 
 def require_rows(output: Tensor, images: Tensor, name: str) -> Tensor:
