@@ -65,6 +65,7 @@ class Provenance:
         models: fingerprints of the autoencoder and of each prior, coarsest first.
         versions: of vqvae2 and of the packages that compute.
         date: of the measurement, ISO 8601.
+        decoder: that decoded images: plain or sharp.
     """
 
     preset: str
@@ -76,6 +77,7 @@ class Provenance:
     models: tuple[str, ...]
     versions: dict[str, str]
     date: str
+    decoder: str = "plain"
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,23 @@ class ClassAgreement:
 
 
 @dataclass(frozen=True)
+class TwoSampleTests:
+    """How well a classifier tells real images from those of a run.
+
+    Arguments:
+        num_images: by the set, as many real ones; half of both trained the classifier.
+        training: of the classifier.
+        auroc: by the set, on the other half; 0.5 is chance.
+        provenance: of the result.
+    """
+
+    num_images: dict[str, int]
+    training: ClassifierTraining
+    auroc: dict[str, float]
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Sets of images against a reference set, all over the same number of images.
 
@@ -240,21 +259,25 @@ class RunMetrics:
 
     Arguments:
         provenance: of `reconstruction` and `priors`.
-        reconstruction: of validation images.
+        reconstruction: of validation images, by the plain decoder.
+        sharp_reconstruction: of the same codes, by the sharp decoder, if there is one.
         priors: of validation and training codes.
         samples: by the name of the extractor.
         accuracy_score: classification accuracy score.
         out_of_distribution: by the folder of images.
         class_agreement: of samples with their requested classes.
+        two_sample: of reconstructions and samples against real images.
     """
 
     provenance: Provenance | None = None
     reconstruction: Measurement | None = None
+    sharp_reconstruction: Measurement | None = None
     priors: Measurement | None = None
     samples: dict[str, SampleMetrics] = field(default_factory=dict)
     accuracy_score: AccuracyScore | None = None
     out_of_distribution: dict[str, OutOfDistribution] = field(default_factory=dict)
     class_agreement: ClassAgreement | None = None
+    two_sample: TwoSampleTests | None = None
 
     def __bool__(self) -> bool:
         """Whether anything was measured."""
@@ -270,11 +293,17 @@ class RunMetrics:
             origins.append((f"detection of {folder}", "--outside", detection.provenance))
         if score := self.accuracy_score:
             origins.append(("classification accuracy score", "--cas", score.provenance))
+        if tests := self.two_sample:
+            origins.append(("two-sample tests", "--two-sample", tests.provenance))
         return origins
 
     def measurements(self) -> dict[str, Measurement]:
         """The measurements by dotted name, `samples.EXTRACTOR.by_fraction.0.5` for instance."""
-        sets = {"reconstruction": self.reconstruction, "priors": self.priors}
+        sets = {
+            "reconstruction": self.reconstruction,
+            "sharp_reconstruction": self.sharp_reconstruction,
+            "priors": self.priors,
+        }
         for extractor, samples in self.samples.items():
             sets |= {f"samples.{extractor}.{name}": one for name, one in samples.sets().items()}
         return {name: measurement for name, measurement in sets.items() if measurement}
@@ -291,6 +320,8 @@ class RunMetrics:
         for folder, result in self.out_of_distribution.items():
             for name, score in result.scores.items():
                 values[f"out_of_distribution.{folder}.{name}"] = score.auroc
+        if two_sample := self.two_sample:
+            values |= {f"two_sample.{name}": value for name, value in two_sample.auroc.items()}
         if agreement := self.class_agreement:
             values["class_agreement.images"] = agreement.on_images
             values["class_agreement.reconstructions"] = agreement.on_reconstructions
