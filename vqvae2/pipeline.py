@@ -4,6 +4,7 @@ On disk it is the hub's layout; every file has a format and a version, none is p
 
     config.json              class names, image size, sampling
     autoencoder/             config.json, model.safetensors
+    decoder/                 the same two files, if there is a sharp decoder
     priors/0/ priors/1/ ...  the same two files each, coarsest first
 
 Legend: `B` batch, `C` image channels, `S` image side, `H W` code grid.
@@ -12,14 +13,13 @@ Legend: `B` batch, `C` image channels, `S` image side, `H W` code grid.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, SupportsIndex
+from typing import Literal, Self, SupportsIndex
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vqvae2.autoencoder import Autoencoder
-from vqvae2.configuration import AtLeast1, from_dict, require_ranges, to_dict
-from vqvae2.files import read_json, write_json
+from vqvae2.autoencoder import VQVAE, Autoencoder
+from vqvae2.autoencoder.sharp_decoder import SharpDecoder
 from vqvae2.messages import did_you_mean
 from vqvae2.precision import (
     Precision,
@@ -34,39 +34,21 @@ from vqvae2.randomness import integers
 from vqvae2.sampling import Box, SamplingConfig, erase, paint_over, sample_hierarchy
 from vqvae2.sampling.guidance import rows_per_image
 from vqvae2.transfers import to_device
+from vqvae2.weights import PipelineConfig as PipelineConfig
 from vqvae2.weights import (
     code_fingerprint,
+    download,
     load_autoencoder,
+    load_decoder,
     load_prior,
     save_autoencoder,
+    save_decoder,
     save_prior,
 )
 
-FORMAT, VERSION = "vqvae2-pipeline", 2
 LOWER_HALF: Box = (0, 0.5, 1, 1)
 
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineConfig:
-    """The properties of a pipeline that are not those of one of its models.
-
-    Arguments:
-        image_size: S, the side of the images that the priors were trained on.
-        class_names: in the order of the labels; () for a model without class names.
-        sampling: the default per level, coarsest first; () leaves the distributions unchanged.
-    """
-
-    image_size: AtLeast1
-    class_names: tuple[str, ...] = ()
-    sampling: tuple[SamplingConfig, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Validates the configuration."""
-        require_ranges("A pipeline's ", self)
-
-    def save(self, folder: Path) -> None:
-        """Writes the config.json of a pipeline."""
-        write_json(folder / "config.json", FORMAT, VERSION, to_dict(self))
+DecoderName = Literal["", "plain", "sharp"]
 
 
 @dataclass(frozen=True)
@@ -95,12 +77,16 @@ class Pipeline:
         config: what the models do not contain.
         priors: one per level, coarsest first.
         precision: of the priors, in `log_prob` and `sample`; see `vqvae2.precision`.
+        sharp_decoder: decodes the same codes to sharper images; None without a decoder stage.
+        decoder: "plain", the autoencoder's own, or "sharp"; "" is the sharp one if there is one.
     """
 
     autoencoder: Autoencoder
     config: PipelineConfig
     priors: list[Prior] = field(default_factory=list)
     precision: Precision = "float32"
+    sharp_decoder: SharpDecoder | None = None
+    decoder: DecoderName = ""
 
     @classmethod
     def open(cls, name: str | Path) -> Self:
@@ -122,21 +108,27 @@ class Pipeline:
         folder = Path(name)
         if not folder.is_dir():
             folder = download(str(name))
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{name} does not contain a pipeline: config.json is missing.")
-        config = from_dict(PipelineConfig, read_json(folder / "config.json", FORMAT, VERSION))
+        config = PipelineConfig.load(folder)
         autoencoder = load_autoencoder(folder / "autoencoder")
         expected = code_fingerprint(autoencoder)
         priors: list[Prior] = []
         # Coarsest first, up to the first that is missing: a prior needs all coarser ones.
         while (path := folder / "priors" / str(len(priors)) / "config.json").is_file():
             priors.append(load_prior(path.parent, expected))
-        return cls(autoencoder, config, priors)
+        pipeline = cls(autoencoder, config, priors)
+        if (folder / "decoder" / "config.json").is_file() and isinstance(autoencoder, VQVAE):
+            pipeline.sharp_decoder = load_decoder(folder / "decoder", autoencoder)
+        return pipeline
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the hub's layout into `folder`."""
         folder = Path(folder)
         save_autoencoder(folder / "autoencoder", self.autoencoder)
+        if self.sharp_decoder is not None:
+            digest = code_fingerprint(self.autoencoder)
+            save_decoder(folder / "decoder", self.sharp_decoder, digest)
+        else:  # one of an earlier pipeline in this folder would not fit this autoencoder
+            (folder / "decoder" / "config.json").unlink(missing_ok=True)
         for level, prior in enumerate(self.priors):
             save_prior(folder / "priors" / str(level), prior, code_fingerprint(self.autoencoder))
         for level in range(len(self.priors), self.autoencoder.config.num_levels):
@@ -146,15 +138,20 @@ class Pipeline:
 
     def to(self, device: str | torch.device) -> Self:
         """Moves all models."""
-        for module in (self.autoencoder, *self.priors):
+        for module in self.models:
             module.to(device)
         return self
 
     @property
+    def models(self) -> list[nn.Module]:
+        """The autoencoder, the sharp decoder if there is one, and the priors."""
+        sharp = [] if self.sharp_decoder is None else [self.sharp_decoder]
+        return [self.autoencoder, *sharp, *self.priors]
+
+    @property
     def device(self) -> torch.device:
         """The device of the models."""
-        models = (self.autoencoder, *self.priors)
-        devices = (weight.device for model in models for weight in model.parameters())
+        devices = (weight.device for model in self.models for weight in model.parameters())
         return next(devices, torch.device("cpu"))
 
     @property
@@ -171,15 +168,54 @@ class Pipeline:
             return self.autoencoder.encode(to_device(images, self.device))
 
     @torch.no_grad()
-    def decode(self, codes: Sequence[Tensor], levels: Sequence[int] | None = None) -> Tensor:
-        """Images in [0, 1] from codes; `levels` as in `VQVAE.decode`."""
+    def decode(
+        self,
+        codes: Sequence[Tensor],
+        levels: Sequence[int] | None = None,
+        decoder: DecoderName = "",
+    ) -> Tensor:
+        """Images in [0, 1] from codes.
+
+        Arguments:
+            codes: (B, H, W) int64 per level, coarsest first.
+            levels: those that the decoder reads, all by default; some of them alone need the plain
+                decoder, which learns to do without the others.
+            decoder: "plain" or "sharp"; the pipeline's own choice by default.
+        """
         codes = [to_device(code, self.device) for code in codes]
+        name = self.require_decoder(decoder or self.decoder)
+        if levels is not None and {*levels} == {*range(len(codes))}:
+            levels = None
+        if levels is not None and decoder == "sharp":
+            raise ValueError(
+                f"The sharp decoder decodes all levels together, got levels {[*levels]}; use the "
+                "plain one."
+            )
         with exactly(self.device):
+            if name == "sharp" and levels is None:
+                assert self.sharp_decoder is not None
+                assert isinstance(self.autoencoder, VQVAE)
+                return self.sharp_decoder.decode(self.autoencoder, codes).clamp(0, 1)
             return self.autoencoder.decode(codes, levels).clamp(0, 1)
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Images that were encoded and decoded."""
-        return self.decode(self.encode(images))
+    def require_decoder(self, name: DecoderName) -> DecoderName:
+        """The decoder of a name, where "" is the sharp one if there is one.
+
+        Raises:
+            ValueError: the pipeline does not have it.
+        """
+        if name not in ("", "plain", "sharp"):
+            raise ValueError(f"A decoder is plain or sharp, got {name!r}.")
+        if name == "sharp" and self.sharp_decoder is None:
+            raise ValueError(
+                "This model has no sharp decoder: train one with a run whose config has a decoder "
+                "stage, or use the decoder plain."
+            )
+        return name or ("plain" if self.sharp_decoder is None else "sharp")
+
+    def reconstruct(self, images: Tensor, decoder: DecoderName = "") -> Tensor:
+        """Images that were encoded and decoded; `decoder` as of `decode`."""
+        return self.decode(self.encode(images), decoder=decoder)
 
     def sample(
         self,
@@ -350,19 +386,3 @@ class Pipeline:
                 f"Needs the priors of all {levels} levels, {len(self.priors)} are trained; repeat "
                 "`vqvae2 train` on this run to train the rest."
             )
-
-
-def download(name: str) -> Path:
-    """The folder of a model from the hub, cached."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{name} is not a folder, and the hub did not provide a model of this name "
-            f"({reason}); expected a run folder of `vqvae2 train`, a folder of `save_pretrained`, "
-            "or a name such as owner/model."
-        ) from None

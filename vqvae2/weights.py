@@ -10,20 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from vqvae2.autoencoder import Autoencoder, AutoencoderConfig
-from vqvae2.configuration import Json, from_dict, to_dict
+from vqvae2.autoencoder import VQVAE, Autoencoder, AutoencoderConfig
+from vqvae2.autoencoder.sharp_decoder import SharpDecoder, SharpDecoderConfig
+from vqvae2.configuration import AtLeast1, Json, from_dict, require_ranges, to_dict
 from vqvae2.files import read_json, write_bytes, write_json
 from vqvae2.messages import one_line
 from vqvae2.priors import Domain, Prior, PriorConfig
+from vqvae2.sampling import SamplingConfig
 
-AUTOENCODER, PRIOR = "vqvae2-autoencoder", "vqvae2-prior"
+AUTOENCODER, PRIOR, DECODER = "vqvae2-autoencoder", "vqvae2-prior", "vqvae2-decoder"
 VERSION = 3
-"""Of the format of both models: the names of weights and the fields of configurations."""
+"""Of the format of all models: the names of weights and the fields of configurations."""
+
+PIPELINE, PIPELINE_VERSION = "vqvae2-pipeline", 2
 
 MAX_LAYERS = 1000
 MAX_NUMBER = 2**31
@@ -52,6 +56,52 @@ class SavedPrior:
     config: PriorConfig
     domain: Domain
     code_fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedDecoder:
+    """The config.json of a sharp decoder.
+
+    Arguments:
+        config: its size.
+        code_fingerprint: of the autoencoder whose codes it decodes.
+        perceptual_network: of the decoder.
+    """
+
+    config: SharpDecoderConfig
+    code_fingerprint: str
+    perceptual_network: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """The properties of a pipeline that are not those of one of its models.
+
+    Arguments:
+        image_size: S, the side of the images that the priors were trained on.
+        class_names: in the order of the labels; () for a model without class names.
+        sampling: the default per level, coarsest first; () leaves the distributions unchanged.
+    """
+
+    image_size: AtLeast1
+    class_names: tuple[str, ...] = ()
+    sampling: tuple[SamplingConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Validates the configuration."""
+        require_ranges("A pipeline's ", self)
+
+    def save(self, folder: Path) -> None:
+        """Writes the config.json of a pipeline."""
+        write_json(folder / "config.json", PIPELINE, PIPELINE_VERSION, to_dict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads the config.json of a pipeline."""
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} does not contain a pipeline: config.json is missing.")
+        return from_dict(cls, read_json(path, PIPELINE, PIPELINE_VERSION))
 
 
 def save_autoencoder(folder: Path, autoencoder: Autoencoder) -> None:
@@ -87,6 +137,36 @@ def load_prior(folder: Path, code_fingerprint: str) -> Prior:
             "the prior again."
         )
     return load_module(folder, partial(Prior, saved.config, saved.domain), saved)
+
+
+def save_decoder(folder: Path, decoder: SharpDecoder, code_fingerprint: str) -> None:
+    """Writes a sharp decoder into `folder`, with the code fingerprint of its autoencoder."""
+    saved = SavedDecoder(
+        config=decoder.config,
+        code_fingerprint=code_fingerprint,
+        perceptual_network=decoder.perceptual_network,
+    )
+    save_module(folder, DECODER, to_dict(saved), decoder)
+
+
+def load_decoder(folder: Path, autoencoder: VQVAE) -> SharpDecoder:
+    """The sharp decoder that `save_decoder` wrote, in eval mode.
+
+    Raises:
+        ValueError: it decodes the codes of another autoencoder, or the files are invalid.
+    """
+    saved = read_config(folder, DECODER, SavedDecoder)
+    expected = code_fingerprint(autoencoder)
+    if saved.code_fingerprint != expected:
+        raise ValueError(
+            f"The decoder in {folder} was trained on the codes of an autoencoder with code "
+            f"fingerprint {saved.code_fingerprint}, but this one has {expected}; train the "
+            "decoder again."
+        )
+    build = partial(SharpDecoder, saved.config, autoencoder.config)
+    decoder = load_module(folder, build, saved)
+    decoder.perceptual_network = saved.perceptual_network
+    return decoder
 
 
 def code_fingerprint(autoencoder: Autoencoder) -> str:
@@ -194,3 +274,19 @@ def require_bounded(config: Json, where: str) -> None:
         limit = MAX_LAYERS if is_depth else MAX_NUMBER
         if isinstance(value, int) and abs(value) > limit:
             raise ValueError(f"{where}.{name} must be at most {limit}, got {str(value)[:20]}.")
+
+
+def download(name: str) -> Path:
+    """The folder of a model from the hub, cached."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{name} is not a folder, and the hub did not provide a model of this name "
+            f"({reason}); expected a run folder of `vqvae2 train`, a folder of `save_pretrained`, "
+            "or a name such as owner/model."
+        ) from None

@@ -18,10 +18,12 @@ from accelerate import Accelerator
 from builders import save_network
 from gloo import free_port, join_group, leave_group
 from PIL import Image, ImageChops
-from small_runs import small_run, train, with_training
+from small_runs import SHARP, small_run, train, with_training
 from torch.nn.utils import parameters_to_vector
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig
+from vqvae2.autoencoder.discriminator import Discriminator
+from vqvae2.autoencoder.sharp_decoder import SharpDecoder
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.cli.main import run as run_command
 from vqvae2.configuration import to_dict
@@ -32,9 +34,11 @@ from vqvae2.distributed import World
 from vqvae2.pipeline import Pipeline
 from vqvae2.priors import Prior
 from vqvae2.randomness import seeded_weights
-from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig, TrainingConfig
+from vqvae2.runs.config import AutoencoderStageConfig, LevelConfig
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.autoencoder import AutoencoderTask
+from vqvae2.training.decoder import DecoderModels, DecoderTask
 from vqvae2.training.fit import means_over_world, require_equal_weights, require_same_progress
 from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop
@@ -231,7 +235,7 @@ def test_processes_whose_weights_diverged_are_an_error():
 
 
 def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
-    """Both stages in float64 through the real loop; with `world` 2 as one of two ranks."""
+    """Every task in float64 through the real loop; with `world` 2 as one of two ranks."""
     join_group(rank, world, port)
     run = small_run()
     dataset = open_images(run.data).train
@@ -252,25 +256,33 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
     data = CodesInMemory(info, maps, torch.arange(40) % 12)
     weights |= after(PriorTask(prior, 1, data, level, seed=0, world=processes))
+    config = replace(SHARP, training=replace(steps, steps=20), perceptual=None)
+    with seeded_weights(0, "decoder"):
+        decoder = SharpDecoder(config.model, autoencoder.config).double()
+        models = DecoderModels(autoencoder, decoder, Discriminator(config.discriminator).double())
+    with mock.patch("vqvae2.training.decoder.to_float", lambda images: images.double() / 255):
+        weights |= after(DecoderTask(models, dataset, config, 0, processes))
     torch.save(weights, Path(folder) / f"{world}-{rank}.pt")
     leave_group()
 
 
-def after(task: AutoencoderTask | PriorTask) -> dict[str, torch.Tensor]:
+def after(task: AutoencoderTask | PriorTask | DecoderTask) -> dict[str, torch.Tensor]:
     """All weights and codebooks after the task's steps."""
     for _ in train_loop(task, new_state(task), Accelerator(cpu=True)):
         pass
     return {
-        f"{type(task).__name__} {name}": v
-        for name, v in task.phases[0].module.state_dict().items()
+        f"{type(task).__name__} {phase.name} {name}": v
+        for phase in task.phases
+        for name, v in phase.module.state_dict().items()
     }
 
 
-def test_fifty_steps_of_both_stages_on_two_processes_equal_those_on_one(tmp_path):
+def test_fifty_steps_of_every_task_on_two_processes_equal_those_on_one(tmp_path):
     multiprocessing.spawn(fifty_steps, (2, free_port(), str(tmp_path)), nprocs=2)
     multiprocessing.spawn(fifty_steps, (1, 0, str(tmp_path)), nprocs=1)
     first, second, alone = (torch.load(tmp_path / f"{n}.pt") for n in ("2-0", "2-1", "1-0"))
-    assert {name.split()[0] for name in alone} == {"AutoencoderTask", "PriorTask"}
+    tasks = {"AutoencoderTask", "PriorTask", "DecoderTask"}
+    assert {name.split()[0] for name in alone} == tasks
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), name
         assert (first[name] - value).norm() <= 1e-5 * value.norm(), name

@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from builders import FACTORS
-from small_runs import outcome, session, small_run, train
+from small_runs import outcome, session, sharp_run, small_run, train
 
 from vqvae2.data import extraction
 from vqvae2.pipeline import Pipeline
@@ -19,12 +18,14 @@ from vqvae2.training import checkpoint
 from vqvae2.training.session import Stopped
 from vqvae2.training.stages import stages, train_run
 
+RUNS = {"1-level": (small_run((4,)), (5, 8, 17)), "3-levels": (small_run((2, 2, 2)), (5, 8, 17))}
+RUNS |= {"2-levels": (small_run(), (5, 8, 17)), "sharp": (sharp_run(), (24, 27))}
 
-@pytest.mark.parametrize("factors", FACTORS, ids=["1-level", "2-levels", "3-levels"])
-def test_ten_steps_equal_five_steps_a_stop_and_five_more_bit_for_bit(factors, tmp_path):
-    run = small_run(factors)
+
+@pytest.mark.parametrize(("run", "stops"), RUNS.values(), ids=RUNS)
+def test_ten_steps_equal_five_steps_a_stop_and_five_more_bit_for_bit(run, stops, tmp_path):
     whole = outcome(train(tmp_path / "whole", run))
-    for stop_after in (5, 8, 17):
+    for stop_after in stops:
         with pytest.raises(Stopped):
             train(tmp_path / f"{stop_after}", run, stop_after)
         parts = outcome(train(tmp_path / f"{stop_after}", run))
@@ -38,10 +39,10 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from small_runs import small_run, train
+from small_runs import sharp_run, train
 from vqvae2.data import extraction
 extraction.IMAGES_PER_SHARD = 8
-train(Path({path!r}), small_run())
+train(Path({path!r}), sharp_run())
 """
 
 
@@ -53,7 +54,7 @@ def has_reached(folder: Path, stage: str) -> bool:
     return log.exists() and len(log.read_bytes().splitlines()) >= 6
 
 
-@pytest.mark.parametrize("stage", [stage.name for stage in stages(small_run())])
+@pytest.mark.parametrize("stage", [stage.name for stage in stages(sharp_run())])
 def test_kill_9_in_the_middle_of_each_stage_then_resuming_ends_bit_equal(
     stage, tmp_path, monkeypatch
 ):
@@ -68,7 +69,7 @@ def test_kill_9_in_the_middle_of_each_stage_then_resuming_ends_bit_equal(
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert outcome(train(killed, small_run())) == outcome(train(tmp_path / "whole", small_run()))
+    assert outcome(train(killed, sharp_run())) == outcome(train(tmp_path / "whole", sharp_run()))
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):

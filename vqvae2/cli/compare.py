@@ -40,8 +40,8 @@ class Options:
         sets: Runs, or sets of images.
         against: The set to compare with, usually real images.
         extractor: The network that compares images: path or URL of a TorchScript file, hub:NAME,
-            or own to train a classifier on the run after --against. The default is the Inception
-            network of published results, which is downloaded once.
+            efficientnet-lite0, or own to train a classifier on the run after --against. The
+            default is the Inception network of published results, which is downloaded once.
         extractor_name: Name of the network in the results; its file name by default.
         count: Number of images of each set, at most as many as the smallest set has.
         size: Side in pixels that images in folders are cropped and resized to; by default the

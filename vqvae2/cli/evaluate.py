@@ -13,10 +13,17 @@ from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.extractor import extractor_for
 from vqvae2.evaluation.out_of_distribution import evaluate_out_of_distribution
 from vqvae2.evaluation.samples import SampleEvaluationConfig, evaluate_samples
+from vqvae2.evaluation.two_sample import TRAINING, evaluate_two_sample
 from vqvae2.evaluation.validation import evaluate
 from vqvae2.metrics.classifier import ClassifierTraining
 from vqvae2.metrics.extractors import Extractor
-from vqvae2.report.tables import accuracy_table, detection_table, sample_table
+from vqvae2.pipeline import DecoderName
+from vqvae2.report.tables import (
+    accuracy_table,
+    detection_table,
+    sample_table,
+    two_sample_table,
+)
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.stage import is_saved
 
@@ -32,8 +39,8 @@ class Options:
             FID, KID, inception score, precision and recall. At most as many as there are
             training images.
         extractor: The network that compares images: path or URL of a TorchScript file, hub:NAME,
-            or own to train a classifier on the images of the run. The default is the Inception
-            network of published results, which is downloaded once.
+            efficientnet-lite0, or own to train a classifier on the images of the run. The default
+            is the Inception network of published results, which is downloaded once.
         extractor_name: Name of the network in the results; its file name by default.
         keep: Fractions of samples to measure, for instance 1 0.5 0.2 0.1 0.05. For a fraction
             below 1 more samples are drawn, and a classifier selects the best --samples of
@@ -45,9 +52,13 @@ class Options:
             test them on validation images (classification accuracy score). With --samples also
             for each fraction of --keep.
         score: How those classifiers are trained.
+        two_sample: Also train classifiers to tell this number of real images from reconstructions
+            and from samples, and print how often they are right (AUROC; 0.5 is chance).
         outside: A folder of other images. Also measure how well the likelihood separates them from
             validation images (out-of-distribution detection).
         outside_limit: Maximum number of images of each kind for --outside.
+        decoder: plain or sharp: what decodes samples and reconstructions; by default sharp where
+            the run has trained one.
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
@@ -61,8 +72,10 @@ class Options:
     temperatures: Annotated[tuple[float, ...], optional("NUMBER ...")] = ()
     cas: int = 0
     score: ClassifierTraining = field(default_factory=ClassifierTraining)
+    two_sample: int = 0
     outside: Annotated[str, optional("FOLDER")] = ""
     outside_limit: int = 2000
+    decoder: Annotated[DecoderName, optional("NAME")] = ""
     device: Device = AUTO
 
 
@@ -81,13 +94,17 @@ def main(arguments: list[str]) -> None:
             extractor = extractor_for(folder, options.extractor, name, device, view.track)
             if options.judge and options.judge != options.extractor:
                 selector = extractor_for(folder, options.judge, "", device, view.track)
-        evaluation = Evaluation.open(folder, device, world, view.track)
+        evaluation = Evaluation.open(folder, device, world, view.track, options.decoder)
+        if extractor is not None:
+            evaluation.require_independent(extractor)
         show_metrics(evaluate(evaluation, options.limit))
         if extractor is not None:
             measure_samples(evaluation, options, extractor, selector)
         if options.cas:
             score = evaluate_accuracy_score(evaluation, options.cas, options.score)
             show_table(accuracy_table(score, len(score.class_names)))
+        if options.two_sample:
+            show_table(two_sample_table(evaluate_two_sample(evaluation, options.two_sample)))
         if options.outside:
             outside, limit = Path(options.outside), options.outside_limit
             result = evaluate_out_of_distribution(evaluation, outside, limit)
@@ -114,9 +131,13 @@ def check(options: Options, folder: RunFolder) -> None:
     """Raises ValueError for options that would fail after long work, or have no effect."""
     require_positive("limit", options.limit)
     require_positive("outside-limit", options.outside_limit)
-    for name, number in (("samples", options.samples), ("cas", options.cas)):
-        if number < 0:
-            raise ValueError(f"--{name} is a number of images, got {number}.")
+    for name in ("samples", "cas", "two_sample"):
+        if (number := getattr(options, name)) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} is a number of images, got {number}.")
+    if 0 < options.two_sample < TRAINING.batch:
+        raise ValueError(
+            f"--two-sample needs at least {TRAINING.batch} images, got {options.two_sample}."
+        )
     SampleEvaluationConfig(max(1, options.samples), options.keep, options.temperatures)
     defaults = Options(options.run)
     for name in ("extractor", "extractor_name", "keep", "judge", "temperatures"):
@@ -132,7 +153,7 @@ def check(options: Options, folder: RunFolder) -> None:
         raise ValueError("--cas needs images of at least 2 classes; this run has none.")
     if options.outside:
         image_files(options.outside)
-    if options.samples or options.cas or options.outside:
+    if options.samples or options.cas or options.two_sample or options.outside:
         require_priors(folder)
 
 

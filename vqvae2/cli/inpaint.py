@@ -24,7 +24,7 @@ from vqvae2.export.inpaintings import (
 )
 from vqvae2.export.progress import grid_path
 from vqvae2.messages import counted
-from vqvae2.pipeline import LOWER_HALF, Pipeline
+from vqvae2.pipeline import LOWER_HALF
 from vqvae2.sampling.inpaint import Box
 
 
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     output = options.output
     require_positive("count", options.count)
     require_positive("batch", output.batch)
-    pipeline = Pipeline.open(options.run).to(resolve(output.device))
+    pipeline = output.open(options.run, resolve(output.device))
     request = InpaintingRequest(
         box=box_of(options),
         keep_levels=options.keep_levels,

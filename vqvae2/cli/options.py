@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from vqvae2.cli.device import AUTO
-from vqvae2.pipeline import Pipeline
+from vqvae2.pipeline import DecoderName, Pipeline
 from vqvae2.sampling.config import SamplingConfig, Unconditional
 
 T = TypeVar("T")
@@ -97,11 +97,20 @@ class OutputOptions:
             saved pipeline.
         batch: Number of images at a time. It limits the memory and changes no image.
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
+        decoder: plain, which minimises the squared error, or sharp; by default sharp where the run
+            has trained one.
     """
 
     out: Annotated[str, optional("FOLDER")] = ""
     batch: int = 64
     device: Device = AUTO
+    decoder: Annotated[DecoderName, optional("NAME")] = ""
+
+    def open(self, model: str, device: str) -> Pipeline:
+        """The models of a run folder or a saved pipeline on a device, with the chosen decoder."""
+        pipeline = Pipeline.open(model).to(device)
+        pipeline.decoder = pipeline.require_decoder(self.decoder)
+        return pipeline
 
     def folder(self, model: str, name: str) -> Path:
         """Where the images go: `out` if given, else RUN/name, or ./name outside of a run."""

@@ -12,7 +12,6 @@ from vqvae2.data.images import load_folder
 from vqvae2.export.progress import grid_path
 from vqvae2.export.reconstructions import export_reconstructions
 from vqvae2.messages import counted
-from vqvae2.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, "reconstruct", arguments)
     output = options.output
     require_positive("batch", output.batch)
-    pipeline = Pipeline.open(options.run).to(resolve(output.device))
+    pipeline = output.open(options.run, resolve(output.device))
     size = options.size or pipeline.config.image_size
     pipeline.autoencoder.config.grids(size, size)  # raises for a size without a code grid
     folder = output.folder(options.run, "reconstructions")

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError("--keep below 1 needs a classifier that selects: give --judge NETWORK.")
     world, device = share(output.device)
     console.quiet = not world.is_main
-    pipeline = Pipeline.open(options.run).to(device)
+    pipeline = output.open(options.run, device)
     request = SampleRequest(
         labels=labels_of(pipeline, options.classes),
         num_images=options.count,

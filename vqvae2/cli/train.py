@@ -33,7 +33,7 @@ ALL_STAGES = "all"
 
 @dataclass(frozen=True)
 class Options:
-    """Train an autoencoder, then a prior for each level of its codes.
+    """Train an autoencoder, a sharp decoder if configured, and a prior for each level of codes.
 
     Repeat the same command to continue after any interruption; --run alone is enough then.
 
@@ -49,7 +49,7 @@ class Options:
             word synthetic for the built-in images. With --data.stream, large shards are read
             where they are.
         run: The run folder; runs/NAME-PRESET by default.
-        stage: Train one stage alone: autoencoder, codes or priors.
+        stage: Train one stage alone: autoencoder, codes, decoder or priors.
         tracker: Also log to this tracker; its package must be installed.
         help_config: List every field that can be changed, and stop.
     """

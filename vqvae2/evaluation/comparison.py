@@ -67,6 +67,7 @@ class ImageSet:
         batches: returns so many of them, evenly spaced, in batches (B, 3, S, S) uint8.
         names: of the images; () for samples.
         is_data: whether they are images of a data set, whose features are worth caching.
+        evaluation: of the run that made them, if one did.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ImageSet:
     batches: Callable[[int], Iterator[Tensor]]
     names: tuple[str, ...] = ()
     is_data: bool = False
+    evaluation: Evaluation | None = None
 
 
 def parse_set(name: str) -> tuple[Path, str]:
@@ -141,7 +143,8 @@ def samples_of(name: str, evaluation: Evaluation, count: int) -> ImageSet:
         seeds = sample_seeds(labels, evaluation.pipeline.num_classes)
         return sampled_images(evaluation, labels, seeds, title=name)
 
-    return ImageSet(name, count, evaluation.config.data.size, samples)
+    side = evaluation.config.data.size
+    return ImageSet(name, count, side, samples, evaluation=evaluation)
 
 
 def training_labels(evaluation: Evaluation) -> Tensor:
@@ -164,7 +167,7 @@ def dataset_set(
         return reconstructed_images(evaluation, dataset, indices, name)
 
     names, is_data = tuple(dataset.names), evaluation is None
-    return ImageSet(name, len(dataset), dataset.size, images, names, is_data)
+    return ImageSet(name, len(dataset), dataset.size, images, names, is_data, evaluation)
 
 
 def natural_side(folder: Path) -> int:
@@ -212,14 +215,12 @@ def compare_sets(
     """
     number = min(count, *(dataset.count for dataset in (reference, *others)))
     require_enough(number)
-    for other in others:
-        if other.side != reference.side:
-            raise ValueError(
-                f"Images of two sizes cannot be compared: {reference.name} has {reference.side} "
-                f"pixels a side, {other.name} {other.side}; give --size to resize folders."
-            )
-        if paired:
-            require_pairs(reference, other)
+    for one in (reference, *others):
+        if one.evaluation is not None:
+            one.evaluation.require_independent(extractor)
+        require_one_size(reference, one)
+    for other in others if paired else ():
+        require_pairs(reference, other)
     real = set_features(extractor, reference, number)
     distances: dict[str, Measurement] = {}
     errors: dict[str, Measurement] = {}
@@ -245,6 +246,15 @@ def set_features(extractor: Extractor, images: ImageSet, count: int) -> Features
     if not images.is_data:
         return extract_features(extractor, images.batches(count))
     return cached_features(extractor, lambda: images.batches(count))
+
+
+def require_one_size(reference: ImageSet, other: ImageSet) -> None:
+    """Raises ValueError unless the images of two sets have the same side."""
+    if other.side != reference.side:
+        raise ValueError(
+            f"Images of two sizes cannot be compared: {reference.name} has {reference.side} "
+            f"pixels a side, {other.name} {other.side}; give --size to resize folders."
+        )
 
 
 def require_pairs(reference: ImageSet, other: ImageSet) -> None:

@@ -13,8 +13,9 @@ import vqvae2
 from vqvae2.data import images
 from vqvae2.data.images import ImageDataset, ImageSplits, Progress, quiet
 from vqvae2.distributed import SINGLE_PROCESS, World
+from vqvae2.metrics.extractors import Extractor
 from vqvae2.metrics.results import Provenance, RunMetrics
-from vqvae2.pipeline import Pipeline
+from vqvae2.pipeline import DecoderName, Pipeline
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.weights import fingerprint
@@ -45,10 +46,12 @@ class Evaluation:
         device: str = "cpu",
         world: World = SINGLE_PROCESS,
         progress: Progress = quiet,
+        decoder: DecoderName = "",
     ) -> Self:
-        """Loads the models of a run folder."""
+        """Loads the models of a run folder; `decoder` as of `Pipeline`."""
         config = folder.read()
         pipeline = Pipeline.open(folder.path).to(device)
+        pipeline.decoder = pipeline.require_decoder(decoder)
         pipeline.precision = config.precision
         return cls(folder, config, pipeline, world, progress)
 
@@ -82,7 +85,19 @@ class Evaluation:
             models=fingerprints(self.pipeline),
             versions=versions(),
             date=datetime.now(UTC).date().isoformat(),
+            decoder=self.pipeline.require_decoder(self.pipeline.decoder),
         )
+
+    def require_independent(self, extractor: Extractor) -> None:
+        """Raises ValueError for a network that was a loss of the decoder: it cannot judge."""
+        pipeline = self.pipeline
+        is_sharp = pipeline.require_decoder(pipeline.decoder) == "sharp"
+        decoder = pipeline.sharp_decoder if is_sharp else None
+        if decoder is not None and decoder.perceptual_network == extractor.digest:
+            raise ValueError(
+                f"{extractor.name} was the perceptual network of this run's decoder, so its "
+                "figures would only show that the decoder was trained; choose another network."
+            )
 
     def read(self) -> RunMetrics:
         """The results so far."""
@@ -106,4 +121,4 @@ def versions() -> dict[str, str]:
 
 def fingerprints(pipeline: Pipeline) -> tuple[str, ...]:
     """Fingerprints of the autoencoder and of each prior: results hold for these weights alone."""
-    return tuple(fingerprint(model) for model in (pipeline.autoencoder, *pipeline.priors))
+    return tuple(fingerprint(model) for model in pipeline.models)

@@ -87,6 +87,8 @@ def evaluate_samples(
     Raises:
         ValueError: another extractor of the same name has results in metrics.json.
     """
+    evaluation.require_independent(extractor)
+    extractor = replace(extractor, name=result_name(evaluation, extractor))
     existing = evaluation.read().samples.get(extractor.name)
     if existing is not None and existing.digest != extractor.digest:
         raise ValueError(
@@ -111,6 +113,14 @@ def evaluate_samples(
         metrics = replace(metrics, by_fraction={**metrics.by_fraction, name: scored})
         write_samples(evaluation, extractor.name, metrics)
     return metrics
+
+
+def result_name(evaluation: Evaluation, extractor: Extractor) -> str:
+    """The name of results: of the extractor, with the decoder where it is not the usual one."""
+    pipeline = evaluation.pipeline
+    is_plain = pipeline.require_decoder(pipeline.decoder) == "plain"
+    suffix = ", plain decoder" if is_plain and pipeline.sharp_decoder is not None else ""
+    return f"{extractor.name}{suffix}"
 
 
 def write_samples(evaluation: Evaluation, extractor: str, metrics: SampleMetrics) -> None:

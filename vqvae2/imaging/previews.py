@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vqvae2.autoencoder import Autoencoder
+from vqvae2.autoencoder import VQVAE, Autoencoder
+from vqvae2.autoencoder.sharp_decoder import SharpDecoder
 from vqvae2.imaging.grid import image_grid
 from vqvae2.priors import Prior
 from vqvae2.sampling import SamplingConfig, sample_level, uniforms
@@ -27,6 +28,14 @@ def preview_levels(autoencoder: Autoencoder, images: Tensor) -> "Image":
     rows = [images, autoencoder.decode(codes), *single]
     names = ["image", "all levels", *(f"level {level} alone" for level in levels)]
     return image_grid(rows, names, scale=max(1, 64 // images.shape[2]))
+
+
+@torch.no_grad()
+def preview_decoders(autoencoder: VQVAE, decoder: SharpDecoder, images: Tensor) -> "Image":
+    """Images (B, C, H, W), and the decodings of their codes by the plain and the sharp decoder."""
+    codes = autoencoder.encode(images)
+    rows = [images, autoencoder.decode(codes), decoder.decode(autoencoder, codes)]
+    return image_grid(rows, ["image", "plain", "sharp"], scale=max(1, 64 // images.shape[2]))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ extractor where no published network fits. Their results are compared with nothi
 Legend: `B N` images, `S` their side, `K` classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -131,6 +131,29 @@ class ResNet(nn.Sequential):
         super().__init__(*layers, *head)
 
 
+class ResNetMaps(nn.Module):
+    """What a `ResNet` computes on the way: the maps of its three widths, and the logits.
+
+    Arguments:
+        model: the classifier.
+    """
+
+    def __init__(self, model: ResNet) -> None:
+        super().__init__()
+        self.model = model
+        units = [i for i, layer in enumerate(model) if isinstance(layer, ResidualUnit)]
+        self.last_units = {units[(n + 1) * len(units) // 3 - 1] for n in range(3)}
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps (B, C, ., .) and logits (B, K) of images (B, 3, S, S) in [0, 1]."""
+        x, outputs = images, []
+        for number, layer in enumerate(self.model):
+            x = layer(x)
+            if number in self.last_units:
+                outputs.append(x)
+        return [*outputs, x]
+
+
 def train_classifier(
     dataset: LabelledImages,
     num_classes: int,
@@ -150,6 +173,25 @@ def train_classifier(
     Returns:
         The network on `device`, in eval mode.
     """
+    steps = classifier_steps(dataset, num_classes, training, device)
+    model = next(steps)
+    progress(1, training.steps)
+    for step, _ in enumerate(steps, start=2):
+        progress(step, training.steps)
+    return model
+
+
+def classifier_steps(
+    dataset: LabelledImages,
+    num_classes: int,
+    training: ClassifierTraining,
+    device: str | torch.device = "cpu",
+) -> Iterator[ResNet]:
+    """`train_classifier`, step by step.
+
+    Yields:
+        The same network after each step; after the last one it is in eval mode.
+    """
     require_classes(dataset.labels.bincount(minlength=num_classes))
     with seeded("classification score", training.seed):
         model = ResNet(num_classes, training.depth, dataset.size).to(device)
@@ -167,8 +209,7 @@ def train_classifier(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        progress(step + 1, training.steps)
-    return model.eval()
+        yield model if step + 1 < training.steps else model.eval()
 
 
 def learning_rate(training: ClassifierTraining, step: int) -> float:

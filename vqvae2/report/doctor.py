@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.codes import CodesInMemory, complete_shards, read_codes, read_info, read_shard
 from vqvae2.evaluation.evaluation import fingerprints
 from vqvae2.metrics.results import Measurement, SampleMetrics
@@ -22,7 +23,7 @@ from vqvae2.training.autoencoder import AutoencoderStage
 from vqvae2.training.prior import PriorStage
 from vqvae2.training.stage import Stage, is_saved
 from vqvae2.training.stages import stages
-from vqvae2.weights import code_fingerprint, load_autoencoder, load_prior
+from vqvae2.weights import code_fingerprint, load_autoencoder, load_decoder, load_prior
 
 MIN_ENTROPY = 0.4  # as a share of log K; below, a level has collapsed
 MAX_UNUSED = 0.10  # share of the codes that may be unused
@@ -107,8 +108,11 @@ def check_models(folder: RunFolder, num_levels: int) -> Iterator[Finding]:
     """Whether models and codes are complete and belong together."""
     autoencoder = ""
     try:
-        autoencoder = code_fingerprint(load_autoencoder(folder.autoencoder))
+        model = load_autoencoder(folder.autoencoder)
+        autoencoder = code_fingerprint(model)
         yield from check_codes(folder, autoencoder)
+        if isinstance(model, VQVAE) and is_saved(folder.decoder):
+            load_decoder(folder.decoder, model)
     except ValueError as error:
         advice = "Remove the damaged files and repeat `vqvae2 train`, which makes them again."
         yield Finding("problem", str(error), advice)

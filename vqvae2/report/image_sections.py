@@ -30,7 +30,26 @@ def reconstructions(source: ReportSource) -> list[Block]:
     left, right = image_row("original", originals), image_row("reconstruction", results)
     captions = map(source.class_of, indices.tolist())
     text = "Validation images: left the original, right its reconstruction from the codes."
-    return [Text(text), ImagePairs(list(zip(left.images, right.images, captions, strict=True)))]
+    pairs = ImagePairs(list(zip(left.images, right.images, captions, strict=True)))
+    return [Text(text), pairs, *decoders(source.pipeline, originals[:NUM_COLUMNS])]
+
+
+def decoders(pipeline: Pipeline, originals: Tensor) -> list[Block]:
+    """The same codes by both decoders; [] for a model without a sharp one."""
+    if pipeline.sharp_decoder is None:
+        return []
+    codes = pipeline.encode(originals)
+    rows = [
+        image_row("original", originals),
+        image_row("plain decoder", pipeline.decode(codes, decoder="plain")),
+        image_row("sharp decoder", pipeline.decode(codes, decoder="sharp")),
+    ]
+    text = (
+        "The same codes by both decoders. The plain one minimises the squared error and shows the "
+        "mean of what the codes allow; the sharp one shows one of the possible images, whose "
+        "details are invented."
+    )
+    return [Text(text), ImageRows(rows)]
 
 
 def levels(source: ReportSource) -> list[Block]:
@@ -39,7 +58,8 @@ def levels(source: ReportSource) -> list[Block]:
     pipeline = source.pipeline
     images = to_float(source.validation.batch(evenly_spaced(len(source.validation), NUM_COLUMNS)))
     codes = pipeline.encode(images)
-    rows = [image_row("image", images), image_row("all levels", pipeline.decode(codes))]
+    all_levels = pipeline.decode(codes, decoder="plain")
+    rows = [image_row("image", images), image_row("all levels", all_levels)]
     text = "Below the images are their code maps: every code has a fixed colour."
     if len(codes) > 1:
         rows += [

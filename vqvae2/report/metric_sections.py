@@ -23,7 +23,11 @@ def all_metrics(source: ReportSource) -> list[Block]:
         del facts["versions"]
         names = {name: name.replace("_", " ") for name in facts}
         blocks.append(Facts({names[name]: format_number(facts[name]) for name in facts}))
-    measured = {"Reconstruction": metrics.reconstruction, "Priors": metrics.priors}
+    measured = {
+        "Reconstruction": metrics.reconstruction,
+        "Reconstruction by the sharp decoder": metrics.sharp_reconstruction,
+        "Priors": metrics.priors,
+    }
     return blocks + [
         metric_table(title, measurement, len(source.grids))
         for title, measurement in measured.items()

@@ -106,7 +106,8 @@ def usage_plot(validation: Sequence[LogLine], num_codes: Sequence[int]) -> Marku
 def log_plot(train: Sequence[LogLine], validation: Sequence[LogLine]) -> Markup:
     """Every metric that a stage logs in training, by step."""
     figure, axes = canvas("step", "logged metrics")
-    names = [name for name in (train or validation)[0] if name != "step"]
+    # Some metrics begin later than the others.
+    names = [name for name in (train or validation)[-1] if name != "step"]
     for number, name in enumerate(name for name in names if "gradient_norm" not in name):
         draw(axes, logged(train, name), name, level_colour(number), "-")
         draw(axes, logged(validation, name), f"{name}, validation", level_colour(number))

@@ -8,7 +8,13 @@ from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.report import plots
 from vqvae2.report.blocks import Block, Curve, Plots, Text, WideImage, embedded_file
 from vqvae2.report.source import ReportSource
-from vqvae2.report.tables import accuracy_table, agreement_table, detection_table, sample_table
+from vqvae2.report.tables import (
+    accuracy_table,
+    agreement_table,
+    detection_table,
+    sample_table,
+    two_sample_table,
+)
 
 MAX_CLASSES = 20  # rows of the accuracy score
 SHARES = ("precision", "recall", "accuracy_score")
@@ -24,6 +30,8 @@ def quality(source: ReportSource) -> list[Block]:
         blocks.append(accuracy_table(metrics.accuracy_score, MAX_CLASSES))
     if metrics.class_agreement:
         blocks.append(agreement_table(metrics.class_agreement))
+    if metrics.two_sample:
+        blocks.append(two_sample_table(metrics.two_sample))
     blocks += [detection_table(*result) for result in metrics.out_of_distribution.items()]
     if not blocks:
         command = source.command("evaluate --samples 10000")
@@ -35,7 +43,8 @@ def quality(source: ReportSource) -> list[Block]:
     if any(origin.models != models for _, _, origin in metrics.sample_provenance()):
         text = (
             "Models were trained after some of these evaluations. To measure again with "
-            f"--samples, --cas or --outside: {source.command('evaluate --samples 10000')}."
+            f"--samples, --cas, --two-sample or --outside: "
+            f"{source.command('evaluate --samples 10000')}."
         )
         blocks.insert(0, Text(text, "note"))
     return blocks

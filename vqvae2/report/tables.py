@@ -11,6 +11,7 @@ from vqvae2.metrics.results import (
     Measurement,
     OutOfDistribution,
     SampleMetrics,
+    TwoSampleTests,
 )
 
 
@@ -100,6 +101,20 @@ def accuracy_table(score: AccuracyScore, max_classes: int) -> Table:
     )
     header = ["tested on", *(f"trained on {name}" for name in score.trained_on)]
     return Table("Classification accuracy score", header, rows, note)
+
+
+def two_sample_table(tests: TwoSampleTests) -> Table:
+    """How well a classifier tells each set from real images."""
+    rows = [
+        [name, f"{tests.num_images[name]:,}", format_metric("auroc", value)]
+        for name, value in tests.auroc.items()
+    ]
+    note = (
+        f"A ResNet-{tests.training.depth} learns to tell half of the images of each set from as "
+        "many real ones, and is tested on the other half. 0.5 is chance; 1 means that it is "
+        "always right."
+    )
+    return Table("Two-sample tests", ["set", "images", METRICS["auroc"].title()], rows, note)
 
 
 def agreement_table(agreement: ClassAgreement) -> Table:

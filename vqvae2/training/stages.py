@@ -1,6 +1,7 @@
 """A run from images to priors: each stage once, each resumable anywhere.
 
-    autoencoder -> model/autoencoder -> codes/ -> prior0 -> model/priors/0 -> prior1 -> ...
+    autoencoder -> model/autoencoder -> codes/ -> (decoder -> model/decoder)
+    -> prior0 -> model/priors/0 -> prior1 -> ...
 
 Whether a stage is done is read from the files that are there, so repeating the call continues
 where it stopped. Everything is reported to the caller as events; nothing is printed.
@@ -14,8 +15,10 @@ from vqvae2.configuration import differences, to_dict
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import DataSummary, RunFolder
 from vqvae2.training.autoencoder import AutoencoderStage
+from vqvae2.training.decoder import DecoderStage
 from vqvae2.training.extraction import ExtractionStage
 from vqvae2.training.fit import require_same_progress
+from vqvae2.training.perceptual_networks import require_perceptual
 from vqvae2.training.prior import PriorStage
 from vqvae2.training.session import Event, TrainingSession, report_skipped, require_batch
 from vqvae2.training.stage import Stage, has_begun
@@ -32,6 +35,8 @@ def stages(config: RunConfig) -> list[Stage]:
     if not config.on_pixels:
         result.append(AutoencoderStage(config.autoencoder))
         result.append(ExtractionStage())
+    if config.decoder is not None:
+        result.append(DecoderStage(config.decoder, total_steps(result)))
     for level, level_config in enumerate(config.levels):
         result.append(PriorStage(level, level_config, total_steps(result)))
     return result
@@ -67,6 +72,8 @@ def prepare(session: TrainingSession) -> None:
     for stage in stages(config):
         if (training := stage.training) is not None:
             require_batch(len(session.splits.train), training, world)
+    if config.decoder is not None:
+        require_perceptual(session, config.decoder)
     if world.is_main:
         folder.remove_partial_files()
         forget_precisions(folder, config)
