@@ -27,6 +27,7 @@ from vqvae2.training.decoder import DecoderModels, DecoderTask
 from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop
 from vqvae2.training.session import Stopped
+from vqvae2.training.speed import measure_speed
 from vqvae2.training.stages import stages
 from vqvae2.weights import code_fingerprint, fingerprint, load_module, save_autoencoder
 
@@ -61,6 +62,10 @@ def test_the_discriminator_learns_alone_before_its_judgement_counts():
         if progress.step == 4:
             assert changed(before, models.discriminator)
     assert logged == [False] * 6 + [True] * 4
+
+
+def test_the_share_of_the_peak_is_unknown_while_the_cost_of_a_step_changes():
+    assert measure_speed(task_of(SHARP), 0, Accelerator(cpu=True)).fraction(100) == 0
 
 
 def test_the_stage_changes_the_decoder_alone():

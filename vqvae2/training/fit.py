@@ -180,7 +180,7 @@ def fit(session: TrainingSession, job: StageTraining[Part, Output]) -> Iterator[
     precision, choice = choose_precision(session, stage, job.task)
     state, damages = writer.resume(precision)
     yield from (Event(stage, text=text) for text in (choice, *damages) if text)
-    speed = measure_speed(job.task, training.steps - 1, session.accelerator, precision)
+    speed = measure_speed(job.task, state.step, session.accelerator, precision)
     clock, guard = Clock(training.batch), FiniteGuard(stage, writer.list_examples)
     stop_requests = LateFlag(session.world)
     for progress in train(job.task, state, session.accelerator):

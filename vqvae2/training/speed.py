@@ -50,17 +50,19 @@ def measure_speed(
 ) -> Speed:
     """The cost of the task's `step` and the peak of this machine; takes about two steps' time.
 
-    The last step of a training has all phases and all terms of the loss.
+    Unknown, 0, where phases begin later: the cost of a step changes then.
     What is recomputed counts as often as it is computed.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    dtype = AUTOCAST.get(precision, torch.float32)
+    peak = matrix_rate(str(accelerator.device), dtype) * accelerator.num_processes
+    if any(phase.start for phase in task.phases):
+        return Speed(0.0, peak)
     training, parts = task.training, task.batch(step)
     with FlopCounterMode(display=False) as counter:
         compute_gradients(task, parts[0], step, precision, accelerator.device)
     num_examples = training.batch // (training.accumulate * accelerator.num_processes)
-    dtype = AUTOCAST.get(precision, torch.float32)
-    peak = matrix_rate(str(accelerator.device), dtype) * accelerator.num_processes
     return Speed(counter.get_total_flops() / num_examples, peak)
 
 
