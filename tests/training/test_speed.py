@@ -70,7 +70,7 @@ def test_recomputing_activations_changes_no_weight(name, dataset):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_priors_loss_compiles_as_one_graph(name, dataset):
     task = prior_task(dataset, name)
-    (codes, labels), *_ = task.batch(0)
+    (codes, labels, _), *_ = task.batch(0)
     module = task.phases[0].module.eval()
     loss = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(
