@@ -1,4 +1,4 @@
-"""Short texts for people: counts, durations, near names, errors in one line."""
+"""Short texts for people: counts, durations, similar names, errors in one line."""
 
 import difflib
 import re

@@ -116,9 +116,9 @@ COPIES: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
 
 def bfloat16_copy(module: M) -> M:
-    """`in_bfloat16`, the same copy at every call while the module lives, with its weights of now.
+    """`in_bfloat16`, the same copy at every call while the module lives, with its current weights.
 
-    What was recorded for the copy then serves the next call.
+    A CUDA graph that was recorded for the copy is used again by the next call.
     """
     copied = COPIES.get(module)
     weights = module.state_dict()

@@ -120,5 +120,5 @@ def versions() -> dict[str, str]:
 
 
 def fingerprints(pipeline: Pipeline) -> tuple[str, ...]:
-    """Fingerprints of the autoencoder and of each prior: results hold for these weights alone."""
+    """Fingerprints of all models of a pipeline: results are valid for these weights alone."""
     return tuple(fingerprint(model) for model in pipeline.models)

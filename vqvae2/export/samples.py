@@ -172,7 +172,7 @@ class SampleWriter:
 def export_class_grid(
     pipeline: Pipeline, path: Path, images_per_class: int
 ) -> Iterator[ExportProgress]:
-    """Draws samples of some classes and writes them as one image: a row per class, seeds 0, 1, ...
+    """Draws samples of some classes as one image: one row per class, with the seeds 0, 1, ...
 
     Arguments:
         pipeline: A model with priors.

@@ -19,7 +19,7 @@ class CodeUsage:
 
     @classmethod
     def of(cls, num_codes: int) -> "CodeUsage":
-        """No occurrence of any code."""
+        """The usage of a codebook before any code is counted."""
         return cls(torch.zeros(num_codes, dtype=torch.int64))
 
     def add(self, codes: Tensor) -> None:
