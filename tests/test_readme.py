@@ -61,7 +61,8 @@ def test_the_tree_of_the_readme_is_the_real_tree():
 
 @PAGE
 def test_commands_and_options_of_a_page_exist(page):
-    fields = {*config_fields(to_dict(find_preset("images64")()))}
+    presets = (find_preset(name) for name in ("images64", "cifar10-sharp"))
+    fields = {path for preset in presets for path in config_fields(to_dict(preset()))}
     for command, options in commands(page):
         assert command in COMMANDS
         for option in options:
