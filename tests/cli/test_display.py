@@ -51,7 +51,7 @@ def test_the_important_validation_metrics_are_named_in_words():
 @given(st.integers(60, 200))
 def test_a_wide_table_comes_in_parts_that_fit_without_shortening_a_number(width):
     columns = ["set", *(f"FID-ResNet{number}" for number in range(12))]
-    rows = [["best 10 % of samples", *(f"{number}.25" for number in range(12))]] * 3
+    rows = [[f"best {n} % of samples", *(f"{number}.25" for number in range(12))] for n in (1, 50)]
     parts = fitting_parts(columns, rows, width)
     assert [number for part in parts for number in part[1:]] == [*range(1, 13)]
     for part in parts:
@@ -67,3 +67,10 @@ def test_a_printed_table_contains_every_cell(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert all(f"{number}.123" in printed for number in range(20))
     assert "…" not in printed
+
+
+def test_each_part_names_its_rows_by_as_many_columns_as_tell_them_apart():
+    columns = ["model", "side", "speed", "share of the peak", "memory"]
+    rows = [["autoencoder", f"{side}", "1.0", "0.5", "100"] for side in (32, 64)]
+    assert fitting_parts(columns, rows, 34) == [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
+    assert fitting_parts(columns, rows[:1] * 2, 34)[0][0] == 0, "equal rows have no names"

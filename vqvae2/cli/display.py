@@ -190,7 +190,7 @@ def validation_text(metrics: Mapping[str, float]) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; one that is too wide in parts, each with the first column."""
+    """Prints a table; one that is too wide in parts, each with the columns that name its rows."""
     console.print(title)
     for part in fitting_parts(columns, rows, console.width):
         view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -206,7 +206,8 @@ def fitting_parts(
 ) -> list[list[int]]:
     """The columns of a table in parts that fit into `width` without shortening a number.
 
-    Only cells with spaces, which are texts, may wrap.
+    Each part begins with the first columns, as many as tell all rows apart. Only cells with
+    spaces, which are texts, may wrap.
     """
     needed = [
         SPACING + max(len(word) for cell in cells for word in (cell.split() or [""]))
@@ -214,11 +215,15 @@ def fitting_parts(
     ]
     if rows:  # the first column does not wrap
         needed[0] = SPACING + max(len(row[0]) for row in rows)
-    parts, used = [[0]], needed[0]
-    for number in range(1, len(columns)):
-        if used + needed[number] > width and len(parts[-1]) > 1:
-            parts.append([0])
-            used = needed[0]
+    counts = range(1, len(columns))
+    enough = (n for n in counts if len({tuple(row[:n]) for row in rows}) == len(rows))
+    names = list(range(next(enough, 1)))
+    start = sum(needed[number] for number in names)
+    parts, used = [[*names]], start
+    for number in range(len(names), len(columns)):
+        if used + needed[number] > width and len(parts[-1]) > len(names):
+            parts.append([*names])
+            used = start
         parts[-1].append(number)
         used += needed[number]
     return parts
