@@ -9,7 +9,7 @@ Legend: `B` batch, `C` image channels, `D` code size, `H W` image sides or grid.
 coarsest first.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, Literal
@@ -318,7 +318,7 @@ class VQVAE(nn.Module):
         return x * self.config.pixel_std + self.config.pixel_mean
 
 
-def merge(upsamplers: Iterable[nn.Module], vectors: Sequence[Tensor]) -> Tensor:
+def merge(upsamplers: Modules[Upsample], vectors: Sequence[Tensor]) -> Tensor:
     """The vectors (B, D, H, W) of all levels, concatenated on the grid of the finest.
 
     Arguments:
@@ -326,8 +326,8 @@ def merge(upsamplers: Iterable[nn.Module], vectors: Sequence[Tensor]) -> Tensor:
         vectors: one per level, coarsest first.
     """
     merged = vectors[0]
-    for upsampler, x in zip(upsamplers, vectors[1:], strict=False):
-        merged = torch.cat([upsampler(merged), x], dim=1)
+    for level, x in enumerate(vectors[1:]):
+        merged = torch.cat([upsamplers[level](merged), x], dim=1)
     return merged
 
 
