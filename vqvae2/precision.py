@@ -107,6 +107,11 @@ def exact(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in float32, in which losses are computed; one of float64 as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def exactly(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Float32 products within the context, for codes of images that depend on no precision."""
     return float32_products("float32", device)

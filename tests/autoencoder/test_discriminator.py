@@ -20,15 +20,15 @@ def small_discriminator(**changes) -> Discriminator:
     return Discriminator(DiscriminatorConfig(channels=8, **changes)).double()
 
 
-def test_each_scale_judges_patches_on_a_grid_of_half_the_side():
-    judgement = small_discriminator()(synthetic_images(2, 32).double())
-    assert [tuple(logits.shape) for logits in judgement.logits] == [
+def test_each_scale_classifies_patches_on_a_grid_of_half_the_side():
+    outputs = small_discriminator()(synthetic_images(2, 32).double())
+    assert [tuple(logits.shape) for logits in outputs.logits] == [
         (2, 1, 16, 16), (2, 1, 8, 8), (2, 1, 4, 4),
     ]  # fmt: skip
-    assert [features.shape[1] for features in judgement.features] == [16, 32, 32]
+    assert [features.shape[1] for features in outputs.features] == [16, 32, 32]
 
 
-def test_the_judgement_of_an_image_does_not_depend_on_its_batch():
+def test_the_outputs_of_an_image_does_not_depend_on_its_batch():
     model, images = small_discriminator(), synthetic_images(4, 16).double()
     together, alone = model(images), model(images[2:3])
     for a, b in zip(together.logits, alone.logits, strict=True):

@@ -49,7 +49,7 @@ def changed(before: dict[str, torch.Tensor], module: torch.nn.Module) -> bool:
     return any(not torch.equal(before[name], v) for name, v in module.state_dict().items())
 
 
-def test_the_discriminator_learns_alone_before_its_judgement_counts():
+def test_the_discriminator_learns_alone_before_the_adversarial_loss_counts():
     task = task_of(replace(SHARP, adversarial_start=0.6, discriminator_warmup=0.3))
     models = task.models
     assert (task.config.discriminator_step, task.config.adversarial_step) == (3, 6)
@@ -175,7 +175,7 @@ def test_images_without_labels_need_another_perceptual_network(tmp_path):
     )
     with pytest.raises(ValueError, match="classifier needs images of at least 2 classes, got 1"):
         train(tmp_path / "run", run)
-    folder = train(tmp_path / "run", replace(run, decoder=replace(SHARP, perceptual=None)))
+    folder = train(tmp_path / "run", replace(run, decoder=replace(SHARP, perceptual_weight=0.0)))
     assert folder.decoder.is_dir()
 
 

@@ -256,7 +256,7 @@ def fifty_steps(rank: int, world: int, port: int, folder: str) -> None:
     info = CodesInfo(autoencoder="", dataset="", grids=grids, num_images=40)
     data = CodesInMemory(info, maps, torch.arange(40) % 12)
     weights |= after(PriorTask(prior, 1, data, level, seed=0, world=processes))
-    config = replace(SHARP, training=replace(steps, steps=20), perceptual=None)
+    config = replace(SHARP, training=replace(steps, steps=20), perceptual_weight=0.0)
     with seeded_weights(0, "decoder"):
         decoder = SharpDecoder(config.model, autoencoder.config).double()
         models = DecoderModels(autoencoder, decoder, Discriminator(config.discriminator).double())

@@ -1,9 +1,9 @@
 """A discriminator of patches, the augmentation of what it sees, and its losses.
 
-Each logit judges a patch (PatchGAN, arXiv 1611.07004), at three sizes. The losses are the softplus
-form of the adversarial loss (arXiv 1406.2661) with the R1 gradient penalty (arXiv 1801.04406).
-Images are augmented before they are judged, real and decoded ones alike, so that a discriminator
-of few images does not memorise them (arXiv 2006.10738).
+Each logit classifies a patch (PatchGAN, arXiv 1611.07004), at three sizes. The losses are the
+softplus form of the adversarial loss (arXiv 1406.2661) with the R1 gradient penalty (arXiv
+1801.04406). Images are augmented before they are classified, real and decoded ones alike, so that
+a discriminator of few images does not memorise them (arXiv 2006.10738).
 
 Legend: `B` batch, `C` image channels, `H W` image sides.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vqvae2.configuration import AtLeast1, require_ranges
 from vqvae2.nn.modules import Modules
+from vqvae2.precision import at_least_float32
 
 NUM_GROUPS = 8
 SLOPE = 0.2
@@ -47,8 +48,8 @@ class DiscriminatorConfig:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What a discriminator says about images.
+class DiscriminatorOutputs:
+    """What a discriminator computes from images.
 
     Arguments:
         logits: (B, 1, ., .) per patch size, higher for real ones.
@@ -60,7 +61,7 @@ class Judgement:
 
 
 class Discriminator(nn.Module):
-    """Judges patches of three sizes by one network; each halving of the map has its own logits.
+    """Classifies patches of several sizes by one network; each halving has its own logits.
 
     Arguments:
         config: the size.
@@ -81,31 +82,26 @@ class Discriminator(nn.Module):
         )
         self.heads = Modules(nn.Conv2d(width, 1, 3, padding=1) for width in widths[1:])
 
-    def forward(self, images: Tensor) -> Judgement:
-        """Judges images (B, C, H, W) in [0, 1], of at least 2^num_scales pixels a side."""
+    def forward(self, images: Tensor) -> DiscriminatorOutputs:
+        """Classifies images (B, C, H, W) in [0, 1], of at least 2^num_scales pixels a side."""
         x = F.leaky_relu(self.first(2 * images - 1), SLOPE)
         logits, features = [], []
         for layer, head in zip(self.layers, self.heads, strict=True):
             x = layer(x)
             features.append(x)
             logits.append(head(x))
-        return Judgement(logits, features)
-
-
-def exact(values: Tensor) -> Tensor:
-    """At least float32, in which losses are computed."""
-    return values if values.dtype == torch.float64 else values.float()
+        return DiscriminatorOutputs(logits, features)
 
 
 def generator_loss(logits: Sequence[Tensor]) -> Tensor:
-    """How far decoded images are from being judged real, a scalar."""
-    return torch.stack([F.softplus(-exact(scale)).mean() for scale in logits]).mean()
+    """How far decoded images are from being classified as real, a scalar."""
+    return torch.stack([F.softplus(-at_least_float32(scale)).mean() for scale in logits]).mean()
 
 
 def discriminator_loss(real: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
-    """How wrong the judgements of real and of decoded images are, a scalar."""
-    as_real = torch.stack([F.softplus(-exact(scale)).mean() for scale in real])
-    as_decoded = torch.stack([F.softplus(exact(scale)).mean() for scale in decoded])
+    """How wrong the logits of real and of decoded images are, a scalar."""
+    as_real = torch.stack([F.softplus(-at_least_float32(scale)).mean() for scale in real])
+    as_decoded = torch.stack([F.softplus(at_least_float32(scale)).mean() for scale in decoded])
     return (as_real + as_decoded).mean()
 
 
@@ -116,9 +112,11 @@ def gradient_penalty(images: Tensor, logits: Sequence[Tensor]) -> Tensor:
         images: (B, C, H, W), real ones, which `logits` were computed from.
         logits: of these images.
     """
-    total = torch.stack([exact(scale).flatten(1).mean(dim=1).sum() for scale in logits]).sum()
+    total = torch.stack(
+        [at_least_float32(scale).flatten(1).mean(dim=1).sum() for scale in logits]
+    ).sum()
     (gradient,) = torch.autograd.grad(total, images, create_graph=True)
-    return exact(gradient).square().sum(dim=(1, 2, 3)).mean() / 2
+    return at_least_float32(gradient).square().sum(dim=(1, 2, 3)).mean() / 2
 
 
 def feature_distance(real: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
@@ -127,7 +125,9 @@ def feature_distance(real: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tenso
     Gradients reach the decoded images alone.
     """
     pairs = zip(real, decoded, strict=True)
-    distances = [F.l1_loss(exact(other), exact(one.detach())) for one, other in pairs]
+    distances = [
+        F.l1_loss(at_least_float32(other), at_least_float32(one.detach())) for one, other in pairs
+    ]
     return torch.stack(distances).mean()
 
 

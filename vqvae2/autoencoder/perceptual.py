@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vqvae2.precision import at_least_float32
+
 LOGIT_WEIGHT = 0.1
 
 
@@ -32,7 +34,7 @@ class PerceptualDistance(nn.Module):
         return self
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """The distance of each pair, (B,) float32.
+        """The distance of each pair, (B,).
 
         Arguments:
             images: (B, C, H, W) in [0, 1]; no gradient reaches them.
@@ -46,7 +48,7 @@ class PerceptualDistance(nn.Module):
 
 def output_distance(one: Tensor, other: Tensor) -> Tensor:
     """The distance of one output of the network, (B,): of feature maps or of logits."""
-    one, other = one.float(), other.float()
+    one, other = at_least_float32(one), at_least_float32(other)
     if one.ndim == 2:
         return LOGIT_WEIGHT * (one - other).square().mean(dim=1)
     return (unit_vectors(one) - unit_vectors(other)).square().sum(dim=1).mean(dim=(1, 2))

@@ -8,16 +8,16 @@ valid; it may also be wider, since it is trained alone.
 Legend: `B` batch, `C` image channels, `D` code size, `H W` grid.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig, merge
 from vqvae2.configuration import AtLeast0, AtLeast1, require_ranges
 from vqvae2.nn.modules import Modules
 from vqvae2.nn.residual import Decoder, Upsample
+from vqvae2.precision import at_least_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +80,9 @@ class SharpDecoder(nn.Module):
         mean, std = self.scale
         pixels: Tensor = self.decoder(merge(self.upsamplers, vectors))
         # In bfloat16 the mean would round pixels more coarsely than the network does.
-        exact = pixels if pixels.dtype == torch.float64 else pixels.float()
-        return exact * std + mean
+        return at_least_float32(pixels) * std + mean
 
-    def decode(
-        self, autoencoder: VQVAE, codes: Sequence[Tensor], levels: Collection[int] | None = None
-    ) -> Tensor:
-        """Images from codes; arguments as of `VQVAE.decode`."""
-        return self(autoencoder.embed(codes, levels))
+    def decode(self, autoencoder: VQVAE, codes: Sequence[Tensor]) -> Tensor:
+        """Images from codes (B, H, W) per level, coarsest first."""
+        images: Tensor = self(autoencoder.embed(codes))
+        return images

@@ -96,7 +96,7 @@ class Evaluation:
         if decoder is not None and decoder.perceptual_network == extractor.digest:
             raise ValueError(
                 f"{extractor.name} was the perceptual network of this run's decoder, so its "
-                "figures would only show that the decoder was trained; choose another network."
+                "results would only show that the decoder was trained; choose another network."
             )
 
     def read(self) -> RunMetrics:

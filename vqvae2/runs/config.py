@@ -216,8 +216,8 @@ class RunConfig:
                 f"images of at least {smallest} pixels a side, got {self.data.size}."
             )
         build_outline(partial(SharpDecoder, decoder.model, model), decoder.model, "decoder.model")
-        judge, name = partial(Discriminator, decoder.discriminator), "decoder.discriminator"
-        build_outline(judge, decoder.discriminator, name)
+        discriminator = partial(Discriminator, decoder.discriminator)
+        build_outline(discriminator, decoder.discriminator, "decoder.discriminator")
 
     def check_muon(self) -> None:
         """Raises ValueError where the optimizer muon cannot train a model of this run."""

@@ -39,12 +39,12 @@ class DecoderStageConfig:
         training: the optimization of the decoder.
         model: its size.
         discriminator: the size of the discriminator.
-        perceptual: the network of the perceptual loss; None for none.
+        perceptual: the network of the perceptual loss.
         squared_error_weight: of the squared error of normalised pixels.
         perceptual_weight: of the perceptual distance; 0 needs no network.
         adversarial_weight: of the adversarial loss.
         feature_weight: of the distance of the discriminator's features.
-        adversarial_start: fraction of the steps before the discriminator's judgement counts.
+        adversarial_start: fraction of the steps before the adversarial loss counts.
         discriminator_warmup: fraction of the steps, before that, in which it learns alone.
         discriminator_learning_rate: of its Adam.
         penalty_weight: of its gradient penalty.
@@ -55,7 +55,7 @@ class DecoderStageConfig:
     training: TrainingConfig
     model: SharpDecoderConfig = field(default_factory=SharpDecoderConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    perceptual: PerceptualConfig | None = field(default_factory=PerceptualConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
     squared_error_weight: Weight = 1.0
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 0.1
@@ -70,11 +70,11 @@ class DecoderStageConfig:
     @property
     def network_name(self) -> str:
         """The perceptual network, "" for none."""
-        return self.perceptual.network if self.perceptual and self.perceptual_weight else ""
+        return self.perceptual.network if self.perceptual_weight else ""
 
     @property
     def adversarial_step(self) -> int:
-        """The first step whose decoder loss contains the discriminator's judgement."""
+        """The first step whose decoder loss contains the adversarial loss."""
         return round(self.adversarial_start * self.training.steps)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vqvae2.autoencoder.codebook import Quantized
 from vqvae2.autoencoder.vqvae import NUM_NEIGHBOURS, VQVAE, Reconstruction, VQVAEConfig
 from vqvae2.data.images import ImageDataset
-from vqvae2.data.order import batch_indices, evenly_spaced, inference_batch_size
+from vqvae2.data.order import evenly_spaced, inference_batch_size
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.convert import to_float
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_levels
@@ -24,6 +24,7 @@ from vqvae2.runs.config import AutoencoderStageConfig, RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.fit import StageTraining, fit
+from vqvae2.training.image_batches import ImageBatches
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.session import Event, TrainingSession, require_batch
 from vqvae2.training.stage import SHARED_FIELDS, Stage, is_saved
@@ -63,38 +64,26 @@ class AutoencoderTask:
     ) -> None:
         assert config.training is not None, "pixels are not trained"
         self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
-        self.world = world
         self.training: TrainingConfig = config.training
         self.phases = [Phase("autoencoder", model, self.loss, self.training)]
+        self.batches = ImageBatches(dataset, self.training.batch, seed, world)
         require_batch(len(dataset), self.training, world)
-
-    def indices(self, step: int) -> Tensor:
-        """The images of this process at `step`, (B,)."""
-        order, batch = self.dataset.order, self.training.batch
-        return batch_indices(order, batch, self.seed, step, self.world)
 
     def example_names(self, step: int) -> list[str]:
         """The names of this process's images at `step`."""
-        return [self.dataset.names[index] for index in self.indices(step).tolist()]
+        return self.batches.names(step)
 
     def batch(self, step: int) -> list[Part]:
         """The images of `step` in parts, each image with what the decoder gets of it."""
         training = self.training
-        keep = self.share(self.visible_levels(step))
-        images = self.dataset.batch(self.indices(step))
+        share = self.batches.share
+        keep, images = share(self.visible_levels(step)), self.batches.images(step)
         if self.config.mirror:
-            mirrored = self.share(self.chosen(0.5, step, "mirror"))
+            mirrored = share(self.chosen(0.5, step, "mirror"))
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        if ahead := self.dataset.prefetch_steps(training.batch):
-            # After the batch: blocks in use are released last.
-            self.dataset.prefetch(self.indices(step + ahead))
-        neighbours = [self.share(level) for level in self.neighbours(step)]
+        neighbours = [share(level) for level in self.neighbours(step)]
         parts = [tensor.chunk(training.accumulate) for tensor in (images, keep, *neighbours)]
         return [(images, keep, tuple(rest)) for images, keep, *rest in zip(*parts, strict=True)]
-
-    def share(self, joint: Tensor) -> Tensor:
-        """This process's part of a tensor for the joint batch."""
-        return joint.chunk(self.world.size)[self.world.rank]
 
     def chosen(self, fraction: float, step: int, purpose: str) -> Tensor:
         """Random images of the joint batch, (B,) bool: an exact number of them.

@@ -1,6 +1,6 @@
 """The decoder stage: a second decoder learns sharp images of fixed codes.
 
-Squared error, a perceptual distance and the judgement of a discriminator (VQGAN, arXiv 2012.09841)
+Squared error, a perceptual distance and the logits of a discriminator (VQGAN, arXiv 2012.09841)
 train it on what the frozen autoencoder makes of the training images. The discriminator joins after
 the decoder has learnt the means, and first learns alone for some steps: a sudden adversarial term
 would break what is there. Not in the paper of VQ-VAE-2, whose decoder minimises the squared error.
@@ -27,7 +27,7 @@ from vqvae2.autoencoder.perceptual import PerceptualDistance
 from vqvae2.autoencoder.sharp_decoder import SharpDecoder
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.images import ImageDataset
-from vqvae2.data.order import batch_indices, evenly_spaced
+from vqvae2.data.order import evenly_spaced
 from vqvae2.distributed import SINGLE_PROCESS, World
 from vqvae2.imaging.convert import to_float
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_decoders
@@ -38,6 +38,7 @@ from vqvae2.runs.decoder import DecoderStageConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.training import TrainingConfig
 from vqvae2.training.fit import StageTraining, fit
+from vqvae2.training.image_batches import ImageBatches
 from vqvae2.training.loop import Loss, Phase
 from vqvae2.training.perceptual_networks import digest_of, perceptual_network
 from vqvae2.training.session import Event, TrainingSession, require_batch
@@ -90,8 +91,7 @@ class DecoderTask:
         seed: int,
         world: World = SINGLE_PROCESS,
     ) -> None:
-        self.models, self.dataset, self.config, self.seed = models, dataset, config, seed
-        self.world = world
+        self.models, self.config, self.seed = models, config, seed
         models.autoencoder.requires_grad_(False).eval()
         self.training: TrainingConfig = config.training
         discriminator_training = replace(
@@ -117,26 +117,19 @@ class DecoderTask:
         ]
         self.decoded: deque[Tensor] = deque()
         """Decoded images of this step's parts, from the first phase to the second."""
+        self.batches = ImageBatches(dataset, self.training.batch, seed, world)
         require_batch(len(dataset), self.training, world)
-
-    def indices(self, step: int) -> Tensor:
-        """The images of this process at `step`, (B,)."""
-        order, batch = self.dataset.order, self.training.batch
-        return batch_indices(order, batch, self.seed, step, self.world)
 
     def example_names(self, step: int) -> list[str]:
         """The names of this process's images at `step`."""
-        return [self.dataset.names[index] for index in self.indices(step).tolist()]
+        return self.batches.names(step)
 
     def batch(self, step: int) -> list[Part]:
         """The images of `step` in parts, half of them mirrored if configured, with noise."""
         training = self.training
-        images = self.dataset.batch(self.indices(step))
-        if ahead := self.dataset.prefetch_steps(training.batch):
-            # After the batch: blocks in use are released last.
-            self.dataset.prefetch(self.indices(step + ahead))
+        images = self.batches.images(step)
         joint = torch.rand(training.batch, 6, generator=generator("decoder", self.seed, step))
-        noise = joint.chunk(self.world.size)[self.world.rank]
+        noise = self.batches.share(joint)
         if self.config.mirror:
             mirrored = (noise[:, 5] < 0.5)[:, None, None, None]
             images = torch.where(mirrored, images.flip(3), images)
@@ -151,7 +144,7 @@ class DecoderTask:
         """Nothing: the codebooks are frozen."""
 
     def decoder_loss(self, module: nn.Module, part: Part, step: int) -> Loss[None]:
-        """How far decoded images are from the originals, and from being judged real."""
+        """How far decoded images are from the originals, and from being classified as real."""
         images, noise = part
         images = to_float(images)
         decoded: Tensor = module(code_vectors(self.models.autoencoder, images))
@@ -164,7 +157,7 @@ class DecoderTask:
             value = value + self.config.perceptual_weight * distance
             metrics["perceptual"] = distance
         if step >= self.config.adversarial_step:
-            adversarial, matching = self.judge(images, decoded, noise)
+            adversarial, matching = self.adversarial_losses(images, decoded, noise)
             value = value + self.config.adversarial_weight * adversarial
             value = value + self.config.feature_weight * matching
             metrics |= {"adversarial": adversarial, "feature_matching": matching}
@@ -172,16 +165,15 @@ class DecoderTask:
             self.decoded.append(decoded.detach())
         return Loss(value, counted_once(metrics), None)
 
-    def judge(self, images: Tensor, decoded: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def adversarial_losses(
+        self, images: Tensor, decoded: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The adversarial loss and the feature distance of pairs of images, scalars."""
         discriminator = self.models.discriminator.requires_grad_(False)
         with torch.no_grad():
             real = discriminator(augment(images, noise))
-        judgement = discriminator(augment(decoded, noise))
-        return (
-            generator_loss(judgement.logits),
-            feature_distance(real.features, judgement.features),
-        )
+        outputs = discriminator(augment(decoded, noise))
+        return generator_loss(outputs.logits), feature_distance(real.features, outputs.features)
 
     def discriminator_loss(self, module: nn.Module, part: Part, step: int) -> Loss[None]:
         """How wrong the discriminator is, with its gradient penalty at every n-th step."""
@@ -189,8 +181,8 @@ class DecoderTask:
         images, noise = part
         images, decoded = to_float(images), self.decoded.popleft()
         real = augment(images, noise).requires_grad_()
-        judgement = module(torch.cat([real, augment(decoded.to(real.dtype), noise)]))
-        halves = [scale.chunk(2) for scale in judgement.logits]
+        outputs = module(torch.cat([real, augment(decoded.to(real.dtype), noise)]))
+        halves = [scale.chunk(2) for scale in outputs.logits]
         real_logits = [one for one, _ in halves]
         value = discriminator_loss(real_logits, [other for _, other in halves])
         metrics = {"discriminator": value}

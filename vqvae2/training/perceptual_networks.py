@@ -35,10 +35,10 @@ def perceptual_network(
         ValueError: the network is missing or gives NaN.
         Stopped: while a classifier was trained, which begins again then.
     """
-    if config.perceptual is None or not config.network_name:
+    if not config.network_name:
         return None
-    if config.perceptual.network != CLASSIFIER:
-        return load_network(config.perceptual.network)
+    if config.network_name != CLASSIFIER:
+        return load_network(config.network_name)
     network = yield from trained_classifier(session, config.perceptual)
     require_usable(network, CLASSIFIER, session)
     return network
