@@ -198,6 +198,11 @@ class Pipeline:
                 return self.sharp_decoder.decode(self.autoencoder, codes).clamp(0, 1)
             return self.autoencoder.decode(codes, levels).clamp(0, 1)
 
+    @property
+    def decoder_in_use(self) -> DecoderName:
+        """The decoder of all images that do not name another: "plain" or "sharp"."""
+        return self.require_decoder(self.decoder)
+
     def require_decoder(self, name: DecoderName) -> DecoderName:
         """The decoder of a name, where "" is the sharp one if there is one.
 

@@ -29,6 +29,7 @@ def test_every_version_is_a_file_that_stores_its_settings(pipeline, dataset, tmp
     settings = read_settings(path)
     assert (settings["source"], settings["seed"]) == (name, 4)
     assert (settings["box"], settings["keep_levels"]) == ([0, 0.5, 1, 1], 0)
+    assert settings["decoder"] == "plain"
     image = to_float(dataset.batch(torch.tensor([4])))
     expected = pipeline.inpaint(image, labels[4:5], [4], sampling=SAMPLING).images[0]
     assert torch.equal(to_uint8(read_png(path)), to_uint8(expected))

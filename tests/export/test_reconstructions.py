@@ -16,7 +16,8 @@ def test_every_image_is_reconstructed_into_a_file_of_its_name(pipeline, dataset,
     for index, image in enumerate(reconstructions):
         path = folder / f"{dataset.names[index]}.png"
         assert torch.equal(to_uint8(read_png(path)), to_uint8(image))
-        assert read_settings(path) == {"run": "model", "source": dataset.names[index]}
+        settings = {"run": "model", "source": dataset.names[index], "decoder": "plain"}
+        assert read_settings(path) == settings
     error = float((images - reconstructions).double().square().mean())
     assert reports[-1].mse == pytest.approx(error)
 

@@ -36,6 +36,7 @@ def test_every_sample_is_a_file_that_stores_its_settings(pipeline, tmp_path):
     settings = read_settings(tmp_path / "out" / names[1])
     assert (settings["class"], settings["seed"], settings["run"]) == ("class1", 6, "model")
     assert [config["temperature"] for config in settings["sampling"]] == [0.5, 1.0]
+    assert settings["decoder"] == "plain"
 
 
 def test_progress_reports_the_images_and_files_so_far(pipeline, tmp_path):

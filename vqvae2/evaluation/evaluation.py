@@ -85,14 +85,13 @@ class Evaluation:
             models=fingerprints(self.pipeline),
             versions=versions(),
             date=datetime.now(UTC).date().isoformat(),
-            decoder=self.pipeline.require_decoder(self.pipeline.decoder),
+            decoder=self.pipeline.decoder_in_use,
         )
 
     def require_independent(self, extractor: Extractor) -> None:
         """Raises ValueError for a network that was a loss of the decoder: it cannot judge."""
-        pipeline = self.pipeline
-        is_sharp = pipeline.require_decoder(pipeline.decoder) == "sharp"
-        decoder = pipeline.sharp_decoder if is_sharp else None
+        is_sharp = self.pipeline.decoder_in_use == "sharp"
+        decoder = self.pipeline.sharp_decoder if is_sharp else None
         if decoder is not None and decoder.perceptual_network == extractor.digest:
             raise ValueError(
                 f"{extractor.name} was the perceptual network of this run's decoder, so its "

@@ -118,9 +118,8 @@ def evaluate_samples(
 def result_name(evaluation: Evaluation, extractor: Extractor) -> str:
     """The name of results: of the extractor, with the decoder where it is not the usual one."""
     pipeline = evaluation.pipeline
-    is_plain = pipeline.require_decoder(pipeline.decoder) == "plain"
-    suffix = ", plain decoder" if is_plain and pipeline.sharp_decoder is not None else ""
-    return f"{extractor.name}{suffix}"
+    is_unusual = pipeline.sharp_decoder is not None and pipeline.decoder_in_use == "plain"
+    return f"{extractor.name}, plain decoder" if is_unusual else extractor.name
 
 
 def write_samples(evaluation: Evaluation, extractor: str, metrics: SampleMetrics) -> None:

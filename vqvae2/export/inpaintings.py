@@ -85,7 +85,8 @@ def export_inpaintings(
         )
         versions = samples.images.cpu().split(num_versions)
         for index, image, row in zip(indices.tolist(), images, versions, strict=True):
-            paths += write_versions(folder, dataset.names[index], row, request)
+            name = dataset.names[index]
+            paths += write_versions(folder, name, row, request, pipeline.decoder_in_use)
             if len(rows) < MAX_GRID_ROWS:
                 rows.append(torch.cat([image_and_preserved_part(pipeline, image, request), row]))
         done += len(images)
@@ -97,7 +98,7 @@ def export_inpaintings(
 
 
 def write_versions(
-    folder: Path, name: str, versions: Tensor, request: InpaintingRequest
+    folder: Path, name: str, versions: Tensor, request: InpaintingRequest, decoder: str
 ) -> Iterator[Path]:
     """Writes the versions of one image with their settings, and returns the files."""
     settings: dict[str, Json] = {
@@ -106,6 +107,7 @@ def write_versions(
         "box": list(request.box),
         "keep_levels": request.keep_levels,
         "sampling": to_json(request.sampling),
+        "decoder": decoder,
     }
     for seed, version in zip(request.seeds, versions, strict=True):
         # The complete name: two images may differ in their folder or suffix alone.

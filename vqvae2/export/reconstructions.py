@@ -36,7 +36,8 @@ def export_reconstructions(
             name = dataset.names[index]
             # The complete name: two images may differ in their folder or suffix alone.
             paths.append(folder / f"{name}.png")
-            save_png(paths[-1], to_pil(image), {"run": source, "source": name})
+            settings = {"run": source, "source": name, "decoder": pipeline.decoder_in_use}
+            save_png(paths[-1], to_pil(image), settings)
         if done == 0:
             paths.append(grid_path(folder))
             save_png(paths[-1], preview_levels(pipeline.autoencoder, images[:NUM_PREVIEW_IMAGES]))

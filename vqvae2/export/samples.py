@@ -100,7 +100,7 @@ def export_samples(
     labels, seeds = request.pairs()
     pairs = list(zip(labels.tolist(), seeds.tolist(), strict=True))
     local = world.shard_nonempty(torch.arange(len(labels)))
-    writer = SampleWriter(pipeline.config.class_names, request, folder)
+    writer = SampleWriter(pipeline.config.class_names, request, folder, pipeline.decoder_in_use)
     done, total = 0, len(local)
     for batch in pipeline.sample_batches(
         labels[local], seeds[local].tolist(), sampling=request.sampling, batch=request.batch_size
@@ -127,11 +127,13 @@ class SampleWriter:
         class_names: Those of the model, in the order of the labels.
         request: How the samples are drawn.
         folder: Where the files are written.
+        decoder: Of the images: plain or sharp.
     """
 
     class_names: Sequence[str]
     request: SampleRequest
     folder: Path
+    decoder: str
 
     def path(self, label: int, seed: int) -> Path:
         """The file of a sample."""
@@ -146,6 +148,7 @@ class SampleWriter:
                 "seed": sample.seed,
                 "sampling": to_json(self.request.sampling),
                 "run": self.request.source,
+                "decoder": self.decoder,
             }
             if judge is not None:
                 settings |= {"judge": judge.name, "score": sample.score}
