@@ -16,8 +16,8 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## train, sample and measure on the built-in images, with a report
 	$(BIN)/vqvae2 demo
 
-test: $(VENV)/.installed  ## run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed  ## run all tests, on up to 4 cores
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-oldest: $(OLDEST)/.installed  ## run a short selection of tests on the oldest supported torch
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
