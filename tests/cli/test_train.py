@@ -11,7 +11,7 @@ from vqvae2.cli.main import run
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
 from vqvae2.runs.folder import RunFolder
-from vqvae2.training import fit
+from vqvae2.training import fit, planning
 
 
 def test_training_ends_with_models_metrics_and_a_grid_of_samples(trained):
@@ -74,6 +74,44 @@ def test_a_command_without_images_names_what_is_missing(tmp_path, capsys):
     assert "give --data" in error_of(capsys, "train", "--preset", "cifar10")
     unknown = error_of(capsys, "train", "--preset", "cifar11", "--data", "x")
     assert "did you mean cifar10" in unknown
+
+
+TINY_PLAN = """
+--data.size 16 --autoencoder.model.channels 16 --autoencoder.model.residual-channels 8
+--autoencoder.training.steps 12 --autoencoder.continuous-steps 3
+--decoder.model.channels 16 --decoder.model.residual-channels 8 --decoder.training.steps 6
+--decoder.discriminator.channels 8 --decoder.discriminator.num-scales 2
+--decoder.perceptual-weight 0
+--levels.0.prior.channels 8 --levels.0.prior.num-layers 1 --levels.0.prior.num-heads 1
+--levels.1.prior.channels 8 --levels.1.prior.num-layers 1 --levels.1.prior.num-heads 1
+--levels.0.training.steps 6 --levels.1.training.steps 6
+""".split()
+
+
+def test_hours_plan_a_run_that_the_same_command_continues(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(planning, "SECONDS_PER_MEASUREMENT", 0.0)
+    data, folder = make_folder(tmp_path / "data", count=40), tmp_path / "run"
+    command = ["train", "--data", str(data), "--run", str(folder), "--hours", "0.5"]
+    assert run([*command, *TINY_PLAN]) == 0
+    text = capsys.readouterr().out
+    assert "Planned: images of 16 pixels, codes 2x2 of 32 + 4x4 of 64." in text
+    config = RunFolder(folder).read()
+    assert config.preset == "0.5h"
+    assert run(command) == 0
+    assert "Everything was trained before" in capsys.readouterr().out
+    assert RunFolder(folder).read() == config
+    assert "was begun as 0.5h" in error_of(capsys, *command[:-1], "3")
+
+
+def test_hours_that_cannot_be_planned_are_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(planning, "SECONDS_PER_MEASUREMENT", 0.0)
+    data = make_folder(tmp_path / "data", count=40)
+    command = ["train", "--data", data, "--run", tmp_path / "run", "--hours"]
+    assert "need at least" in error_of(capsys, *command, "0.00001")
+    assert "above 0" in error_of(capsys, *command, "-1")
+    assert "leave one" in error_of(capsys, *command, "1", "--preset", "demo")
+    assert "give --data" in error_of(capsys, "train", "--hours", "1")
+    assert not list((tmp_path / "run").rglob("*.json"))
 
 
 def test_a_config_that_cannot_be_trained_is_one_line(tmp_path, capsys):

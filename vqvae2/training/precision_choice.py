@@ -60,16 +60,21 @@ def choose_precision(
         return chosen.precision, ""
     # A checkpoint without a choice is of a version for which "auto" on a CPU was float32.
     has_begun = world.any(any(session.folder.checkpoints(stage).glob("*.safetensors")))
-    measures = session.device.type == "cpu" and task.training.steps >= MIN_STEPS
-    if not measures or lacks_bfloat16 or has_begun:
-        chosen = fixed_choice(session.device)
-    else:
-        local = torch.tensor([measure(task, session.device)], dtype=torch.float64)
-        chosen = measured_choice(Timing(*world.gather(local).sum(dim=0).tolist()), world.size)
+    chosen = fixed_choice(session.device) if has_begun else new_choice(session, task)
     if world.is_main:
         session.folder.add_precision(stage, chosen)
     text = f"{stage}: {chosen.reason}" if chosen.reason else ""
     return chosen.precision, text
+
+
+def new_choice(session: TrainingSession, task: Task[Part, Output]) -> StagePrecision:
+    """What "auto" means for a stage that has not begun, the same on all processes."""
+    device, world = session.device, session.world
+    measures = device.type == "cpu" and task.training.steps >= MIN_STEPS
+    if not measures or world.any(not has_bfloat16(device)):
+        return fixed_choice(device)
+    local = torch.tensor([measure(task, device)], dtype=torch.float64)
+    return measured_choice(Timing(*world.gather(local).sum(dim=0).tolist()), world.size)
 
 
 def fixed_choice(device: torch.device) -> StagePrecision:
