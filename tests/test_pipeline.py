@@ -6,6 +6,7 @@ import pytest
 import torch
 from builders import small_autoencoder, synthetic_images
 
+from vqvae2 import weights
 from vqvae2.autoencoder import Pixels, PixelsConfig
 from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
@@ -92,6 +93,38 @@ def test_open_takes_a_run_folder_a_saved_pipeline_or_a_name_of_the_hub(
     for name in (tmp_path / "run", tmp_path / "run" / "model", "someone/cats"):
         assert Pipeline.open(name).config == pipeline.config
     assert names == ["someone/cats"]
+
+
+def test_half_precision_keeps_codes_and_halves_the_rest(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "whole")
+    pipeline.save_pretrained(tmp_path / "half", half_precision=True)
+    whole, half = (Pipeline.open(tmp_path / name) for name in ("whole", "half"))
+    images = torch.rand(4, 3, 16, 16)
+    for one, other in zip(whole.encode(images), half.encode(images), strict=True):
+        assert torch.equal(one, other)
+    for model in half.models:
+        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    difference = whole.reconstruct(images) - half.reconstruct(images)
+    assert 0 < difference.abs().max() < 1e-2
+    sizes = [
+        (tmp_path / name / "priors" / "0" / "model.safetensors").stat().st_size
+        for name in ("whole", "half")
+    ]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_a_model_of_the_package_opens_by_its_name(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PRETRAINED", tmp_path / "package")
+    pipeline.save_pretrained(tmp_path / "package" / "shapes")
+    assert weights.pretrained_names() == ["shapes"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").mkdir()  # such as a folder of images of the same name
+    assert Pipeline.open("shapes").config == pipeline.config
+    other = replace(pipeline, config=replace(pipeline.config, class_names=("x", "y")))
+    other.save_pretrained(tmp_path / "shapes")
+    assert Pipeline.open("shapes").config == other.config
+    with pytest.raises(ValueError, match=r"a model of this package \(shapes\)"):
+        Pipeline.open("someone/shape")
 
 
 def test_open_says_what_it_expects(tmp_path):

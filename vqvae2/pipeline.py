@@ -41,6 +41,7 @@ from vqvae2.weights import (
     load_autoencoder,
     load_decoder,
     load_prior,
+    pretrained_folder,
     save_autoencoder,
     save_decoder,
     save_prior,
@@ -90,11 +91,19 @@ class Pipeline:
 
     @classmethod
     def open(cls, name: str | Path) -> Self:
-        """The models of a run folder, of a folder of `save_pretrained`, or of the hub."""
+        """The models of a run folder, of `save_pretrained`, of this package, or of the hub.
+
+        Arguments:
+            name: a folder; the name of a model of this package, such as cifar10; or a name on the
+                hub, such as owner/model.
+        """
         folder = Path(name)
         if (folder / "model" / "autoencoder" / "config.json").is_file():
             return cls.from_pretrained(folder / "model")
-        if folder.is_dir() and not (folder / "autoencoder" / "config.json").is_file():
+        is_saved = (folder / "autoencoder" / "config.json").is_file()
+        if not is_saved and (pretrained := pretrained_folder(str(name))) is not None:
+            return cls.from_pretrained(pretrained)
+        if folder.is_dir() and not is_saved:
             raise ValueError(
                 f"{name} does not contain a trained model: expected model/autoencoder in a run "
                 "folder (repeat `vqvae2 train` until the autoencoder is trained), or autoencoder "
@@ -120,17 +129,23 @@ class Pipeline:
             pipeline.sharp_decoder = load_decoder(folder / "decoder", autoencoder)
         return pipeline
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the hub's layout into `folder`."""
-        folder = Path(folder)
-        save_autoencoder(folder / "autoencoder", self.autoencoder)
+    def save_pretrained(self, folder: str | Path, *, half_precision: bool = False) -> None:
+        """Writes the hub's layout into `folder`.
+
+        Arguments:
+            folder: is made.
+            half_precision: write decoders and priors in float16, half as many bytes. Whatever
+                decides codes stays as it is, so codes are the same.
+        """
+        folder, half = Path(folder), half_precision
+        digest = code_fingerprint(self.autoencoder)
+        save_autoencoder(folder / "autoencoder", self.autoencoder, half)
         if self.sharp_decoder is not None:
-            digest = code_fingerprint(self.autoencoder)
-            save_decoder(folder / "decoder", self.sharp_decoder, digest)
+            save_decoder(folder / "decoder", self.sharp_decoder, digest, half)
         else:  # one of an earlier pipeline in this folder would not fit this autoencoder
             (folder / "decoder" / "config.json").unlink(missing_ok=True)
         for level, prior in enumerate(self.priors):
-            save_prior(folder / "priors" / str(level), prior, code_fingerprint(self.autoencoder))
+            save_prior(folder / "priors" / str(level), prior, digest, half)
         for level in range(len(self.priors), self.autoencoder.config.num_levels):
             # Left by an earlier pipeline in this folder; it would not fit this autoencoder.
             (folder / "priors" / str(level) / "config.json").unlink(missing_ok=True)

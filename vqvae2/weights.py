@@ -6,7 +6,7 @@ everything that decides codes; the decoder is not part of it and may change.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,9 @@ VERSION = 3
 """Of the format of all models: the names of weights and the fields of configurations."""
 
 PIPELINE, PIPELINE_VERSION = "vqvae2-pipeline", 2
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""A folder per trained model of the package."""
 
 MAX_LAYERS = 1000
 MAX_NUMBER = 2**31
@@ -104,10 +107,11 @@ class PipelineConfig:
         return from_dict(cls, read_json(path, PIPELINE, PIPELINE_VERSION))
 
 
-def save_autoencoder(folder: Path, autoencoder: Autoencoder) -> None:
-    """Writes an autoencoder into `folder`."""
+def save_autoencoder(folder: Path, autoencoder: Autoencoder, half_precision: bool = False) -> None:
+    """Writes an autoencoder into `folder`; in half precision what decides codes stays exact."""
     saved = SavedAutoencoder(config=autoencoder.config)
-    save_module(folder, AUTOENCODER, to_dict(saved), autoencoder)
+    exact = autoencoder.code_state() if half_precision else None
+    save_module(folder, AUTOENCODER, to_dict(saved), autoencoder, exact)
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
@@ -117,10 +121,12 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return load_module(folder, build, saved)
 
 
-def save_prior(folder: Path, prior: Prior, code_fingerprint: str) -> None:
+def save_prior(
+    folder: Path, prior: Prior, code_fingerprint: str, half_precision: bool = False
+) -> None:
     """Writes a prior into `folder`, with the code fingerprint of its autoencoder."""
     saved = SavedPrior(config=prior.config, domain=prior.domain, code_fingerprint=code_fingerprint)
-    save_module(folder, PRIOR, to_dict(saved), prior)
+    save_module(folder, PRIOR, to_dict(saved), prior, () if half_precision else None)
 
 
 def load_prior(folder: Path, code_fingerprint: str) -> Prior:
@@ -139,14 +145,16 @@ def load_prior(folder: Path, code_fingerprint: str) -> Prior:
     return load_module(folder, partial(Prior, saved.config, saved.domain), saved)
 
 
-def save_decoder(folder: Path, decoder: SharpDecoder, code_fingerprint: str) -> None:
+def save_decoder(
+    folder: Path, decoder: SharpDecoder, code_fingerprint: str, half_precision: bool = False
+) -> None:
     """Writes a sharp decoder into `folder`, with the code fingerprint of its autoencoder."""
     saved = SavedDecoder(
         config=decoder.config,
         code_fingerprint=code_fingerprint,
         perceptual_network=decoder.perceptual_network,
     )
-    save_module(folder, DECODER, to_dict(saved), decoder)
+    save_module(folder, DECODER, to_dict(saved), decoder, () if half_precision else None)
 
 
 def load_decoder(folder: Path, autoencoder: VQVAE) -> SharpDecoder:
@@ -199,11 +207,31 @@ def tensor_bytes(tensor: Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes()
 
 
-def save_module(folder: Path, name: str, config: Mapping[str, Json], module: nn.Module) -> None:
-    """Writes weights, then the config that makes them valid, into `folder`."""
+def save_module(
+    folder: Path,
+    name: str,
+    config: Mapping[str, Json],
+    module: nn.Module,
+    exact: Collection[str] | None = None,
+) -> None:
+    """Writes weights, then the config that makes them valid, into `folder`.
+
+    Arguments:
+        folder: is made.
+        name: of the format.
+        config: of the module.
+        module: whose state is written.
+        exact: names of the tensors that keep their type, while the others are written in half
+            precision; None writes all as they are.
+    """
     from safetensors.torch import save
 
     tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
+    if exact is not None:
+        tensors = {
+            key: value.half() if value.is_floating_point() and key not in exact else value
+            for key, value in tensors.items()
+        }
     write_bytes(folder / "model.safetensors", save(tensors, {"format": "pt"}))
     write_json(folder / "config.json", name, VERSION, config)
 
@@ -276,6 +304,16 @@ def require_bounded(config: Json, where: str) -> None:
             raise ValueError(f"{where}.{name} must be at most {limit}, got {str(value)[:20]}.")
 
 
+def pretrained_folder(name: str) -> Path | None:
+    """The folder of a trained model that the package contains; None for other names."""
+    return PRETRAINED / name if name in pretrained_names() else None
+
+
+def pretrained_names() -> list[str]:
+    """The trained models that the package contains."""
+    return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
+
+
 def download(name: str) -> Path:
     """The folder of a model from the hub, cached."""
     from huggingface_hub import snapshot_download
@@ -288,5 +326,6 @@ def download(name: str) -> Path:
         raise ValueError(
             f"{name} is not a folder, and the hub did not provide a model of this name "
             f"({reason}); expected a run folder of `vqvae2 train`, a folder of `save_pretrained`, "
-            "or a name such as owner/model."
+            f"a model of this package ({', '.join(pretrained_names())}), or a name such as "
+            "owner/model."
         ) from None
