@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 from builders import small_autoencoder, synthetic_images
+from PIL import Image
 
 from vqvae2 import weights
 from vqvae2.autoencoder import Pixels, PixelsConfig
+from vqvae2.imaging.convert import to_pil, to_uint8
+from vqvae2.imaging.png import read_png, read_settings
 from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.sampling import UNKNOWN, SamplingConfig, paint_over
@@ -134,6 +137,60 @@ def test_open_says_what_it_expects(tmp_path):
         Pipeline.open("someone/no-such-model-at-all")
 
 
+def test_one_class_is_drawn_as_often_as_wanted(pipeline):
+    samples = pipeline.sample("dog", num_images=3, seed=5)
+    assert (samples.labels.tolist(), samples.seeds) == ([1, 1, 1], [5, 6, 7])
+    listed = pipeline.sample([1, 1, 1], seeds=[5, 6, 7])
+    assert torch.equal(samples.images, listed.images)
+    assert len(pipeline.sample(0)) == 1
+
+
+def test_controls_change_all_levels_or_each(pipeline):
+    cold = pipeline.sample("cat", num_images=2, temperature=0)
+    assert torch.equal(cold.images[0], cold.images[1])
+    each = pipeline.sample("cat", num_images=2, temperature=[0.0] * len(pipeline.priors))
+    assert torch.equal(cold.images, each.images)
+    assert cold.settings["sampling"][0]["temperature"] == 0
+    with pytest.raises(ValueError, match="temperature"):
+        pipeline.sample("cat", temperature=-1)
+
+
+def test_images_in_any_form_are_encoded_in_batches(pipeline):
+    images = synthetic_images(5)
+    pixels = to_uint8(images)
+    codes = pipeline.encode(pixels)
+    for form in (pixels.movedim(1, -1).numpy(), [to_pil(image) for image in pixels]):
+        for one, other in zip(codes, pipeline.encode(form, batch=2), strict=True):
+            assert torch.equal(one, other)
+    assert pipeline.reconstruct(pixels[0]).shape == (1, 3, 16, 16)
+    assert [len(level) for level in pipeline.log_prob(pixels, "cat")] == [5] * len(codes)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        pipeline.encode(255 * images)
+
+
+def test_versions_of_a_single_image(pipeline):
+    photo = Image.new("RGB", (40, 30), "red")
+    samples = pipeline.inpaint(photo, "cat", num_images=3, seed=2)
+    assert (len(samples), samples.seeds) == (3, [2, 3, 4])
+    assert samples.images.shape == (3, 3, 16, 16)
+    with pytest.raises(ValueError, match="num_images only for a single one"):
+        pipeline.inpaint([photo, photo], "cat", num_images=3)
+
+
+def test_samples_are_shown_and_saved(pipeline, tmp_path):
+    samples = pipeline.sample(["cat", "dog", "dog"], seeds=[1, 1, 1])
+    assert repr(samples) == "Samples(3 images 16x16 of cat, dog)"
+    assert [image.size for image in samples.to_pil()] == [(16, 16)] * 3
+    assert samples.grid(columns=3).width > 3 * 64
+    assert samples._repr_png_().startswith(b"\x89PNG")
+    paths = samples.save(tmp_path)
+    names = ["cat-00001.png", "dog-00001.png", "dog-00001-2.png"]
+    assert [path.name for path in paths] == names
+    settings = read_settings(paths[1])
+    assert (settings["class"], settings["seed"], settings["decoder"]) == ("dog", 1, "plain")
+    assert torch.equal(to_uint8(read_png(paths[0])), to_uint8(samples.images[0]))
+
+
 def test_inpainting_keeps_the_codes_outside_of_the_box_and_of_the_kept_levels(pipeline):
     images, labels = torch.rand(2, 3, 16, 16), ["cat", "dog"]
     before = pipeline.encode(images)
@@ -241,7 +298,10 @@ def test_log_prob_has_one_value_per_code(pipeline):
     ("labels", "options", "message"),
     [
         (["cta"], {}, "Unknown class 'cta'; did you mean cat"),
-        ("cat", {}, "Expected a list of one label per image, got the string 'cat'"),
+        ("cta", {}, "Unknown class 'cta'; did you mean cat"),
+        (None, {}, "This model has classes: name one, such as 'cat', or one per image"),
+        (["cat", "dog"], {"num_images": 3}, "got 3 and 2 labels"),
+        ("cat", {"temperature": (1, 1, 1, 1)}, "temperature takes one value, or one for each"),
         ([2], {}, r"must be in \[0, 2\), got 2"),
         ([-1], {}, r"must be in \[0, 2\), got -1"),
         (["5"], {}, r"must be in \[0, 2\), got 5"),

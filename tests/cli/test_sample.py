@@ -55,5 +55,5 @@ def test_options_that_fit_no_model_are_one_line(trained, capsys):
     assert "[0, 2), got 7" in error_of(capsys, *command, "--classes", "7")
     assert "got -1.0" in error_of(capsys, *command, "--temperature", "-1")
     line = error_of(capsys, *command, "--top-k", "1", "2", "3")
-    assert "one value or one per level (2), got 3" in line
+    assert "top_k takes one value, or one for each of the 2 levels, got 3" in line
     assert "at least 1, got 0" in error_of(capsys, *command, "--batch", "0")

@@ -7,7 +7,6 @@ import pytest
 from vqvae2.data.config import DataConfig
 from vqvae2.data.facts import ImageFacts
 from vqvae2.runs.budget import (
-    SCALES,
     UNPLANNED,
     Costs,
     StageCost,
@@ -17,6 +16,7 @@ from vqvae2.runs.budget import (
     design,
     parts_of,
 )
+from vqvae2.runs.scales import SCALES
 
 FACTS = ImageFacts(num_images=50_000, num_classes=10, short_side=32)
 COST = StageCost(step=0.1, example=1e-3)

@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -12,7 +12,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO
 from vqvae2.pipeline import DecoderName, Pipeline
-from vqvae2.sampling.config import SamplingConfig, Unconditional
+from vqvae2.sampling.config import SamplingConfig, Unconditional, changed
 
 T = TypeVar("T")
 
@@ -147,17 +147,7 @@ class SamplingOptions:
 
     def resolve(self, pipeline: Pipeline) -> tuple[SamplingConfig, ...]:
         """The settings of the model, changed as the options say; one per level."""
-        num_levels = pipeline.autoencoder.config.num_levels
-        configs = list(pipeline.config.sampling) or [SamplingConfig()] * num_levels
-        for name, values in vars(self).items():
-            if len(values) not in (0, 1, num_levels):
-                raise ValueError(
-                    f"--{name.replace('_', '-')} takes one value or one per level "
-                    f"({num_levels}), got {len(values)}."
-                )
-            for level in range(num_levels if values else 0):
-                configs[level] = replace(configs[level], **{name: values[level % len(values)]})
-        return tuple(configs)
+        return changed(pipeline.sampling, vars(self))
 
 
 def require_positive(option: str, value: int) -> None:

@@ -3,7 +3,7 @@
 Every image is turned upright, laid on white where it is transparent, cropped to its central square
 and resized without aliasing. An image that cannot be used raises `UnusableImage` with the reason.
 
-Legend: `H W` sides, `S` side of the square.
+Legend: `S` side of the square.
 """
 
 import contextlib
@@ -15,12 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvae2.data.decoders import decode_pool
 from vqvae2.imaging.convert import from_pil
+from vqvae2.imaging.prepare import central_square, upright
 from vqvae2.messages import one_line
 
 if TYPE_CHECKING:
@@ -77,17 +76,7 @@ def decode_images(sources: Sequence[Source | None], size: int) -> Decoded:
 
 
 def _decode_square(source: Source, size: int) -> Tensor:
-    from PIL.Image import Resampling
-
-    image = decode_upright(source, size)
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    # Integer pixels, so that an image whose short side is `size` is only cropped.
-    box = (left, top, left + short, top + short)
-    if short == size:
-        return from_pil(image.crop(box))
-    # Pillow widens the filter with the ratio, so that fine patterns are averaged.
-    return from_pil(image.resize((size, size), Resampling.LANCZOS, box=box, reducing_gap=3.0))
+    return from_pil(central_square(decode_upright(source, size), size))
 
 
 def decode_upright(source: Source, size: int) -> "Image":
@@ -102,58 +91,12 @@ def decode_upright(source: Source, size: int) -> "Image":
                 raise UnusableImage(reason, short_side=short)
             image.draft(image.mode, (3 * size, 3 * size))
             image.load()
-            orientation = image.getexif().get(0x0112, 1)
-            return _upright(_rgb(image), orientation)
+            return upright(image)
     except UnusableImage:
         raise
     # Pillow raises a dozen kinds of error for damaged files, from OSError to struct.error.
     except Exception as error:
         raise UnusableImage(one_line(error)) from error
-
-
-def _upright(image: "Image", orientation: int) -> "Image":
-    """Undoes the rotation of EXIF tag 274; values other than 2 to 8 mean none.
-
-    Pillow's `exif_transpose` also rewrites the tags, which fails where other tags are damaged.
-    """
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
-
-
-def _rgb(image: "Image") -> "Image":
-    """An image of any mode as RGB, on white where it is transparent."""
-    from PIL import Image
-
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert("RGB")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
-
-
-def _to_8_bits(values: NDArray[np.int32 | np.uint16 | np.float32], mode: str) -> NDArray[np.uint8]:
-    """Scales grey values (H, W) of more than 8 bits to 0..255.
-
-    "I;16" has 16 bits. "I" and "F" do not define white: it is the smallest of 1 ("F" only), 8 and
-    16 bits that is at least the brightest value, else the brightest value.
-    """
-    grey = np.nan_to_num(values.astype(np.float64))
-    ranges = {"F": (1.0, 255.0, 65_535.0), "I": (255.0, 65_535.0)}.get(mode, (65_535.0,))
-    brightest = float(grey.max(initial=0.0))
-    white = next((limit for limit in ranges if brightest <= limit), brightest)
-    return np.clip(np.rint(grey * (255.0 / white)), 0, 255).astype(np.uint8)
 
 
 class _Quiet:

@@ -35,7 +35,7 @@ def reconstructed_images(
     """
     local, pipeline = evaluation.world.shard_nonempty(indices), evaluation.pipeline
     images = dataset.batches(local, evaluation.device)
-    reconstructions = (rounded(pipeline.reconstruct(batch)) for batch in images)
+    reconstructions = (rounded(pipeline.reconstruct_batch(batch)) for batch in images)
     return tracked(reconstructions, title, len(local), evaluation.progress)
 
 

@@ -87,7 +87,7 @@ def batch_scores(pipeline: Pipeline, images: Tensor) -> Tensor:
     """
     # Rounded, so that equal codes have equal scores in any batch.
     levels = unlabelled_log_prob(pipeline, images).round(decimals=4)
-    error = exact(images - pipeline.reconstruct(images, "plain")).square()
+    error = exact(images - pipeline.reconstruct_batch(images, "plain")).square()
     return torch.cat([levels, levels.sum(0)[None], -error.flatten(1).mean(1)[None]])
 
 
@@ -106,7 +106,7 @@ def unlabelled_log_prob(pipeline: Pipeline, images: Tensor) -> Tensor:
         (levels, B) in float64 where the device has it, nats.
     """
     num_classes = pipeline.num_classes
-    codes = pipeline.encode(images)
+    codes = pipeline.encode_batch(images)
     joint = []
     for label in range(num_classes):
         labels = torch.full((len(images),), label, device=pipeline.device)

@@ -60,7 +60,7 @@ def measure_decoder(evaluation: Evaluation, limit: int, decoder: DecoderName) ->
     originals, decodings = MeanSharpness(), MeanSharpness()
     totals = torch.zeros(4, dtype=torch.float64)
     for images in evaluation.validation.batches(indices, evaluation.device):
-        decoded = evaluation.pipeline.reconstruct(images, decoder)
+        decoded = evaluation.pipeline.reconstruct_batch(images, decoder)
         errors = pair_errors(images, decoded)
         sums = torch.cat([errors.new_ones(1), errors]) * len(images)
         totals = sums + to_device(totals.to(sums.dtype), sums.device)

@@ -22,6 +22,7 @@ from vqvae2.imaging.grid import image_grid
 from vqvae2.imaging.png import read_png, save_png
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.pipeline import Pipeline
+from vqvae2.pipeline.samples import class_name, file_name
 from vqvae2.sampling.config import SamplingConfig
 
 MAX_GRID_ROWS, MAX_GRID_COLUMNS = 20, 16
@@ -198,22 +199,3 @@ def export_class_grid(
 def save_class_rows(path: Path, rows: Sequence[Tensor], names: Sequence[str]) -> None:
     """Writes one row of images (B, C, S, S) per class, with the names of the classes."""
     save_png(path, image_grid(rows, names, scale=max(1, MIN_SIDE // rows[0].shape[2])))
-
-
-def class_name(class_names: Sequence[str], label: int) -> str:
-    """The name of a class; `image` for a model without classes."""
-    return class_names[label] if class_names else "image"
-
-
-def file_name(class_names: Sequence[str], label: int) -> str:
-    """The name of a class as part of a file name.
-
-    Contains the label where another class would have the same file name.
-    """
-    names = [safe(name) for name in class_names] or ["image"]
-    return names[label] if names.count(names[label]) == 1 else f"{names[label]}-{label}"
-
-
-def safe(name: str) -> str:
-    """The name with letters, digits, `-` and `_` alone."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name) or "class"

@@ -150,7 +150,7 @@ def nats_per_position(source: ReportSource, indices: Tensor) -> list[Tensor]:
     pipeline, batches = source.complete_pipeline, []
     for batch in indices.split(NUM_COLUMNS):
         images = to_float(source.validation.batch(batch))
-        log_probs = pipeline.log_prob(images, source.validation.labels[batch])
+        log_probs = pipeline.log_prob_batch(images, source.validation.labels[batch])
         batches.append(
             [-(maps.sum(-1) if maps.ndim == 4 else maps).double().cpu() for maps in log_probs]
         )

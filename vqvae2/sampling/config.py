@@ -1,7 +1,8 @@
 """How codes are sampled from a prior's distributions."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from vqvae2.configuration import Interval, require_ranges
 from vqvae2.messages import require_choice
@@ -40,3 +41,41 @@ class SamplingConfig:
         require_ranges("", self)
         require_choice("guidance_schedule", self.guidance_schedule, get_args(GuidanceSchedule))
         require_choice("unconditional", self.unconditional, get_args(Unconditional))
+
+
+class SamplingControls(TypedDict, total=False):
+    """Changes to the sampling of all levels: one value for all of them, or one per level."""
+
+    temperature: float | Sequence[float]
+    top_k: int | Sequence[int]
+    top_p: float | Sequence[float]
+    guidance: float | Sequence[float]
+    unconditional: Unconditional | Sequence[Unconditional]
+
+
+def changed(
+    configs: Sequence[SamplingConfig], controls: Mapping[str, object]
+) -> tuple[SamplingConfig, ...]:
+    """The configs of all levels, changed by controls.
+
+    Arguments:
+        configs: one per level, coarsest first.
+        controls: the fields of `SamplingControls`; None and () change nothing.
+
+    Raises:
+        ValueError: a control has another number of values than 1 and that of the levels.
+    """
+    result = list(configs)
+    for name, given in controls.items():
+        is_sequence = isinstance(given, Sequence) and not isinstance(given, str)
+        values: Sequence[Any] = given if is_sequence else [given]  # type: ignore[assignment]
+        if given is None or not values:
+            continue
+        if len(values) not in (1, len(result)):
+            raise ValueError(
+                f"{name} takes one value, or one for each of the {len(result)} levels, got "
+                f"{len(values)}."
+            )
+        for level, config in enumerate(result):
+            result[level] = replace(config, **{name: values[level % len(values)]})
+    return tuple(result)

@@ -1,6 +1,6 @@
-"""The object that a user holds: images to codes and back, labels to images, likelihoods.
+"""The models of a pipeline, on disk and on a device: float tensors in, tensors out.
 
-On disk it is the hub's layout; every file has a format and a version, none is pickled:
+On disk they are in the hub's layout; every file has a format and a version, none is pickled:
 
     config.json              class names, image size, sampling
     autoencoder/             config.json, model.safetensors
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from vqvae2.autoencoder import VQVAE, Autoencoder
 from vqvae2.autoencoder.sharp_decoder import SharpDecoder
+from vqvae2.configuration import to_json
 from vqvae2.messages import did_you_mean
+from vqvae2.pipeline.samples import Samples
 from vqvae2.precision import (
     Precision,
     bfloat16_copy,
@@ -31,11 +33,11 @@ from vqvae2.precision import (
 )
 from vqvae2.priors import Prior
 from vqvae2.randomness import integers
-from vqvae2.sampling import Box, SamplingConfig, erase, paint_over, sample_hierarchy
+from vqvae2.sampling import SamplingConfig, sample_hierarchy
 from vqvae2.sampling.guidance import rows_per_image
 from vqvae2.transfers import to_device
-from vqvae2.weights import PipelineConfig as PipelineConfig
 from vqvae2.weights import (
+    PipelineConfig,
     code_fingerprint,
     download,
     load_autoencoder,
@@ -47,30 +49,14 @@ from vqvae2.weights import (
     save_prior,
 )
 
-LOWER_HALF: Box = (0, 0.5, 1, 1)
-
 DecoderName = Literal["", "plain", "sharp"]
 
-
-@dataclass(frozen=True)
-class Samples:
-    """Images from `Pipeline.sample`.
-
-    Arguments:
-        images: (B, C, S, S) in [0, 1].
-        codes: (B, H, W) int64 per level, coarsest first.
-        labels: (B,) int64.
-        seeds: one per image.
-    """
-
-    images: Tensor
-    codes: list[Tensor]
-    labels: Tensor
-    seeds: list[int]
+Label = SupportsIndex | str
+"""A class by its number or its name."""
 
 
 @dataclass
-class Pipeline:
+class Models:
     """An autoencoder with the priors over its codes; before training `priors` is empty.
 
     Arguments:
@@ -177,7 +163,7 @@ class Pipeline:
         return self.priors[0].domain.num_classes if self.priors else 1
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> list[Tensor]:
+    def encode_batch(self, images: Tensor) -> list[Tensor]:
         """Codes (B, H, W) int64 per level, coarsest first, of images (B, C, ., .) in [0, 1]."""
         with exactly(self.device):
             return self.autoencoder.encode(to_device(images, self.device))
@@ -233,67 +219,31 @@ class Pipeline:
             )
         return name or ("plain" if self.sharp_decoder is None else "sharp")
 
-    def reconstruct(self, images: Tensor, decoder: DecoderName = "") -> Tensor:
-        """Images that were encoded and decoded; `decoder` as of `decode`."""
-        return self.decode(self.encode(images), decoder=decoder)
+    def reconstruct_batch(self, images: Tensor, decoder: DecoderName = "") -> Tensor:
+        """`reconstruct` of images (B, C, ., .) in [0, 1]."""
+        return self.decode(self.encode_batch(images), decoder=decoder)
 
-    def sample(
-        self,
-        labels: Iterable[SupportsIndex | str],
-        seeds: Iterable[SupportsIndex] | None = None,
-        *,
-        sampling: Sequence[SamplingConfig] | None = None,
-        given: Sequence[Tensor | None] | None = None,
-        batch: int = 64,
-    ) -> Samples:
-        """Samples images of the given classes.
-
-        Arguments:
-            labels: one per image: integers of any type, or class names.
-            seeds: one per image, integers of any type; 0, 1, 2, ... by default. The same seed and
-                label give the same image in any batch.
-            sampling: one per level, coarsest first; the model's own by default.
-            given: one map of codes to keep per level, or None; see `sampling.sample_level`.
-            batch: images at a time, fewer with guidance, which needs several rows per image;
-                bounds the memory and does not change any image.
-        """
-        parts = list(
-            self.sample_batches(labels, seeds, sampling=sampling, given=given, batch=batch)
-        )
-        return Samples(
-            torch.cat([part.images for part in parts]),
-            [torch.cat(maps) for maps in zip(*(part.codes for part in parts), strict=True)],
-            torch.cat([part.labels for part in parts]),
-            [seed for part in parts for seed in part.seeds],
-        )
+    @property
+    def sampling(self) -> tuple[SamplingConfig, ...]:
+        """The default sampling of each level, coarsest first."""
+        return self.config.sampling or (SamplingConfig(),) * self.autoencoder.config.num_levels
 
     def sample_batches(
         self,
-        labels: Iterable[SupportsIndex | str],
+        labels: Iterable[Label],
         seeds: Iterable[SupportsIndex] | None = None,
         *,
         sampling: Sequence[SamplingConfig] | None = None,
         given: Sequence[Tensor | None] | None = None,
         batch: int = 64,
     ) -> Iterator[Samples]:
-        """`sample` in parts of at most `batch` images, in bounded memory."""
+        """`sample` of one label per image, in parts of at most `batch` images."""
         self._require_priors()
         ids = self.labels(labels)
         seeds = list(range(len(ids))) if seeds is None else integers(seeds, "Seeds")
         if sampling is None:
-            sampling = self.config.sampling or [SamplingConfig()] * len(self.priors)
-        if len(seeds) != len(ids):
-            raise ValueError(
-                f"Expected one seed per image, got {len(seeds)} seeds for {len(ids)} images."
-            )
-        for level, maps in enumerate(given or ()):
-            if maps is not None and len(maps) != len(ids):
-                raise ValueError(
-                    f"Expected a given map of level {level} for each of {len(ids)} images, got "
-                    f"{len(maps)}."
-                )
-        if not seeds:
-            raise ValueError("Expected at least one image to sample, got none.")
+            sampling = self.sampling
+        check_request(ids, seeds, given)
         pairs = zip(self.priors, sampling, strict=False)
         batch = max(1, batch // max(rows_per_image(prior.domain, c) for prior, c in pairs))
         precision = resolve(self.precision, self.device)
@@ -312,54 +262,20 @@ class Pipeline:
                     priors, ids[rows], [seeds[row] for row in rows], sampling, given_part
                 )
             codes = [level[: len(images)] for level in codes]
-            yield Samples(self.decode(codes), codes, ids[images], [seeds[i] for i in images])
-
-    def inpaint(
-        self,
-        images: Tensor,
-        labels: Iterable[SupportsIndex | str],
-        seeds: Iterable[SupportsIndex] | None = None,
-        *,
-        box: Box = LOWER_HALF,
-        keep_levels: int = 0,
-        sampling: Sequence[SamplingConfig] | None = None,
-        batch: int = 64,
-    ) -> Samples:
-        """Samples a part of images anew and keeps the codes of the rest.
-
-        New codes depend on the kept codes before them in raster order, and on all of the kept
-        levels; so a lower half continues its upper half, and a box in the middle fits the codes
-        above it. The encoder reads a neighbourhood of each code: where no level is kept
-        completely, the part is painted over before the rest is encoded, so that the rest contains
-        no information about it.
-
-        Arguments:
-            images: (B, C, S, S) in [0, 1].
-            labels, seeds, sampling, batch: as of `sample`.
-            box: the part; the lower half by default.
-            keep_levels: number of coarsest levels that are kept everywhere. 1 with the box
-                (0, 0, 1, 1) gives variations: the same layout with other details.
-        """
-        levels = self.autoencoder.config.num_levels
-        if not 0 <= keep_levels < levels:
-            raise ValueError(
-                f"keep_levels must be in [0, {levels}), or nothing is left to sample; got "
-                f"{keep_levels}."
+            yield Samples(
+                self.decode(codes),
+                codes,
+                ids[images],
+                [seeds[i] for i in images],
+                self.config.class_names,
+                {"sampling": to_json(tuple(sampling)), "decoder": self.decoder_in_use},
             )
-        self._require_priors()
-        codes = self.encode(images if keep_levels else paint_over(images, box))
-        given = [*codes[:keep_levels], *(erase(maps, box) for maps in codes[keep_levels:])]
-        return self.sample(labels, seeds, sampling=sampling, given=given, batch=batch)
 
     @torch.no_grad()
-    def log_prob(self, images: Tensor, labels: Iterable[SupportsIndex | str]) -> list[Tensor]:
-        """Log-probability in nats of each code of images, (B, H, W) per level.
-
-        Their sum is log p(codes), not log p(image): see `docs/glossary.md`. For a prior over
-        pixels there is one per channel, (B, H, W, 3), and the sum is log p(image).
-        """
+    def log_prob_batch(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """`log_prob` of images (B, C, S, S) in [0, 1] with labels (B,)."""
         self._require_priors()
-        codes, ids = self.encode(images), to_device(self.labels(labels), self.device)
+        codes, ids = self.encode_batch(images), to_device(labels, self.device)
         shape, expected = tuple(codes[-1].shape[1:3]), self.priors[-1].domain.grid.shape
         if shape != expected:
             size = self.config.image_size
@@ -372,7 +288,7 @@ class Pipeline:
                 for level, prior in enumerate(self.priors)
             ]
 
-    def labels(self, names: Iterable[SupportsIndex | str]) -> Tensor:
+    def labels(self, names: Iterable[Label]) -> Tensor:
         """Labels (B,) int64 from integers of any type, or class names."""
         if isinstance(names, str):
             raise ValueError(f"Expected a list of one label per image, got the string {names!r}.")
@@ -406,3 +322,21 @@ class Pipeline:
                 f"Needs the priors of all {levels} levels, {len(self.priors)} are trained; repeat "
                 "`vqvae2 train` on this run to train the rest."
             )
+
+
+def check_request(
+    labels: Tensor, seeds: Sequence[int], given: Sequence[Tensor | None] | None
+) -> None:
+    """Raises ValueError unless there is at least one image, with one seed and its given maps."""
+    if len(seeds) != len(labels):
+        raise ValueError(
+            f"Expected one seed per image, got {len(seeds)} seeds for {len(labels)} images."
+        )
+    for level, maps in enumerate(given or ()):
+        if maps is not None and len(maps) != len(labels):
+            raise ValueError(
+                f"Expected a given map of level {level} for each of {len(labels)} images, got "
+                f"{len(maps)}."
+            )
+    if not seeds:
+        raise ValueError("Expected at least one image to sample, got none.")
