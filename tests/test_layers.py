@@ -17,6 +17,7 @@ ROOMS = [
     ("files", "messages", "randomness", "transfers"),
     ("precision",),
     ("distributed",),
+    ("saving",),
     ("nn",),
     ("autoencoder", "priors"),
     ("sampling",),

@@ -232,3 +232,19 @@ def differences(old: Json, new: Json, where: str = "") -> list[str]:
     if isinstance(old, list) and isinstance(new, list):
         return [f"{where}: {len(old)} entries before, {len(new)} now"]
     return [] if old == new else [f"{where}: {old!r} before, {new!r} now"]
+
+
+def per_level(name: str, given: T | Sequence[T], num_levels: int) -> list[T]:
+    """What a user gives for all levels, one value or one per level, as one per level.
+
+    Raises:
+        ValueError: another number of values; the message calls them `name`.
+    """
+    is_one = not isinstance(given, list | tuple)
+    values: list[T] = [typing.cast(T, given)] if is_one else list(typing.cast(Sequence[T], given))
+    if len(values) not in (1, num_levels):
+        raise ValueError(
+            f"{name} takes one value, or one for each of the {num_levels} levels, got "
+            f"{len(values)}."
+        )
+    return values if len(values) == num_levels else values * num_levels

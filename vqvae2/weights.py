@@ -6,37 +6,29 @@ everything that decides codes; the decoder is not part of it and may change.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from vqvae2.autoencoder import VQVAE, Autoencoder, AutoencoderConfig
 from vqvae2.autoencoder.sharp_decoder import SharpDecoder, SharpDecoderConfig
-from vqvae2.configuration import AtLeast1, Json, from_dict, require_ranges, to_dict
-from vqvae2.files import read_json, write_bytes, write_json
-from vqvae2.messages import one_line
+from vqvae2.autoencoder.vqvae import AUTOENCODER
+from vqvae2.configuration import AtLeast1, from_dict, require_ranges, to_dict
+from vqvae2.files import read_json, write_json
 from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.sampling import SamplingConfig
+from vqvae2.saving import load_module, read_config, save_module
 
-AUTOENCODER, PRIOR, DECODER = "vqvae2-autoencoder", "vqvae2-prior", "vqvae2-decoder"
-VERSION = 3
-"""Of the format of all models: the names of weights and the fields of configurations."""
-
+PRIOR, DECODER = "vqvae2-prior", "vqvae2-decoder"
 PIPELINE, PIPELINE_VERSION = "vqvae2-pipeline", 2
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """A folder per trained model of the package."""
-
-MAX_LAYERS = 1000
-MAX_NUMBER = 2**31
-
-T = TypeVar("T")
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,103 +199,6 @@ def tensor_bytes(tensor: Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes()
 
 
-def save_module(
-    folder: Path,
-    name: str,
-    config: Mapping[str, Json],
-    module: nn.Module,
-    exact: Collection[str] | None = None,
-) -> None:
-    """Writes weights, then the config that makes them valid, into `folder`.
-
-    Arguments:
-        folder: is made.
-        name: of the format.
-        config: of the module.
-        module: whose state is written.
-        exact: names of the tensors that keep their type, while the others are written in half
-            precision; None writes all as they are.
-    """
-    from safetensors.torch import save
-
-    tensors = {key: value.contiguous() for key, value in module.state_dict().items()}
-    if exact is not None:
-        tensors = {
-            key: value.half() if value.is_floating_point() and key not in exact else value
-            for key, value in tensors.items()
-        }
-    write_bytes(folder / "model.safetensors", save(tensors, {"format": "pt"}))
-    write_json(folder / "config.json", name, VERSION, config)
-
-
-def read_config(folder: Path, name: str, kind: type[T]) -> T:
-    """The config that `save_module` wrote."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} does not contain a {name}: {path.name} is missing.")
-    remedy = "use the version that wrote it, or train again"
-    return from_dict(kind, read_json(path, name, VERSION, remedy), str(folder))
-
-
-def load_module(folder: Path, build: Callable[[], M], config: object) -> M:
-    """The model that `build` makes from `config`, with the folder's weights, in eval mode.
-
-    Memory of the model's size is allocated only once the weights are known to fit.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    outline, path = build_outline(build, config, str(folder)), folder / "model.safetensors"
-    try:
-        tensors = load_file(path)
-        outline.load_state_dict(tensors, assign=True)
-        module = build()
-        module.load_state_dict(tensors)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reason = one_line(error)[:300]
-        raise ValueError(f"{path} does not contain this model's weights: {reason}") from None
-    # Train mode, which the hub's own loaders have returned before, would apply dropout.
-    return module.eval()
-
-
-def build_outline(build: Callable[[], M], config: object, where: str) -> M:
-    """The model that `build` makes from `config`, without memory for its tensors.
-
-    Arguments:
-        build: makes the model.
-        config: a dataclass, possibly from an untrusted file; its numbers are checked first.
-        where: the name of the configuration in messages.
-
-    Raises:
-        ValueError: the configuration does not describe a model.
-    """
-    require_bounded(to_dict(config), where)
-    try:
-        with torch.device("meta"):
-            return build()
-    except ValueError:
-        raise
-    except Exception as error:  # layers raise errors of many types for invalid numbers
-        reason = one_line(error)[:200]
-        raise ValueError(f"{where} does not describe a model: {reason}.") from None
-
-
-def require_bounded(config: Json, where: str) -> None:
-    """Raises ValueError for numbers beyond 31 bits or more than `MAX_LAYERS` layers or blocks."""
-    if isinstance(config, Mapping):
-        fields = list(config.items())
-    elif isinstance(config, list):
-        fields = [(str(index), value) for index, value in enumerate(config)]
-    else:
-        return
-    for name, value in fields:
-        require_bounded(value, f"{where}.{name}")
-        is_depth = name.endswith(("layers", "blocks", "scales"))
-        limit = MAX_LAYERS if is_depth else MAX_NUMBER
-        if isinstance(value, int) and abs(value) > limit:
-            raise ValueError(f"{where}.{name} must be at most {limit}, got {str(value)[:20]}.")
-
-
 def pretrained_folder(name: str) -> Path | None:
     """The folder of a trained model that the package contains; None for other names."""
     return PRETRAINED / name if name in pretrained_names() else None
@@ -312,20 +207,3 @@ def pretrained_folder(name: str) -> Path | None:
 def pretrained_names() -> list[str]:
     """The trained models that the package contains."""
     return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
-
-
-def download(name: str) -> Path:
-    """The folder of a model from the hub, cached."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{name} is not a folder, and the hub did not provide a model of this name "
-            f"({reason}); expected a run folder of `vqvae2 train`, a folder of `save_pretrained`, "
-            f"a model of this package ({', '.join(pretrained_names())}), or a name such as "
-            "owner/model."
-        ) from None

@@ -10,7 +10,8 @@ from gloo import free_port, join_group, leave_group
 from small_runs import session, small_run, with_training
 from torch import Tensor
 
-from vqvae2.autoencoder.vqvae import NUM_NEIGHBOURS, VQVAE
+from vqvae2.autoencoder.perturbation import NUM_NEIGHBOURS
+from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.images import open_images
 from vqvae2.data.order import inference_batch_size
 from vqvae2.distributed import World

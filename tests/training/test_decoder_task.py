@@ -23,13 +23,14 @@ from vqvae2.metrics.classifier import ResNet, as_extractor
 from vqvae2.metrics.extractors import Extractor
 from vqvae2.pipeline import Pipeline
 from vqvae2.runs.decoder import DecoderStageConfig, PerceptualConfig
+from vqvae2.saving import load_module
 from vqvae2.training.decoder import DecoderModels, DecoderTask
 from vqvae2.training.loop import new_state
 from vqvae2.training.loop import train as train_loop
 from vqvae2.training.session import Stopped
 from vqvae2.training.speed import measure_speed
 from vqvae2.training.stages import stages
-from vqvae2.weights import code_fingerprint, fingerprint, load_module, save_autoencoder
+from vqvae2.weights import code_fingerprint, fingerprint, save_autoencoder
 
 
 def task_of(config: DecoderStageConfig) -> DecoderTask:

@@ -7,14 +7,19 @@ Appendix A.1):
 
 Counts are in units of the fair share (number of vectors / K), so their mean is 1.
 
-Codebook updates are explicit: `forward` is pure, and a training step calls `update` with the
-result of `forward`. So `eval`, `encode` and a loaded model leave the codebook unchanged.
+Codebook updates are explicit: `forward` changes no code, and a training step calls `update` with
+the result of `forward`. So `eval`, `encode` and a loaded model leave the codebook unchanged; a
+training that forgets to update is told so.
 
-Legend: `B` batch, `D` code size, `K` codes, `H W` grid, `N = B H W` vectors.
+Inputs may be vectors, tokens, or maps of 1 to 3 dimensions, see `Codebook.forward`; inside, all of
+them are maps (B, D, H, W).
+
+Legend: `B` batch, `D` code size, `K` codes, `H W` grid, `S` any sides, `N = B H W` vectors.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import warnings
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +33,9 @@ from vqvae2.transfers import to_device
 SCORES_PER_CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27}
 """Scores that the search computes at a time, by device: 16 MiB of float32 on a CPU, whose caches
 they should fit, and 512 MiB on a GPU, where every operation costs a launch."""
+
+FORGOTTEN_AFTER = 50
+"""Training steps, or parts of them, without an update that look like a mistake."""
 
 LLOYD_STEPS = 10
 """Steps of k-means at the start; more did not change any metric (docs/log.md)."""
@@ -62,17 +70,26 @@ class CodebookConfig:
         require_ranges("A codebook's ", self)
 
 
+class CodebookOptions(TypedDict, total=False):
+    """The further fields of `CodebookConfig`."""
+
+    decay: float
+    learn_by: Literal["ema", "gradient"]
+    gradient: Literal["straight", "rotate"]
+    revive_below: float
+
+
 @dataclass(frozen=True)
 class Quantized:
     """The result of quantising an encoder output.
 
     Arguments:
-        vectors: (B, D, H, W), values of the codes; gradients reach the encoder output.
-        codes: (B, H, W), int64 in [0, K).
+        vectors: of the shape of the input, values of the codes; gradients reach the input.
+        codes: (B, *S), int64 in [0, K); (B, H, W) for maps.
         commitment: mean squared distance per element, a scalar whose gradient moves the encoder.
         codebook_loss: the same distance, whose gradient moves the codes; 0 for codes learnt by
             moving averages.
-        inputs: (B, D, H, W), the encoder output, detached; `Codebook.update` learns from it.
+        inputs: (B, D, H, W), the input, detached; `Codebook.update` learns from it.
     """
 
     vectors: Tensor
@@ -83,15 +100,35 @@ class Quantized:
 
 
 class Codebook(nn.Module):
-    """K vectors of size D and the moving averages from which they are computed."""
+    """K vectors of size D and the moving averages from which they are computed.
+
+        codebook = Codebook(512, 64)
+        quantized = codebook(x)              # then backward through quantized.vectors, and step
+        codebook.update(quantized)
+
+    Arguments:
+        num_codes: K, or a complete config.
+        code_size: D.
+        options: the further fields of `CodebookConfig`.
+    """
 
     vectors: Tensor
     counts: Tensor
     sums: Tensor
 
-    def __init__(self, config: CodebookConfig) -> None:
+    def __init__(
+        self,
+        num_codes: int | CodebookConfig = 512,
+        code_size: int = 64,
+        **options: Unpack[CodebookOptions],
+    ) -> None:
         super().__init__()
+        if isinstance(num_codes, CodebookConfig):
+            config = num_codes
+        else:
+            config = CodebookConfig(num_codes=num_codes, code_size=code_size, **options)
         self.config = config
+        self.steps_without_update = 0
         vectors_KD = torch.randn(config.num_codes, config.code_size) / config.code_size**0.5
         if config.learn_by == "gradient":
             self.vectors = nn.Parameter(vectors_KD)
@@ -100,12 +137,30 @@ class Codebook(nn.Module):
         self.register_buffer("counts", torch.ones(config.num_codes))
         self.register_buffer("sums", vectors_KD.clone())
 
-    def forward(self, x: Tensor) -> Quantized:
+    def forward(self, x: Tensor, channel_last: bool | None = None) -> Quantized:
         """Replaces each vector by its nearest code (VQ-VAE-2, Eq. 1).
 
         Arguments:
-            x: Encoder output, with shape (B, D, H, W).
+            x: vectors (B, D), tokens (B, N, D), or maps (B, D, *S) of 1 to 3 dimensions S, also as
+                (B, *S, D).
+            channel_last: whether D is the last dimension; by default it is the only one of size
+                D, and the first one where both are.
         """
+        self._expect_update()
+        if x.ndim == 4 and x.shape[1] == self.config.code_size and not channel_last:
+            return self.quantize(x)
+        is_last = is_channel_last(x, self.config.code_size, channel_last)
+        maps = x.movedim(-1, 1) if is_last else x
+        quantized = self.quantize(as_map(maps))
+        vectors = quantized.vectors.reshape(maps.shape)
+        return replace(
+            quantized,
+            vectors=vectors.movedim(1, -1) if is_last else vectors,
+            codes=quantized.codes.reshape(len(x), *maps.shape[2:]),
+        )
+
+    def quantize(self, x: Tensor) -> Quantized:
+        """`forward` of (B, D, H, W), without waiting for an update."""
         codes = self.nearest(x)
         vectors = self.embed(codes).to(x.dtype)
         commitment = squared_distance(x, vectors.detach())
@@ -152,17 +207,19 @@ class Codebook(nn.Module):
         self.sums.copy_(vectors_KD * counts_K[:, None])
 
     @torch.no_grad()
-    def update(self, quantized: Quantized, generator: torch.Generator) -> None:
+    def update(self, quantized: Quantized, generator: torch.Generator | None = None) -> None:
         """Moves each code to the mean of its inputs and restarts dead codes; one all-reduce.
 
         Arguments:
             quantized: the result of `forward` for this process's part of the batch.
             generator: chooses the vectors at which dead codes restart; a CPU generator in the same
-                state on all processes.
+                state on all processes. By default torch's own.
         """
+        self.steps_without_update = 0
         num_codes, size = self.sums.shape
         sums_KD, codes_N = torch.zeros_like(self.sums), quantized.codes.flatten()
-        chunks = zip(image_chunks(quantized.inputs), image_chunks(quantized.codes), strict=True)
+        codes_BHW = quantized.codes.reshape(-1, *quantized.inputs.shape[2:])
+        chunks = zip(image_chunks(quantized.inputs), image_chunks(codes_BHW), strict=True)
         for inputs, codes in chunks:
             sums_KD.index_add_(0, codes.flatten(), flatten(inputs).to(self.sums.dtype))
         counts_K = count_codes(codes_N, sums_KD)
@@ -180,6 +237,20 @@ class Codebook(nn.Module):
             means_KD = self.sums / self.counts.clamp_min(1e-5)[:, None]
             self.vectors.copy_(torch.where(self.counts[:, None] > 1e-5, means_KD, self.vectors))
         self._restart_dead_codes(spare_KD)
+
+    def _expect_update(self) -> None:
+        """Counts a training step; warns where the codes were never updated."""
+        waits = self.training and self.config.learn_by == "ema" and torch.is_grad_enabled()
+        if not waits or torch.compiler.is_compiling():
+            return
+        self.steps_without_update += 1
+        if self.steps_without_update == FORGOTTEN_AFTER:
+            warnings.warn(
+                f"The codebook was used in {FORGOTTEN_AFTER} training steps and never updated, so "
+                "its codes do not learn: after optimizer.step() call "
+                "model.update_codebooks(output), or codebook.update(quantized).",
+                stacklevel=3,
+            )
 
     def _restart_dead_codes(self, spare_KD: Tensor) -> None:
         """Restarts dead codes at `spare_KD` with all of their state, so that they stay in use."""
@@ -209,7 +280,7 @@ def nearest_rows(x_ND: Tensor, vectors_KD: Tensor) -> Tensor:
         return torch.cat(chunks)
 
 
-def spare_vectors(x: Tensor, num_codes: int, generator: torch.Generator) -> Tensor:
+def spare_vectors(x: Tensor, num_codes: int, generator: torch.Generator | None) -> Tensor:
     """K random vectors of the joint batch of all processes, x (B, D, H, W) being a part of it.
 
     Returns:
@@ -262,6 +333,38 @@ def random_rows(x_ND: Tensor, num_rows: int, generator: torch.Generator) -> Tens
     rounds = range(-(-num_rows // count))
     order = torch.cat([torch.randperm(count, generator=generator) for _ in rounds])
     return x_ND.index_select(0, to_device(order[:num_rows], x_ND.device))
+
+
+def is_channel_last(x: Tensor, size: int, channel_last: bool | None) -> bool:
+    """Whether the vectors of x, of this size, lie along its last dimension.
+
+    Raises:
+        ValueError: x has no vectors of this size, or it is unclear which they are.
+    """
+    if not 2 <= x.ndim <= 5 or size not in (x.shape[1], x.shape[-1]):
+        raise ValueError(
+            f"A codebook of vectors of size {size} takes (B, {size}), (B, N, {size}) or (B, {size}"
+            f", ...) with 1 to 3 further dimensions, got {tuple(x.shape)}."
+        )
+    if channel_last is None:
+        if x.ndim == 3 and x.shape[1] == x.shape[2]:
+            raise ValueError(
+                f"Tokens (B, N, D) or a map (B, D, N)? Both sides are {size}: give channel_last."
+            )
+        return x.shape[1] != size
+    if x.shape[-1 if channel_last else 1] != size:
+        raise ValueError(
+            f"channel_last {channel_last} needs vectors of size {size} along dimension "
+            f"{-1 if channel_last else 1}, got {tuple(x.shape)}."
+        )
+    return channel_last and x.ndim > 2
+
+
+def as_map(x: Tensor) -> Tensor:
+    """(B, D, *S) with 0 to 3 dimensions S as (B, D, H, W), a view where the memory allows it."""
+    if x.ndim == 5:
+        return x.flatten(3)
+    return x.reshape(*x.shape, *[1] * (4 - x.ndim))
 
 
 def flatten(x: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig, merge
+from vqvae2.autoencoder.vqvae import VQVAE, VQVAEConfig
 from vqvae2.configuration import AtLeast0, AtLeast1, require_ranges
 from vqvae2.nn.modules import Modules
-from vqvae2.nn.residual import Decoder, Upsample
+from vqvae2.nn.residual import Decoder, Upsample, merge
 from vqvae2.precision import at_least_float32
 
 

@@ -12,18 +12,34 @@ coarsest first.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.autoencoder.codebook import Codebook, CodebookConfig, Quantized
+from vqvae2.autoencoder.perturbation import perturbed
 from vqvae2.code_grid import CodeGrid
-from vqvae2.configuration import AtLeast0, AtLeast1, Interval, JsonObject, require_ranges
+from vqvae2.configuration import (
+    AtLeast0,
+    AtLeast1,
+    Interval,
+    JsonObject,
+    from_dict,
+    per_level,
+    require_ranges,
+    to_dict,
+    to_json,
+)
 from vqvae2.nn.modules import Modules
-from vqvae2.nn.residual import Decoder, Encoder, Projection, Upsample, log2_exact
+from vqvae2.nn.residual import Decoder, Encoder, Projection, Upsample, log2_exact, merge
+from vqvae2.saving import download, load_module, read_config, save_module, upload
 from vqvae2.transfers import to_device
+
+AUTOENCODER = "vqvae2-autoencoder"
+"""The format of saved autoencoders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +125,35 @@ class VQVAEConfig:
         return VQVAE(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SavedVQVAE:
+    """The config.json of an autoencoder."""
+
+    config: VQVAEConfig
+
+
+class VQVAEOptions(TypedDict, total=False):
+    """What `VQVAE` takes in place of a config."""
+
+    factors: tuple[int, ...]
+    num_codes: int | Sequence[int]
+    code_size: int | Sequence[int]
+    image_channels: int
+    channels: int
+    residual_channels: int
+    num_residual_blocks: int
+    commitment_weight: float
+
+
+def config_of(options: VQVAEOptions) -> VQVAEConfig:
+    """The config that options stand for."""
+    num_levels = len(options.get("factors", VQVAEConfig.factors))
+    numbers = per_level("num_codes", options.pop("num_codes", 512), num_levels)
+    sizes = per_level("code_size", options.pop("code_size", 64), num_levels)
+    codebooks = [{"num_codes": n, "code_size": d} for n, d in zip(numbers, sizes, strict=True)]
+    return from_dict(VQVAEConfig, to_json({**options, "codebooks": codebooks}), "VQVAE")
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """The result of `VQVAE.forward`.
@@ -134,11 +179,23 @@ class Reconstruction:
 class VQVAE(nn.Module):
     """Encodes images to codes and decodes codes to images.
 
+        model = VQVAE(factors=(2, 4), num_codes=512)
+        output = model(images)
+        output.loss.backward()
+        optimizer.step()
+        model.update_codebooks(output)
+
     Images are (B, C, H, W) floats in [0, 1]; codes are a list, coarsest first.
+
+    Arguments:
+        config: a complete config, or None.
+        options: without a config, the fields of `VQVAEConfig` that differ from their defaults, and
+            `num_codes` and `code_size`, each one number for all levels or one per level.
     """
 
-    def __init__(self, config: VQVAEConfig) -> None:
+    def __init__(self, config: VQVAEConfig | None = None, **options: Unpack[VQVAEOptions]) -> None:
         super().__init__()
+        config = config or config_of(options)
         self.config = config
         width, sizes = config.channels, [codebook.code_size for codebook in config.codebooks]
         residual = (config.residual_channels, config.num_residual_blocks)
@@ -243,10 +300,35 @@ class VQVAE(nn.Module):
             inputs = [self._codebook_input(to_device(part, device), level) for part in parts]
             codebook.start(torch.cat(inputs), generator)
 
-    def update_codebooks(self, levels: Sequence[Quantized], generator: torch.Generator) -> None:
-        """Updates every codebook from the results of `forward`; part of a training step."""
+    def update_codebooks(
+        self,
+        output: Reconstruction | Sequence[Quantized],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Updates every codebook; part of a training step, after the optimizer's.
+
+        Arguments:
+            output: of `forward`, or its `levels`.
+            generator: chooses the vectors at which dead codes restart, see `Codebook.update`.
+        """
+        levels = output.levels if isinstance(output, Reconstruction) else output
         for codebook, level in zip(self.codebooks, levels, strict=True):
             codebook.update(level, generator)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json and model.safetensors into a folder."""
+        save_module(Path(folder), AUTOENCODER, to_dict(SavedVQVAE(config=self.config)), self)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> "VQVAE":
+        """The autoencoder of a folder of `save_pretrained`, or of the hub, in eval mode."""
+        folder = Path(name) if Path(name).is_dir() else download(str(name))
+        saved = read_config(folder, AUTOENCODER, SavedVQVAE)
+        return load_module(folder, saved.config.build, saved)
+
+    def push_to_hub(self, name: str, *, private: bool = False) -> str:
+        """Uploads the autoencoder to the hub as owner/model; returns the address."""
+        return upload(self.save_pretrained, name, private)
 
     def code_state(self) -> dict[str, Tensor]:
         """The part of `state_dict` that decides codes.
@@ -270,7 +352,7 @@ class VQVAE(nn.Module):
         vectors: list[Tensor] = []
         for level, codebook in enumerate(self.codebooks):
             x = self._project(features, vectors)
-            levels.append(codebook(x))
+            levels.append(codebook(x) if quantize else codebook.quantize(x))
             if quantize and neighbours:
                 vectors.append(perturbed(codebook, levels[-1], neighbours[level]))
             else:
@@ -282,7 +364,7 @@ class VQVAE(nn.Module):
         features = self._features(self._normalize(images))
         vectors: list[Tensor] = []
         for codebook in list(self.codebooks)[:level]:
-            vectors.append(codebook(self._project(features, vectors)).vectors)
+            vectors.append(codebook.quantize(self._project(features, vectors)).vectors)
         return self._project(features, vectors)
 
     def _project(self, features: Sequence[Tensor], coarser: Sequence[Tensor]) -> Tensor:
@@ -316,36 +398,3 @@ class VQVAE(nn.Module):
 
     def _denormalize(self, x: Tensor) -> Tensor:
         return x * self.config.pixel_std + self.config.pixel_mean
-
-
-def merge(upsamplers: Modules[Upsample], vectors: Sequence[Tensor]) -> Tensor:
-    """The vectors (B, D, H, W) of all levels, concatenated on the grid of the finest.
-
-    Arguments:
-        upsamplers: one per level after the first; each up-samples what is merged so far.
-        vectors: one per level, coarsest first.
-    """
-    merged = vectors[0]
-    for level, x in enumerate(vectors[1:]):
-        merged = torch.cat([upsamplers[level](merged), x], dim=1)
-    return merged
-
-
-NUM_NEIGHBOURS = 12
-"""Codes by which latent perturbation may replace a code: the nearest ones."""
-
-
-def perturbed(codebook: Codebook, quantized: Quantized, neighbours: Tensor) -> Tensor:
-    """The vectors (B, D, H, W) of a level with some codes replaced by near ones.
-
-    Gradients pass as through the vectors that are replaced.
-
-    Arguments:
-        codebook: of the level.
-        quantized: its result.
-        neighbours: (B, H, W) int64 in [0, NUM_NEIGHBOURS]: the code itself, the nearest, ...
-    """
-    table = codebook.neighbours(min(NUM_NEIGHBOURS, codebook.config.num_codes - 1))
-    codes = table[quantized.codes, neighbours.clamp_max(table.shape[1] - 1)]
-    change = codebook.embed(codes) - codebook.embed(quantized.codes)
-    return quantized.vectors + change.detach().to(quantized.vectors.dtype)

@@ -8,6 +8,7 @@ without its bias gives A(x) once A(-offset) is added, its folded bias.
 Legend: `B` batch, `C` channels, `M` hidden channels, `H W` grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae2.nn.causal import bias_of, matrix, pointwise
+from vqvae2.nn.modules import Modules
 from vqvae2.nn.recompute import Block
 
 
@@ -221,3 +223,16 @@ class Decoder(nn.Sequential):
             nn.ReLU(),
             Upsample(channels, out_channels, factor),
         )
+
+
+def merge(upsamplers: Modules[Upsample], vectors: Sequence[Tensor]) -> Tensor:
+    """The vectors (B, D, H, W) of all levels, concatenated on the grid of the finest.
+
+    Arguments:
+        upsamplers: one per level after the first; each up-samples what is merged so far.
+        vectors: one per level, coarsest first.
+    """
+    merged = vectors[0]
+    for level, x in enumerate(vectors[1:]):
+        merged = torch.cat([upsamplers[level](merged), x], dim=1)
+    return merged

@@ -35,15 +35,16 @@ from vqvae2.priors import Prior
 from vqvae2.randomness import integers
 from vqvae2.sampling import SamplingConfig, sample_hierarchy
 from vqvae2.sampling.guidance import rows_per_image
+from vqvae2.saving import download, upload
 from vqvae2.transfers import to_device
 from vqvae2.weights import (
     PipelineConfig,
     code_fingerprint,
-    download,
     load_autoencoder,
     load_decoder,
     load_prior,
     pretrained_folder,
+    pretrained_names,
     save_autoencoder,
     save_decoder,
     save_prior,
@@ -102,7 +103,12 @@ class Models:
         """A folder written by `save_pretrained`, or a model of the hub."""
         folder = Path(name)
         if not folder.is_dir():
-            folder = download(str(name))
+            models = ", ".join(pretrained_names()) or "none yet"
+            folder = download(
+                str(name),
+                "a run folder of `vqvae2 train`, a folder of `save_pretrained`, a model of this "
+                f"package ({models})",
+            )
         config = PipelineConfig.load(folder)
         autoencoder = load_autoencoder(folder / "autoencoder")
         expected = code_fingerprint(autoencoder)
@@ -136,6 +142,20 @@ class Models:
             # Left by an earlier pipeline in this folder; it would not fit this autoencoder.
             (folder / "priors" / str(level) / "config.json").unlink(missing_ok=True)
         self.config.save(folder)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = False, half_precision: bool = False
+    ) -> str:
+        """Uploads the models to the hub; arguments as of `upload` and `save_pretrained`.
+
+        Returns:
+            The address of the commit.
+        """
+
+        def save(folder: Path) -> None:
+            self.save_pretrained(folder, half_precision=half_precision)
+
+        return upload(save, name, private)
 
     def to(self, device: str | torch.device) -> Self:
         """Moves all models."""

@@ -18,7 +18,7 @@ from vqvae2.priors import Domain, Prior, PriorConfig
 from vqvae2.runs.decoder import CLASSIFIER, DecoderStageConfig
 from vqvae2.runs.training import TrainingConfig
 from vqvae2.sampling import SamplingConfig
-from vqvae2.weights import build_outline
+from vqvae2.saving import build_outline
 
 NUM_CHANNELS = 3
 """Of the images of every source."""

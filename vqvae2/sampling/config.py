@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypedDict, get_args
 
-from vqvae2.configuration import Interval, require_ranges
+from vqvae2.configuration import Interval, per_level, require_ranges
 from vqvae2.messages import require_choice
 
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
@@ -67,15 +67,9 @@ def changed(
     """
     result = list(configs)
     for name, given in controls.items():
-        is_sequence = isinstance(given, Sequence) and not isinstance(given, str)
-        values: Sequence[Any] = given if is_sequence else [given]  # type: ignore[assignment]
-        if given is None or not values:
+        if given is None or given == ():
             continue
-        if len(values) not in (1, len(result)):
-            raise ValueError(
-                f"{name} takes one value, or one for each of the {len(result)} levels, got "
-                f"{len(values)}."
-            )
-        for level, config in enumerate(result):
-            result[level] = replace(config, **{name: values[level % len(values)]})
+        for level, value in enumerate(per_level(name, given, len(result))):
+            change: dict[str, Any] = {name: value}
+            result[level] = replace(result[level], **change)
     return tuple(result)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vqvae2.autoencoder.codebook import Quantized
-from vqvae2.autoencoder.vqvae import NUM_NEIGHBOURS, VQVAE, Reconstruction, VQVAEConfig
+from vqvae2.autoencoder.perturbation import NUM_NEIGHBOURS
+from vqvae2.autoencoder.vqvae import VQVAE, Reconstruction, VQVAEConfig
 from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import evenly_spaced, inference_batch_size
 from vqvae2.distributed import SINGLE_PROCESS, World

@@ -17,8 +17,9 @@ from vqvae2.metrics.classifier import ResNet, ResNetMaps, classifier_steps, requ
 from vqvae2.metrics.efficientnet import EFFICIENTNET, load_efficientnet_lite0
 from vqvae2.metrics.extractors import file_digest, load_torchscript
 from vqvae2.runs.decoder import CLASSIFIER, DecoderStageConfig, PerceptualConfig
+from vqvae2.saving import VERSION, load_module, save_module
 from vqvae2.training.session import Event, Stopped, TrainingSession
-from vqvae2.weights import VERSION, fingerprint, load_module, save_module
+from vqvae2.weights import fingerprint
 
 FORMAT = "vqvae2-classifier"
 
