@@ -7,7 +7,7 @@ import pytest
 import torch
 from noise_images import class_folder, config, noise_tensor, save
 
-from vqvae2.data.images import load_folder, open_images
+from vqvae2.data.images import load_images, open_images
 
 
 def test_sub_folders_are_classes(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_nothing_is_written_into_the_folder(tmp_path: Path) -> None:
 def test_a_link_to_a_parent_folder_is_not_followed(tmp_path: Path) -> None:
     class_folder(tmp_path, 2)
     (tmp_path / "cat" / "loop").symlink_to(tmp_path)
-    assert len(load_folder(tmp_path, 8)) == 4
+    assert len(load_images(tmp_path, 8)) == 4
 
 
 def test_a_folder_without_images_is_refused_with_the_suffixes(tmp_path: Path) -> None:

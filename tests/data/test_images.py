@@ -8,7 +8,7 @@ from noise_images import class_folder, config, everything, noise_tensor, save
 
 from vqvae2.data import images
 from vqvae2.data.config import DataConfig
-from vqvae2.data.images import image_files, load_folder, open_images, open_validation
+from vqvae2.data.images import image_files, load_images, open_images, open_validation
 
 # Splits
 
@@ -74,7 +74,7 @@ def test_the_built_in_set_is_split_and_labelled() -> None:
 
 def test_a_folder_is_loaded_as_one_split(tmp_path: Path) -> None:
     class_folder(tmp_path, 2)
-    dataset = load_folder(tmp_path, 8)
+    dataset = load_images(tmp_path, 8)
     assert dataset.names == ["cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png"]
     assert everything(dataset).shape == (4, 3, 8, 8)
     assert dataset.class_names == ()

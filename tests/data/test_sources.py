@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from noise_images import config, save
 
-from vqvae2.data.images import load_folder, open_images
+from vqvae2.data.images import load_images, open_images
 
 
 def test_a_missing_path_is_refused_with_a_similar_name(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_single_image_is_no_source(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected a folder of images.* gives \.png files"):
         open_images(config(file))
     with pytest.raises(ValueError, match="is a file; give its folder"):
-        load_folder(file, 8)
+        load_images(file, 8)
 
 
 def test_a_glob_without_matches_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from builders import synthetic_images
 
-from vqvae2.data.images import load_folder
+from vqvae2.data.images import load_images
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.out_of_distribution import (
     evaluate_out_of_distribution,
@@ -23,7 +23,7 @@ def test_images_unlike_those_of_the_run_are_detected(folder, tmp_path):
     assert (result.num_validation, result.num_outside) == (20, 20)
     assert result.scores["reconstruction"].auroc > 0.9
     assert folder.read_metrics().out_of_distribution[str(tmp_path / "noise")] == result
-    others = load_folder(tmp_path / "noise", 16)
+    others = load_images(tmp_path / "noise", 16)
     scores = image_scores(evaluation, others, 20, "")
     expected = result.scores["all codes"].outside
     assert float(scores["all codes"].mean()) == pytest.approx(expected)

@@ -7,7 +7,7 @@ import torch
 from builders import make_folder, small_autoencoder
 
 from vqvae2.code_grid import CodeGrid
-from vqvae2.data.images import ImageDataset, load_folder
+from vqvae2.data.images import ImageDataset, load_images
 from vqvae2.pipeline import Pipeline, PipelineConfig
 from vqvae2.priors import Domain, GatedPixelCNNConfig, Prior
 from vqvae2.sampling.config import SamplingConfig
@@ -43,4 +43,4 @@ def pipeline_without_classes() -> Pipeline:
 @pytest.fixture
 def dataset(tmp_path: Path) -> ImageDataset:
     """Six images in the sub-folders class0 and class1."""
-    return load_folder(make_folder(tmp_path / "images", count=6), 16)
+    return load_images(make_folder(tmp_path / "images", count=6), 16)

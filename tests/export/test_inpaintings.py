@@ -3,7 +3,7 @@ import torch
 from builders import make_folder
 from PIL import Image
 
-from vqvae2.data.images import load_folder
+from vqvae2.data.images import load_images
 from vqvae2.export.inpaintings import (
     EVERYTHING,
     InpaintingRequest,
@@ -46,7 +46,7 @@ def test_the_batch_size_changes_no_image(pipeline, dataset, tmp_path):
 
 
 def test_the_grid_shows_at_most_12_images(pipeline, tmp_path):
-    dataset = load_folder(make_folder(tmp_path / "images", count=14), 16)
+    dataset = load_images(make_folder(tmp_path / "images", count=14), 16)
     request = InpaintingRequest(num_versions=1, sampling=SAMPLING, batch_size=5)
     labels = labels_of_folders(pipeline, dataset)
     list(export_inpaintings(pipeline, dataset, labels, request, tmp_path / "out"))
@@ -59,7 +59,7 @@ def test_sub_folders_give_the_classes(pipeline, pipeline_without_classes, datase
     names = [dataset.names[index] for index in range(6)]
     expected = [int(name.startswith("class1")) for name in names]
     assert labels_of_folders(pipeline, dataset).tolist() == expected
-    flat = load_folder(make_folder(tmp_path / "flat", count=3, classes=0), 16)
+    flat = load_images(make_folder(tmp_path / "flat", count=3, classes=0), 16)
     assert labels_of_folders(pipeline_without_classes, flat).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match=r"class of 000\.png is unknown.*\(class0, class1\)"):
         labels_of_folders(pipeline, flat)

@@ -15,7 +15,7 @@ from vqvae2.cli.options import (
     parse,
     require_positive,
 )
-from vqvae2.data.images import load_folder
+from vqvae2.data.images import load_images
 from vqvae2.export.inpaintings import (
     EVERYTHING,
     InpaintingRequest,
@@ -37,7 +37,7 @@ class Options:
 
     Arguments:
         run: A run folder, or the folder or hub name of a saved pipeline.
-        images: A folder of images. A sub-folder with the name of a class gives their class.
+        images: A folder of images, or one image. A sub-folder with the name of a class gives their class.
         output: Where the images go.
         sampling: How codes are drawn.
         box: Left, top, right and bottom of the part that is drawn again, as fractions of the
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
     )
     folder = output.folder(options.run, "inpainted")
     with monitor() as view:
-        dataset = load_folder(options.images, pipeline.config.image_size, progress=view.track)
+        dataset = load_images(options.images, pipeline.config.image_size, progress=view.track)
         labels = labels_of_folders(pipeline, dataset, options.class_name)
         for progress in export_inpaintings(pipeline, dataset, labels, request, folder):
             view.track("inpainting", progress.done, progress.total)

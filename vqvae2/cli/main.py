@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "train on your images; repeat the command to continue",
     "sample": "draw new images, by class and seed",
     "reconstruct": "encode images to codes and decode them again",
+    "encode": "write the codes of images as a table",
+    "decode": "turn a table of codes into images",
     "inpaint": "draw a part of your images again, or give them other details",
     "evaluate": "measure a run; the results are written to metrics.json",
     "compare": "compare runs, or folders of images",

@@ -8,7 +8,7 @@ import tyro
 from vqvae2.cli.device import resolve
 from vqvae2.cli.display import console, monitor, show_skipped
 from vqvae2.cli.options import ModelName, OutputOptions, parse, require_positive
-from vqvae2.data.images import load_folder
+from vqvae2.data.images import load_images
 from vqvae2.export.progress import grid_path
 from vqvae2.export.reconstructions import export_reconstructions
 from vqvae2.messages import counted
@@ -20,7 +20,7 @@ class Options:
 
     Arguments:
         run: A run folder, or the folder or hub name of a saved pipeline.
-        images: A folder of images.
+        images: A folder of images, or one image.
         output: Where the images go.
         size: Side in pixels that the images are cropped and resized to; 0 is the size that the
             model was trained on.
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     pipeline.autoencoder.config.grids(size, size)  # raises for a size without a code grid
     folder = output.folder(options.run, "reconstructions")
     with monitor() as view:
-        dataset = load_folder(options.images, size, progress=view.track)
+        dataset = load_images(options.images, size, progress=view.track)
         for progress in export_reconstructions(
             pipeline, dataset, folder, output.batch, options.run
         ):

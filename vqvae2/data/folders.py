@@ -52,12 +52,21 @@ def open_folder(folder: Path, files: list[str], size: int) -> ListedSplits:
     return listings[0], listings[1] if validation is not None else None
 
 
-def list_images(folder: Path) -> list[str]:
-    """The names of the images in and below a folder, sorted folder by folder."""
-    if not folder.is_dir():
-        message = f"Expected a folder of images, {folder} is a file; give its folder."
-        raise ValueError(message if folder.exists() else missing_path(folder))
-    return _only_images(list_files(str(folder)), folder)
+def folder_and_names(path: Path) -> tuple[Path, list[str]]:
+    """A folder and the names of the images in and below it, sorted folder by folder.
+
+    Arguments:
+        path: The folder; or the file of an image, for its folder and its name alone.
+    """
+    if path.is_dir():
+        return path, _only_images(list_files(str(path)), path)
+    if not path.exists():
+        raise ValueError(missing_path(path))
+    if suffix(path.name) not in SUFFIXES:
+        raise ValueError(
+            f"{path} is no image and no folder of images; images end in {' '.join(SUFFIXES)}."
+        )
+    return path.parent, [path.name]
 
 
 def folder_listing(
@@ -67,7 +76,7 @@ def folder_listing(
 
     Arguments:
         folder: The folder of the images.
-        names: Names of the images, as `list_images` returns them.
+        names: Names of the images, as `folder_and_names` returns them.
         size: Side of the square images, pixels.
         class_names: () without labels.
         depth: Which part of a name is its class: 0 for "cat/001.png", 1 for "train/cat/001.png".

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vqvae2.data.config import DataConfig
 from vqvae2.data.decode import UnusableImage
-from vqvae2.data.folders import folder_listing, list_images
+from vqvae2.data.folders import folder_and_names, folder_listing
 from vqvae2.data.listing import ImageListing, hashed
 from vqvae2.data.order import Order, Shuffle, evenly_spaced, inference_batch_size
 from vqvae2.data.sources import open_source, synthetic_listing
@@ -284,18 +284,18 @@ def _open_split(
     )
 
 
-def load_folder(
+def load_images(
     path: str | Path, size: int, *, memory_gib: float = 4.0, progress: Progress = quiet
 ) -> ImageDataset:
-    """Opens all images in and below a folder as one split without labels.
+    """Opens all images in and below a folder, or a single image, as one split without labels.
 
     Arguments:
-        path: The folder.
+        path: The folder, or the file of an image.
         size: Side of the square images, pixels.
         memory_gib: As of `DataConfig`.
         progress: Receives the progress of decoding.
     """
-    listing = folder_listing(Path(path), list_images(Path(path)), size)
+    listing = folder_listing(*folder_and_names(Path(path)), size)
     in_memory = fits_in_memory(len(listing.names), size, memory_gib)
     return ImageDataset(listing, size=size, in_memory=in_memory, progress=progress)
 
@@ -306,8 +306,9 @@ def fits_in_memory(num_images: int, size: int, memory_gib: float) -> bool:
 
 
 def image_files(path: str | Path) -> list[Path]:
-    """The image files in and below a folder, in the order of `load_folder`."""
-    return [Path(path, name) for name in list_images(Path(path))]
+    """The image files in and below a folder, in the order of `load_images`."""
+    folder, names = folder_and_names(Path(path))
+    return [folder / name for name in names]
 
 
 def _split_listing(

@@ -25,7 +25,7 @@ from vqvae2.data.images import (
     ImageDataset,
     Progress,
     image_files,
-    load_folder,
+    load_images,
     open_images,
     open_validation,
     quiet,
@@ -126,7 +126,7 @@ def open_set(
     elif is_split:
         config = DataConfig(source=str(path), size=size or natural_side(path))
     else:
-        folder = load_folder(path, size or natural_side(path), progress=progress)
+        folder = load_images(path, size or natural_side(path), progress=progress)
         return dataset_set(name, folder, progress)
     if kind == "train":
         return dataset_set(name, open_images(config, progress=progress).train, progress)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vqvae2.autoencoder.pixels import Pixels
-from vqvae2.data.images import ImageDataset, load_folder
+from vqvae2.data.images import ImageDataset, load_images
 from vqvae2.data.order import evenly_spaced
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.imaging.convert import to_float
@@ -38,7 +38,7 @@ def evaluate_out_of_distribution(
         outside: a folder of images, cropped and resized to the run's size.
         limit: images of each side, at most; evenly spaced.
     """
-    others = load_folder(outside, evaluation.config.data.size, progress=evaluation.progress)
+    others = load_images(outside, evaluation.config.data.size, progress=evaluation.progress)
     validation_scores = image_scores(evaluation, evaluation.validation, limit, "validation images")
     other_scores = image_scores(evaluation, others, limit, "other images")
     pairs = {name: (inside, other_scores[name]) for name, inside in validation_scores.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqvae2.configuration import Json, to_json
 from vqvae2.data.images import ImageDataset
-from vqvae2.export.progress import ExportProgress, grid_path
+from vqvae2.export.progress import ExportProgress, grid_path, png_names
 from vqvae2.imaging.convert import to_float, to_pil
 from vqvae2.imaging.grid import image_grid
 from vqvae2.imaging.png import save_png
@@ -69,7 +69,7 @@ def export_inpaintings(
         folder: Where the files NAME-SEED.png are written, with the sub-folders of the images.
     """
     rows: list[Tensor] = []
-    num_versions, done = request.num_versions, 0
+    num_versions, done, names = request.num_versions, 0, png_names(dataset.names)
     for indices in torch.split(
         torch.arange(len(dataset)), max(1, request.batch_size // num_versions)
     ):
@@ -85,8 +85,8 @@ def export_inpaintings(
         )
         versions = samples.images.cpu().split(num_versions)
         for index, image, row in zip(indices.tolist(), images, versions, strict=True):
-            name = dataset.names[index]
-            paths += write_versions(folder, name, row, request, pipeline.decoder_in_use)
+            file, name = folder / names[index], dataset.names[index]
+            paths += write_versions(file, name, row, request, pipeline.decoder_in_use)
             if len(rows) < MAX_GRID_ROWS:
                 rows.append(torch.cat([image_and_preserved_part(pipeline, image, request), row]))
         done += len(images)
@@ -98,9 +98,9 @@ def export_inpaintings(
 
 
 def write_versions(
-    folder: Path, name: str, versions: Tensor, request: InpaintingRequest, decoder: str
+    file: Path, name: str, versions: Tensor, request: InpaintingRequest, decoder: str
 ) -> Iterator[Path]:
-    """Writes the versions of one image with their settings, and returns the files."""
+    """Writes the versions of one image as FILE-SEED.png with their settings; returns the files."""
     settings: dict[str, Json] = {
         "run": request.source,
         "source": name,
@@ -110,8 +110,7 @@ def write_versions(
         "decoder": decoder,
     }
     for seed, version in zip(request.seeds, versions, strict=True):
-        # The complete name: two images may differ in their folder or suffix alone.
-        path = folder / f"{name}-{seed:05d}.png"
+        path = file.with_name(f"{file.name}-{seed:05d}.png")
         save_png(path, to_pil(version), {**settings, "seed": seed})
         yield path
 

@@ -1,7 +1,9 @@
 """What an export reports while it runs."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,13 @@ class ExportProgress:
     total: int
     paths: tuple[Path, ...] = ()
     mse: float | None = None
+
+
+def png_names(names: Sequence[str]) -> list[str]:
+    """Names for the PNG files of images: without their suffix, unless two would be equal then."""
+    stems = [str(PurePosixPath(name).with_suffix("")) for name in names]
+    uses = Counter(stems)
+    return [stem if uses[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
 
 
 def grid_path(folder: Path) -> Path:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
+from vqvae2.configuration import Json
 from vqvae2.data.images import ImageDataset
-from vqvae2.export.progress import ExportProgress, grid_path
+from vqvae2.export.progress import ExportProgress, grid_path, png_names
 from vqvae2.imaging.convert import to_float, to_pil
 from vqvae2.imaging.png import save_png
 from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES, preview_levels
@@ -26,17 +27,16 @@ def export_reconstructions(
         batch_size: Number of images at a time.
         source: Name of the model; every file stores it.
     """
-    done, error = 0, 0.0
+    done, error, names = 0, 0.0, png_names(dataset.names)
     for indices in torch.split(torch.arange(len(dataset)), batch_size):
         images = to_float(dataset.batch(indices).to(pipeline.device))
         reconstructions = pipeline.reconstruct(images)
         error += float(mean_error(images, reconstructions)) * len(images)
         paths = []
         for index, image in zip(indices.tolist(), reconstructions, strict=True):
-            name = dataset.names[index]
-            # The complete name: two images may differ in their folder or suffix alone.
-            paths.append(folder / f"{name}.png")
-            settings = {"run": source, "source": name, "decoder": pipeline.decoder_in_use}
+            paths.append(folder / f"{names[index]}.png")
+            settings: dict[str, Json] = {"run": source, "source": dataset.names[index]}
+            settings["decoder"] = pipeline.decoder_in_use
             save_png(paths[-1], to_pil(image), settings)
         if done == 0:
             paths.append(grid_path(folder))
