@@ -25,7 +25,7 @@ def test_every_version_is_a_file_that_stores_its_settings(pipeline, dataset, tmp
     assert reports[-1].paths == (tmp_path / "out-grid.png",)
     assert len(list(folder.rglob("*.png"))) == 12
     name = dataset.names[4]
-    path = folder / f"{name}-00004.png"
+    path = folder / f"{name.removesuffix('.png')}-00004.png"
     settings = read_settings(path)
     assert (settings["source"], settings["seed"]) == (name, 4)
     assert (settings["box"], settings["keep_levels"]) == ([0, 0.5, 1, 1], 0)

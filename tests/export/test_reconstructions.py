@@ -14,7 +14,7 @@ def test_every_image_is_reconstructed_into_a_file_of_its_name(pipeline, dataset,
     images = to_float(dataset.batch(torch.arange(6)))
     reconstructions = pipeline.reconstruct(images)
     for index, image in enumerate(reconstructions):
-        path = folder / f"{dataset.names[index]}.png"
+        path = folder / dataset.names[index]
         assert torch.equal(to_uint8(read_png(path)), to_uint8(image))
         settings = {"run": "model", "source": dataset.names[index], "decoder": "plain"}
         assert read_settings(path) == settings
