@@ -31,6 +31,7 @@ ROOMS = [
     ("training", "evaluation"),
     ("report",),
     ("cli",),
+    ("api",),
 ]
 """A room may import from the lines above its own; rooms of one line do not import one another."""
 

@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vqvae2.api import evaluate as evaluate
+    from vqvae2.api import fit as fit
     from vqvae2.autoencoder import VQVAE as VQVAE
     from vqvae2.autoencoder import Codebook as Codebook
     from vqvae2.autoencoder import CodebookConfig as CodebookConfig
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from vqvae2.priors import TransformerConfig as TransformerConfig
     from vqvae2.priors.likelihood import Categorical as Categorical
     from vqvae2.priors.likelihood import LogisticMixture as LogisticMixture
+    from vqvae2.data.config import DataConfig as DataConfig
+    from vqvae2.runs.config import RunConfig as RunConfig
     from vqvae2.sampling import SamplingConfig as SamplingConfig
     from vqvae2.sampling import erase as erase
     from vqvae2.sampling import iterate_hierarchy as iterate_hierarchy
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
+    "api": "fit evaluate",
     "pipeline": "Pipeline PipelineConfig Samples",
     "autoencoder": "VQVAE VQVAEConfig Reconstruction Codebook CodebookConfig Quantized Pixels "
     "PixelsConfig",
@@ -54,6 +59,8 @@ _NAMES = {
     "DiagonalBiLSTMConfig PixelCNNPPConfig PixelSNAILConfig TransformerConfig",
     "code_grid": "CodeGrid",
     "priors.likelihood": "LogisticMixture Categorical",
+    "runs.config": "RunConfig",
+    "data.config": "DataConfig",
     "sampling": "SamplingConfig sample_level iterate_hierarchy sample_hierarchy erase uniforms",
 }
 """The public names of each module; the imports above repeat them for type checkers."""

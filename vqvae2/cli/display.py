@@ -1,6 +1,7 @@
 """What commands print: results as tables, progress as bars; and how Ctrl-C stops training."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,7 +68,9 @@ def stop_on_signal(command: str) -> Iterator[Callable[[], bool]]:
         requests.append(number)
         errors.print("Stopping after this step and saving. Press Ctrl-C again to stop at once.")
 
-    handlers = {n: signal.signal(n, request) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # no other one may have handlers
+        handlers = {n: signal.signal(n, request) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(requests)
     except Stopped:

@@ -25,7 +25,7 @@ from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
 from vqvae2.training.planning import design_run, plan_run
-from vqvae2.training.session import TrainingSession, new_accelerator
+from vqvae2.training.session import Event, TrainingSession, new_accelerator
 from vqvae2.training.stage import Stage
 from vqvae2.training.stages import stages, train_run
 
@@ -145,8 +145,20 @@ def with_source(config: RunConfig, source: str) -> RunConfig:
     return replace(config, data=replace(config.data, source=source or config.data.source))
 
 
-def train(folder: RunFolder, config: RunConfig, options: Options) -> None:
-    """Trains what is not trained yet, prints metrics and writes a grid of samples."""
+def train(
+    folder: RunFolder,
+    config: RunConfig,
+    options: Options,
+    callback: Callable[[Event], None] | None = None,
+) -> None:
+    """Trains what is not trained yet, prints metrics and writes a grid of samples.
+
+    Arguments:
+        folder: of the run.
+        config: of `resolve`.
+        options: of the command.
+        callback: called with every event.
+    """
     select = stage_filter(options.stage, config)
     accelerator = new_accelerator(config, folder, find_tracker(options.tracker))
     is_main, begin = accelerator.is_main_process, time.monotonic()
@@ -166,6 +178,8 @@ def train(folder: RunFolder, config: RunConfig, options: Options) -> None:
                     show_plan(config)
             for event in train_run(session, select):
                 view.show(event)
+                if callback is not None:
+                    callback(event)
     accelerator.end_training()
     if is_main:
         rows = [[stage, duration(seconds)] for stage, seconds in view.seconds.items()]

@@ -229,7 +229,14 @@ def validate(writer: RunWriter[Part, Output], state: TrainingState) -> Event:
     writer.write_metrics(state.step, "validation", metrics)
     writer.save_best(state, -state.step if job.criterion is None else metrics[job.criterion])
     writer.write_preview(state)
-    return Event(job.stage, state.step, job.task.training.steps, metrics, split="validation")
+    return Event(
+        job.stage,
+        state.step,
+        job.task.training.steps,
+        metrics,
+        split="validation",
+        model=state.average,
+    )
 
 
 class FiniteGuard:

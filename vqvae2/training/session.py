@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from vqvae2.data.augmentation import AugmentedImages
 from vqvae2.data.images import ImageSplits
@@ -40,6 +41,7 @@ class Event:
         examples_per_second: speed of training.
         peak_fraction: of the machine's rate of matrix products that this speed reaches.
         text: a sentence for the user.
+        model: the averaged model whose validation this is, in eval mode; it is trained further.
     """
 
     stage: str
@@ -50,6 +52,7 @@ class Event:
     examples_per_second: float = 0.0
     peak_fraction: float = 0.0
     text: str = ""
+    model: nn.Module | None = None
 
 
 @dataclass(frozen=True)
