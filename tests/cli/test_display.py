@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -5,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vqvae2.cli import display
-from vqvae2.cli.display import fitting_parts, monitor, validation_text
+from vqvae2.cli.display import LossTrend, fitting_parts, monitor, validation_text
 from vqvae2.training.session import Event
 
 
@@ -40,6 +41,33 @@ def test_without_a_terminal_a_line_is_printed_from_time_to_time(clock, capsys):
         for clock[0], done in [(0.0, 0), (20.0, 10), (40.0, 20)]:
             view.track("samples", done, 100)
     assert capsys.readouterr().out == "samples  20/100  2.7 min left\n"
+
+
+def test_a_bar_shows_the_loss_and_whether_it_falls(clock, capsys):
+    with monitor() as view:
+        for step in range(40):
+            clock[0] = 10.0 * step
+            metrics = {"nats_per_code": 5.0 - 0.05 * step, "gradient_norm.prior": 1.0}
+            view.show(Event("prior0", step, 100, metrics, examples_per_second=20.0))
+        for step in range(40, 100):
+            clock[0] = 10.0 * step
+            view.show(Event("prior0", step, 100, {"nats_per_code": 3.0}))
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"prior0  3/100  nats per code 4.9\d?, .*20 images/s  .* left", first)
+    assert "nats per code 3, level" in last
+
+
+def test_a_loss_trend_names_its_direction():
+    trends = {"falling": -0.1, "level": 0.0, "rising": 0.1}
+    for word, slope in trends.items():
+        trend = LossTrend()
+        for step in range(50):
+            trend.add({"mse": 10 + slope * step})
+        assert trend.text().endswith(word)
+    assert LossTrend().text() == ""
+    unknown = LossTrend()
+    unknown.add({"discriminator": 1.0})
+    assert unknown.text() == ""
 
 
 def test_the_important_validation_metrics_are_named_in_words():

@@ -44,6 +44,9 @@ LOGGED_METRICS = {
 }
 """Validation metrics that are printed during training."""
 
+HALF_LIFE, FLAT = 5, 0.005
+"""Of the shown loss: logged values after which half is forgotten, and a change that is none."""
+
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines of progress where no bar can be drawn."""
 
@@ -97,6 +100,37 @@ class Activity:
     done: int
 
 
+class LossTrend:
+    """The loss of a stage, averaged over its last logged steps, and whether it falls.
+
+    The average forgets half within `HALF_LIFE` values; the trend compares it with one that forgets
+    half within four times as many.
+    """
+
+    def __init__(self) -> None:
+        self.name, self.fast, self.slow, self.count = "", 0.0, 0.0, 0
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Adds the metrics of a training step."""
+        name = next((name for name in LOGGED_METRICS if name in metrics), "")
+        if not name:
+            return
+        self.name, self.count = name, self.count + 1
+        for average, half_life in (("fast", HALF_LIFE), ("slow", 4 * HALF_LIFE)):
+            # Of few values, their mean.
+            share = max(1 - 0.5 ** (1 / half_life), 1 / self.count)
+            before = getattr(self, average)
+            setattr(self, average, before + share * (metrics[name] - before))
+
+    def text(self) -> str:
+        """Such as `MSE 0.0042, falling`."""
+        if not self.name:
+            return ""
+        change = (self.fast - self.slow) / max(abs(self.slow), 1e-12)
+        trend = "falling" if change < -FLAT else "rising" if change > FLAT else "level"
+        return f"{LOGGED_METRICS[self.name]} {self.fast:.3g}, {trend}"
+
+
 class Monitor:
     """Shows progress: one bar per activity, and validation metrics as lines above the bars.
 
@@ -113,6 +147,7 @@ class Monitor:
         self.has_trained = False
         self._begin: dict[str, float] = {}
         self._activities: dict[str, Activity] = {}
+        self._losses: dict[str, LossTrend] = {}
         self._last_line = self._last_event = time.monotonic()
 
     def show(self, event: Event) -> None:
@@ -123,6 +158,8 @@ class Monitor:
         self._last_event = now
         self.seconds[event.stage] = now - self._begin[event.stage]
         self.has_trained |= bool(event.metrics)
+        if event.split == "train" and event.metrics:
+            self._losses.setdefault(event.stage, LossTrend()).add(event.metrics)
         if event.text:
             self._print(event.text, style="yellow")
         if event.split == "validation" and event.metrics:
@@ -131,7 +168,9 @@ class Monitor:
                 f"{duration(self.seconds[event.stage])}  {validation_text(event.metrics)}"
             )
         if event.total:
-            self.track(event.stage, event.done, event.total, speed_text(event))
+            loss = self._losses.get(event.stage)
+            texts = (loss.text() if loss else "", speed_text(event))
+            self.track(event.stage, event.done, event.total, "  ".join(filter(None, texts)))
 
     def track(self, name: str, done: int, total: int, speed: str = "") -> None:
         """Moves the bar of an activity; `data.images.Progress`."""

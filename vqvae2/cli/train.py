@@ -166,6 +166,14 @@ def train(
     with monitor(is_main) as view:
         splits = open_images(config.data, progress=view.track)
         config = replace(config, num_classes=max(1, len(splits.class_names)))
+        fitting = config.with_batches_within(len(splits.train))
+        if fitting != config and is_main:
+            console.print(
+                f"Batches are smaller than configured: there are {len(splits.train)} training "
+                "images.",
+                style="yellow",
+            )
+        config = fitting
         if is_main:
             show_data(folder, config, splits)
         with closing(splits), stop_on_signal(command) as should_stop:

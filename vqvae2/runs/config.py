@@ -219,6 +219,23 @@ class RunConfig:
         discriminator = partial(Discriminator, decoder.discriminator)
         build_outline(discriminator, decoder.discriminator, "decoder.discriminator")
 
+    def with_batches_within(self, num_images: int) -> "RunConfig":
+        """The config with batches of at most `num_images` training images, powers of two."""
+        largest = 1 << max(0, num_images.bit_length() - 1)
+
+        def within(training: TrainingConfig) -> TrainingConfig:
+            if training.batch <= num_images:
+                return training
+            return replace(training, batch=max(largest, training.accumulate))
+
+        stage, decoder = self.autoencoder, self.decoder
+        if stage.training is not None:
+            stage = replace(stage, training=within(stage.training))
+        if decoder is not None:
+            decoder = replace(decoder, training=within(decoder.training))
+        levels = tuple(replace(level, training=within(level.training)) for level in self.levels)
+        return replace(self, autoencoder=stage, decoder=decoder, levels=levels)
+
     def check_muon(self) -> None:
         """Raises ValueError where the optimizer muon cannot train a model of this run."""
         stages = {"autoencoder": self.autoencoder.training}
