@@ -31,7 +31,7 @@ from vqvae2.cli.display import console, table
 from vqvae2.data import extraction
 from vqvae2.data.codes import CodesInfo, write_shard
 from vqvae2.data.extraction import describe_codes, extract_shard
-from vqvae2.data.images import ImageDataset, load_folder, open_images
+from vqvae2.data.images import ImageDataset, load_images, open_images
 from vqvae2.data.order import inference_batch_size
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
@@ -160,7 +160,7 @@ def measure_parts(options: Options) -> None:
     assert options.images is not None
     # Without memory for the images they are decoded when they are used.
     memory = 1e3 if options.in_memory else 0.0
-    dataset = load_folder(options.images, options.size, memory_gib=memory)
+    dataset = load_images(options.images, options.size, memory_gib=memory)
     count = min(options.limit, len(dataset))
     first = dataset.batch(torch.arange(64) * len(dataset) // 64).float() / 255
     model = new_autoencoder(options, first)

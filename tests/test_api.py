@@ -10,8 +10,8 @@ from small_runs import small_run
 
 import vqvae2
 from vqvae2.api import class_folders, fit, source_of
-from vqvae2.data.images import open_images
 from vqvae2.data.config import DataConfig
+from vqvae2.data.images import open_images
 from vqvae2.imaging.convert import to_pil, to_uint8
 
 PIXELS = to_uint8(synthetic_images(40))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vqvae2.autoencoder import Reconstruction as Reconstruction
     from vqvae2.autoencoder import VQVAEConfig as VQVAEConfig
     from vqvae2.code_grid import CodeGrid as CodeGrid
+    from vqvae2.data.config import DataConfig as DataConfig
     from vqvae2.pipeline import Pipeline as Pipeline
     from vqvae2.pipeline import PipelineConfig as PipelineConfig
     from vqvae2.pipeline import Samples as Samples
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from vqvae2.priors import TransformerConfig as TransformerConfig
     from vqvae2.priors.likelihood import Categorical as Categorical
     from vqvae2.priors.likelihood import LogisticMixture as LogisticMixture
-    from vqvae2.data.config import DataConfig as DataConfig
     from vqvae2.runs.config import RunConfig as RunConfig
     from vqvae2.sampling import SamplingConfig as SamplingConfig
     from vqvae2.sampling import erase as erase

@@ -65,9 +65,7 @@ def test_the_dimension_of_the_vectors_is_found_or_must_be_named():
     first, last = codebook(square, channel_last=False), codebook(square, channel_last=True)
     assert torch.equal(first.codes, codebook(square.movedim(1, 2), channel_last=True).codes)
     assert not torch.equal(first.codes, last.codes)
-    with pytest.raises(
-        ValueError, match=r"vectors of size 6 takes .* got \(2, 5, 5\)"
-    ):
+    with pytest.raises(ValueError, match=r"vectors of size 6 takes .* got \(2, 5, 5\)"):
         codebook(torch.randn(2, 5, 5))
     with pytest.raises(ValueError, match="needs vectors of size 6 along dimension -1"):
         codebook(torch.randn(2, 6, 5), channel_last=True)

@@ -48,12 +48,12 @@ def test_a_bar_shows_the_loss_and_whether_it_falls(clock, capsys):
         for step in range(40):
             clock[0] = 10.0 * step
             metrics = {"nats_per_code": 5.0 - 0.05 * step, "gradient_norm.prior": 1.0}
-            view.show(Event("prior0", step, 100, metrics, examples_per_second=20.0))
-        for step in range(40, 100):
+            view.show(Event("prior0", step, 300, metrics, examples_per_second=20.0))
+        for step in range(40, 300):
             clock[0] = 10.0 * step
-            view.show(Event("prior0", step, 100, {"nats_per_code": 3.0}))
+            view.show(Event("prior0", step, 300, {"nats_per_code": 3.0}))
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"prior0  3/100  nats per code 4.9\d?, .*20 images/s  .* left", first)
+    assert re.fullmatch(r"prior0  3/300  nats per code 4.9\d?, .*20 images/s  .* left", first)
     assert "nats per code 3, level" in last
 
 

@@ -55,7 +55,7 @@ def test_a_truncated_image_is_skipped_and_named(tmp_path, capsys):
 
 def test_images_that_cannot_be_used_are_one_line(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    few, small = make_folder(tmp_path / "few", count=6), tmp_path / "small"
+    small = tmp_path / "small"
     for name in ("a.png", "b.png"):
         save_png(small / name, to_pil(synthetic_images(1)[0, :, :4, :4]))
 
@@ -64,8 +64,17 @@ def test_images_that_cannot_be_used_are_one_line(tmp_path, capsys):
 
     assert "nowhere" in error(tmp_path / "nowhere")
     assert "empty" in error(tmp_path / "empty")
-    assert "at least one batch of 8" in error(few)
     assert "small" in error(small)
+
+
+def test_batches_shrink_to_a_small_folder(tmp_path, capsys):
+    data, folder = make_folder(tmp_path / "few", count=6), tmp_path / "run"
+    assert run([*train_command(data, folder), *TINY]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Batches are smaller than configured: there are 5 training images." in text
+    config = RunFolder(folder).read()
+    assert config.autoencoder.training.batch == config.levels[0].training.batch == 4
+    assert run(["train", "--run", str(folder)]) == 0
 
 
 def test_a_command_without_images_names_what_is_missing(tmp_path, capsys):

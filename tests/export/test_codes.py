@@ -51,12 +51,12 @@ def test_codes_of_another_autoencoder_are_refused(pipeline, table, tmp_path):
 
 
 def test_a_file_without_codes_is_one_line(table, tmp_path):
-    with pytest.raises(ValueError, match="There is no file .*missing"):
+    with pytest.raises(ValueError, match=r"There is no file .*missing"):
         read_image_codes(tmp_path / "missing.parquet")
     content = table.read_bytes()
     for damaged in (b"", b"text", content[:200], content[: len(content) // 2]):
         table.write_bytes(damaged)
-        with pytest.raises(ValueError, match="has no codes of images .* vqvae2 encode") as error:
+        with pytest.raises(ValueError, match=r"has no codes of images .*vqvae2 encode") as error:
             read_image_codes(table)
         assert "\n" not in str(error.value)
 

@@ -70,6 +70,10 @@ class CodebookConfig:
         require_ranges("A codebook's ", self)
 
 
+class ForgottenUpdate(UserWarning):
+    """A training never updates its codebook."""
+
+
 class CodebookOptions(TypedDict, total=False):
     """The further fields of `CodebookConfig`."""
 
@@ -249,6 +253,7 @@ class Codebook(nn.Module):
                 f"The codebook was used in {FORGOTTEN_AFTER} training steps and never updated, so "
                 "its codes do not learn: after optimizer.step() call "
                 "model.update_codebooks(output), or codebook.update(quantized).",
+                ForgottenUpdate,
                 stacklevel=3,
             )
 

@@ -37,7 +37,8 @@ class Options:
 
     Arguments:
         run: A run folder, or the folder or hub name of a saved pipeline.
-        images: A folder of images, or one image. A sub-folder with the name of a class gives their class.
+        images: A folder of images, or one image. A sub-folder with the name of a class gives their
+            class.
         output: Where the images go.
         sampling: How codes are drawn.
         box: Left, top, right and bottom of the part that is drawn again, as fractions of the

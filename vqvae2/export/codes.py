@@ -1,8 +1,8 @@
 """Codes of images as a Parquet file that other programs read, and images from such a file.
 
 One row per image: `name`, `label` (its number, -1 for none), `class` (its name, "" for none) and
-`level_0`, `level_1`, ..., coarsest first, each the codes in raster order. The metadata key `vqvae2`
-holds the code grids and the code fingerprint of the autoencoder, as JSON.
+`level_0`, `level_1`, ..., coarsest first, each the codes in raster order. The metadata key
+`vqvae2` holds the code grids and the code fingerprint of the autoencoder, as JSON.
 
     datasets.Dataset.from_parquet("codes.parquet")
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvae2.imaging.convert import from_pil
+from vqvae2.imaging.convert import from_pil, to_float
 from vqvae2.imaging.prepare import central_square, upright
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def with_batch(images: Tensor, channels: int) -> Tensor:
 def floats(images: Tensor) -> Tensor:
     """Images in [0, 1]; ValueError for numbers that cannot be of images."""
     if images.dtype == torch.uint8:
-        return images.float() / 255
+        return to_float(images)
     images = images if images.dtype == torch.float64 else images.float()
     if not images.numel():
         return images

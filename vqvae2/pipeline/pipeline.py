@@ -27,6 +27,20 @@ Progress = Callable[[int, int], None]
 """Called with the number of images done and their total."""
 
 
+class SampleOptions(SamplingControls, total=False):
+    """How samples are drawn, whatever they are of.
+
+    `sampling` is one config per level, coarsest first, by default the model's own; the controls
+    change it: each one value for all levels or one per level. `batch` images are drawn at a time,
+    fewer with guidance, which needs several rows per image; it bounds the memory and changes no
+    image. `progress` is called after each batch.
+    """
+
+    sampling: Sequence[SamplingConfig]
+    batch: int
+    progress: Progress
+
+
 class Pipeline(Models):
     """An autoencoder with the priors over its codes; before training `priors` is empty.
 
@@ -69,11 +83,8 @@ class Pipeline(Models):
         *,
         num_images: int | None = None,
         seed: int = 0,
-        sampling: Sequence[SamplingConfig] | None = None,
         given: Sequence[Tensor | None] | None = None,
-        batch: int = 64,
-        progress: Progress = lambda done, total: None,
-        **controls: Unpack[SamplingControls],
+        **options: Unpack[SampleOptions],
     ) -> Samples:
         """Samples images of the given classes.
 
@@ -87,17 +98,14 @@ class Pipeline(Models):
                 in any batch.
             num_images: of one class, 1 by default.
             seed: of the first image where no seeds are given; the next images have the next seeds.
-            sampling: one per level, coarsest first; the model's own by default.
             given: one map of codes to keep per level, or None; see `sampling.sample_level`.
-            batch: images at a time, fewer with guidance, which needs several rows per image;
-                bounds the memory and does not change any image.
-            progress: called after each batch.
-            controls: changes to `sampling`: temperature, top_k, top_p, guidance, unconditional,
-                each one value for all levels or one per level.
+            options: see `SampleOptions`: temperature, top_k, top_p, guidance, sampling, batch, ...
         """
         ids = self.labels_for(labels, num_images)
         seeds = range(seed, seed + len(ids)) if seeds is None else seeds
-        sampling = changed(self.sampling if sampling is None else sampling, controls)
+        batch = options.pop("batch", 64)
+        progress = options.pop("progress", lambda done, total: None)
+        sampling = changed(options.pop("sampling", self.sampling), options)
         parts: list[Samples] = []
         for part in self.sample_batches(ids, seeds, sampling=sampling, given=given, batch=batch):
             parts.append(part)
@@ -114,9 +122,7 @@ class Pipeline(Models):
         keep_levels: int = 0,
         num_images: int | None = None,
         seed: int = 0,
-        sampling: Sequence[SamplingConfig] | None = None,
-        batch: int = 64,
-        **controls: Unpack[SamplingControls],
+        **options: Unpack[SampleOptions],
     ) -> Samples:
         """Samples a part of images anew and keeps the codes of the rest.
 
@@ -128,7 +134,7 @@ class Pipeline(Models):
 
         Arguments:
             images: of the side that the priors were trained on, in any form.
-            labels, seeds, seed, sampling, batch, controls: as of `sample`.
+            labels, seeds, seed, options: as of `sample`.
             box: the part; the lower half by default.
             keep_levels: number of coarsest levels that are kept everywhere. 1 with the box
                 (0, 0, 1, 1) gives variations: the same layout with other details.
@@ -145,11 +151,10 @@ class Pipeline(Models):
                 f"Expected one label for each of {len(originals)} images, and num_images only for "
                 f"a single one; got {len(ids)} labels and num_images {num_images}."
             )
-        codes = self.encode(originals if keep_levels else paint_over(originals, box), batch=batch)
+        visible = originals if keep_levels else paint_over(originals, box)
+        codes = self.encode(visible, batch=options.get("batch", 64))
         given = [*codes[:keep_levels], *(erase(maps, box) for maps in codes[keep_levels:])]
-        return self.sample(
-            ids, seeds, seed=seed, sampling=sampling, given=given, batch=batch, **controls
-        )
+        return self.sample(ids, seeds, seed=seed, given=given, **options)
 
     def log_prob(self, images: Images, labels: Labels | None = None) -> list[Tensor]:
         """Log-probability in nats of each code of images, (B, H, W) per level.

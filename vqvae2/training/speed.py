@@ -5,6 +5,7 @@ them. The peak is the rate of large matrix products on the same device, in the d
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqvae2.autoencoder.codebook import ForgottenUpdate
 from vqvae2.precision import AUTOCAST, FixedPrecision, autocast
 from vqvae2.training.loop import Output, Part, Task
 from vqvae2.transfers import to_device
@@ -78,7 +80,8 @@ def compute_gradients(
     buffers = [b for phase in task.phases for b in phase.module.buffers()]
     before = [buffer.clone() for buffer in buffers]
     for phase in task.phases:
-        with autocast(precision, device):
+        with autocast(precision, device), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ForgottenUpdate)  # nothing is learnt here
             loss = phase.loss(phase.module, to_device(part, device), step)
         loss.value.backward()
     for phase in task.phases:
