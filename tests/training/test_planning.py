@@ -19,6 +19,16 @@ def short_measurements(monkeypatch):
     monkeypatch.setattr(planning, "MIN_STEPS_MEASURED", 2)
 
 
+def followed(events):
+    """All events of a generator, and what it returns."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as end:
+            return seen, end.value
+
+
 def unplanned():
     """A small run with a decoder stage, whose steps are not planned."""
     run, training = sharp_run(), replace(TRAIN, steps=UNPLANNED)
@@ -34,33 +44,34 @@ def unplanned():
 
 
 def test_every_stage_is_measured_and_nothing_is_written(tmp_path):
-    seen = []
-    costs = measure_costs(session(tmp_path / "run", unplanned()), lambda *done: seen.append(done))
+    events, costs = followed(measure_costs(session(tmp_path / "run", unplanned())))
     stages = [costs.autoencoder, costs.decoder, *costs.levels]
     assert all(cost.step > cost.example > 0 for cost in stages)
     assert len(costs.levels) == 2
     assert costs.classifier_step > 0
     assert costs.fixed > 0
-    assert [done for _, done, _ in seen] == list(range(1, seen[0][2] + 1))
+    assert [event.done for event in events] == list(range(1, events[0].total + 1))
     assert not (tmp_path / "run").exists()
 
 
 def test_runs_without_a_decoder_or_without_labels_are_measured(tmp_path):
     run = small_run((4,))
-    costs = measure_costs(session(tmp_path, run))
+    _, costs = followed(measure_costs(session(tmp_path, run)))
     assert costs.decoder is None
     assert costs.classifier_step == 0
     assert len(costs.levels) == 1
     decoder = replace(SHARP, perceptual_weight=0.0)
-    costs = measure_costs(session(tmp_path, replace(run, decoder=decoder)))
+    _, costs = followed(measure_costs(session(tmp_path, replace(run, decoder=decoder))))
     assert costs.decoder is not None
     assert costs.classifier_step == 0
 
 
 def test_a_plan_takes_the_hours_less_what_has_passed(tmp_path):
     opened = session(tmp_path, unplanned())
-    config = plan_run(opened, hours=0.1, spent=0.0)
-    late = plan_run(opened, hours=0.1, spent=300.0)
+    _, planned = followed(plan_run(opened, hours=0.1, spent=0.0))
+    config, late = planned.config, followed(plan_run(opened, hours=0.1, spent=300.0))[1].config
+    assert planned.budget.open == ("autoencoder", "decoder", "prior0", "prior1")
+    assert 0 < planned.budget.spent < 60
     assert 0 < late.autoencoder.training.steps < config.autoencoder.training.steps < UNPLANNED
     assert config.decoder.perceptual.classifier.steps < UNPLANNED
 

@@ -3,11 +3,11 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -19,6 +19,8 @@ from vqvae2.metrics.describe import METRICS, format_metric
 from vqvae2.metrics.results import RunMetrics
 from vqvae2.report import tables
 from vqvae2.training.session import Event, Stopped
+
+T = TypeVar("T")
 
 
 class PlainConsole(Console):
@@ -145,7 +147,6 @@ class Monitor:
         self.progress, self.is_visible = progress, is_visible
         self.seconds: dict[str, float] = {}
         self.has_trained = False
-        self._begin: dict[str, float] = {}
         self._activities: dict[str, Activity] = {}
         self._losses: dict[str, LossTrend] = {}
         self._last_line = self._last_event = time.monotonic()
@@ -154,9 +155,9 @@ class Monitor:
         """Shows an event of training."""
         now = time.monotonic()
         # The first step, which may include compilation, belongs to the stage, too.
-        self._begin.setdefault(event.stage, self._last_event)
+        passed = now - self._last_event
+        self.seconds[event.stage] = self.seconds.get(event.stage, 0.0) + passed
         self._last_event = now
-        self.seconds[event.stage] = now - self._begin[event.stage]
         self.has_trained |= bool(event.metrics)
         if event.split == "train" and event.metrics:
             self._losses.setdefault(event.stage, LossTrend()).add(event.metrics)
@@ -171,6 +172,16 @@ class Monitor:
             loss = self._losses.get(event.stage)
             texts = (loss.text() if loss else "", speed_text(event))
             self.track(event.stage, event.done, event.total, "  ".join(filter(None, texts)))
+
+    def follow(self, events: Generator[Event, None, T]) -> T:
+        """Shows all events; returns what comes after them."""
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            self.show(event)
 
     def track(self, name: str, done: int, total: int, speed: str = "") -> None:
         """Moves the bar of an activity; `data.images.Progress`."""

@@ -180,10 +180,9 @@ def train(
             session = TrainingSession(folder, config, splits, accelerator, should_stop)
             if options.hours and not folder.exists():
                 spent = time.monotonic() - begin
-                config = plan_run(session, options.hours, spent, view.track)
-                session = replace(session, config=config)
+                session = view.follow(plan_run(session, options.hours, spent))
                 if is_main:
-                    show_plan(config)
+                    show_plan(session.config)
             for event in train_run(session, select):
                 view.show(event)
                 if callback is not None:

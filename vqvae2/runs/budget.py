@@ -3,10 +3,12 @@
 `design` chooses what does not depend on the speed of single steps: the side of the images, the
 grids of codes, the sizes of the networks, the regularisation. `allot` then gives every stage its
 steps, from the costs that `vqvae2.training.planning` measures. Both are functions of their
-arguments alone, and their result is an ordinary `RunConfig`, frozen in the run folder.
+arguments alone, and their result is an ordinary `RunConfig`, frozen in the run folder stage by
+stage: a stage that begins gets its last number of steps (`vqvae2.training.pacing`).
 """
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from vqvae2.autoencoder.codebook import CodebookConfig
@@ -202,10 +204,31 @@ def design_level(level: int, scale: Scale, facts: ImageFacts, batches: Batches) 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The time of a run, in budget.json.
+
+    Arguments:
+        hours: of the whole run.
+        spent: seconds of them that have passed, over all calls.
+        open: stages that have not begun, whose steps may still change.
+    """
+
+    hours: float
+    spent: float = 0.0
+    open: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return 3600 * self.hours - self.spent
+
+
 @dataclass(frozen=True)
 class Part:
-    """One number of steps of a run: how many, seconds of each, and the share of the time."""
+    """One number of steps of a run: the stage, how many, seconds of each, share of the time."""
 
+    stage: str
     steps: int
     step: float
     share: float
@@ -220,16 +243,46 @@ def parts_of(config: RunConfig, costs: Costs) -> list[Part]:
     """All numbers of steps of a run."""
     assert config.autoencoder.training is not None, "a design has an autoencoder"
     steps = config.autoencoder.training.steps
-    parts = [Part(steps, costs.autoencoder.step, SHARES.autoencoder)]
+    parts = [Part("autoencoder", steps, costs.autoencoder.step, SHARES.autoencoder)]
     if config.decoder is not None and costs.decoder is not None:
-        parts.append(Part(config.decoder.training.steps, costs.decoder.step, SHARES.decoder))
+        steps = config.decoder.training.steps
+        parts.append(Part("decoder", steps, costs.decoder.step, SHARES.decoder))
         if costs.classifier_step:
             steps = config.decoder.perceptual.classifier.steps
-            parts.append(Part(steps, costs.classifier_step, SHARES.classifier))
+            parts.append(Part("decoder", steps, costs.classifier_step, SHARES.classifier))
     shares = level_shares(len(config.levels))
-    for level, cost, share in zip(config.levels, costs.levels, shares, strict=True):
-        parts.append(Part(level.training.steps, cost.step, share))
+    for index, level in enumerate(config.levels):
+        cost = costs.levels[index]
+        parts.append(Part(f"prior{index}", level.training.steps, cost.step, shares[index]))
     return parts
+
+
+def planned_stages(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a design whose steps `allot` chooses."""
+    assert config.autoencoder.training is not None, "a design has an autoencoder"
+    steps = {"autoencoder": config.autoencoder.training.steps}
+    if config.decoder is not None:
+        steps["decoder"] = config.decoder.training.steps
+    steps |= {f"prior{index}": level.training.steps for index, level in enumerate(config.levels)}
+    return tuple(stage for stage, number in steps.items() if number == UNPLANNED)
+
+
+def unplanned(config: RunConfig, stages: Collection[str]) -> RunConfig:
+    """The config with the steps of some stages `UNPLANNED` again."""
+
+    def reopened(training: TrainingConfig) -> TrainingConfig:
+        return replace(training, steps=UNPLANNED)
+
+    decoder, levels = config.decoder, list(config.levels)
+    if decoder is not None and "decoder" in stages:
+        perceptual = decoder.perceptual
+        classifier = replace(perceptual.classifier, steps=UNPLANNED)
+        perceptual = replace(perceptual, classifier=classifier)
+        decoder = replace(decoder, training=reopened(decoder.training), perceptual=perceptual)
+    for index, level in enumerate(levels):
+        if f"prior{index}" in stages:
+            levels[index] = replace(level, training=reopened(level.training))
+    return replace(config, decoder=decoder, levels=tuple(levels))
 
 
 def level_shares(num_levels: int) -> list[float]:
@@ -247,17 +300,15 @@ def allot(config: RunConfig, costs: Costs, seconds: float) -> RunConfig:
         ValueError: the time is too short; the message says how long it must be.
     """
     parts = parts_of(config, costs)
-    free = [part for part in parts if part.is_free]
-    total = sum(part.share for part in free)
-    spent = costs.fixed + sum(part.steps * part.step for part in parts if not part.is_free)
-    least = spent + max((MIN_STEPS * p.step * total / p.share for p in free), default=0.0)
+    total = sum(part.share for part in parts if part.is_free)
+    spent, least = given_seconds(parts, costs), least_seconds(config, costs)
     if seconds < least:
         hours = math.ceil(1.1 * least / 36) / 100
         raise ValueError(
             f"These images and models need at least {hours:g} hours on this machine, got "
             f"{seconds / 3600:.2g}; give more hours, or smaller images (data.size)."
         )
-    unit = (seconds - spent) / total if free else 0.0
+    unit = (seconds - spent) / total if total else 0.0
     assert config.autoencoder.training is not None
     training = planned(config.autoencoder.training, costs.autoencoder, unit * SHARES.autoencoder)
     first = min(config.autoencoder.continuous_steps, training.steps // 20)
@@ -271,6 +322,20 @@ def allot(config: RunConfig, costs: Costs, seconds: float) -> RunConfig:
             for level, cost, share in zip(config.levels, costs.levels, shares, strict=True)
         ),
     )
+
+
+def given_seconds(parts: Iterable[Part], costs: Costs) -> float:
+    """Seconds that `allot` cannot choose."""
+    return costs.fixed + sum(part.steps * part.step for part in parts if not part.is_free)
+
+
+def least_seconds(config: RunConfig, costs: Costs) -> float:
+    """The shortest time for which `allot` gives every stage `MIN_STEPS`."""
+    parts = parts_of(config, costs)
+    free = [part for part in parts if part.is_free]
+    total = sum(part.share for part in free)
+    longest = max((MIN_STEPS * part.step * total / part.share for part in free), default=0.0)
+    return given_seconds(parts, costs) + longest
 
 
 def planned_decoder(config: DecoderStageConfig, costs: Costs, unit: float) -> DecoderStageConfig:

@@ -2,6 +2,7 @@
 
     config.json                    the resolved `RunConfig`
     data.json                      class names, counts, images that cannot be used
+    budget.json                    hours of the run, and what is spent of them, if it has a budget
     precision.json                 what the precision "auto" means for each stage that has begun
     log/STAGE.jsonl                metrics by step; the same after any number of interruptions
     log/STAGE.timing.jsonl         examples per second, by step
@@ -25,6 +26,7 @@ from vqvae2.files import PART_SUFFIX, UnknownVersion, read_json, write_json
 from vqvae2.metrics.results import RunMetrics
 from vqvae2.pipeline import PipelineConfig
 from vqvae2.precision import FixedPrecision
+from vqvae2.runs.budget import Budget
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.log import Log
 
@@ -32,6 +34,7 @@ CONFIG, CONFIG_VERSION = "vqvae2-run", 3
 DATA, DATA_VERSION = "vqvae2-data", 2
 METRICS, METRICS_VERSION = "vqvae2-metrics", 3
 PRECISION, PRECISION_VERSION = "vqvae2-precision", 1
+BUDGET, BUDGET_VERSION = "vqvae2-budget", 1
 
 REMEDY = "use the version of vqvae2 that began this run, or train in another run folder"
 
@@ -190,6 +193,17 @@ class RunFolder:
         """Writes precision.json."""
         content = to_dict(StagePrecisions(stages=stages))
         write_json(self.path / "precision.json", PRECISION, PRECISION_VERSION, content)
+
+    def read_budget(self) -> Budget | None:
+        """The content of budget.json, None for a run that was not planned for hours."""
+        path = self.path / "budget.json"
+        if not path.is_file():
+            return None
+        return from_dict(Budget, read_json(path, BUDGET, BUDGET_VERSION, REMEDY), str(path))
+
+    def write_budget(self, budget: Budget) -> None:
+        """Writes budget.json."""
+        write_json(self.path / "budget.json", BUDGET, BUDGET_VERSION, to_dict(budget))
 
     def require_same_images(self, summary: DataSummary) -> DataSummary:
         """Raises ValueError unless the run was begun with these images.

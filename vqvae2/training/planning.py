@@ -5,7 +5,7 @@ the run and random codes; nothing of it is kept. `vqvae2.runs.budget` decides, t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import replace
 
@@ -21,13 +21,20 @@ from vqvae2.data.codes import CodeArray, CodesInfo, CodesInMemory
 from vqvae2.data.config import DataConfig
 from vqvae2.data.extraction import encoded_batches
 from vqvae2.data.facts import ImageFacts, image_facts
-from vqvae2.data.images import Progress, quiet
 from vqvae2.distributed import num_launched
 from vqvae2.metrics.classifier import ResNet, ResNetMaps, classifier_steps
 from vqvae2.metrics.efficientnet import EFFICIENTNET, weights_path
 from vqvae2.precision import FixedPrecision
 from vqvae2.priors import Prior
-from vqvae2.runs.budget import UNPLANNED, Costs, StageCost, allot, design
+from vqvae2.runs.budget import (
+    UNPLANNED,
+    Budget,
+    Costs,
+    StageCost,
+    allot,
+    design,
+    planned_stages,
+)
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.decoder import CLASSIFIER, DecoderStageConfig
 from vqvae2.runs.training import TrainingConfig
@@ -37,8 +44,9 @@ from vqvae2.training.loop import Output, Part, Task, new_state, train
 from vqvae2.training.perceptual_networks import load_network
 from vqvae2.training.precision_choice import new_choice
 from vqvae2.training.prior import PriorTask
-from vqvae2.training.session import TrainingSession
+from vqvae2.training.session import Event, TrainingSession
 from vqvae2.training.speed import matrix_rate, wait_for
+from vqvae2.weights import load_autoencoder
 
 SECONDS_PER_MEASUREMENT = 2.0
 MIN_STEPS_MEASURED = 8
@@ -55,6 +63,12 @@ SECONDS_PER_POSITION = 0.005
 
 LATE_STEP = UNPLANNED // 2
 """A step at which all terms of a loss are there."""
+
+PLANNING = "plan"
+"""Names the events of planning, where others name a stage."""
+
+NOTHING = StageCost(step=0.0, example=0.0)
+"""The cost of what is done."""
 
 
 def design_run(data: DataConfig, hours: float, device: torch.device) -> RunConfig:
@@ -84,66 +98,95 @@ def default_network(facts: ImageFacts) -> str:
 
 
 def plan_run(
-    session: TrainingSession, hours: float, spent: float, progress: Progress = quiet
-) -> RunConfig:
-    """The config of a session with the steps of all stages; takes some seconds.
+    session: TrainingSession, hours: float, spent: float
+) -> Generator[Event, None, TrainingSession]:
+    """The session with the steps of all stages and its budget; takes some seconds.
 
     Arguments:
         session: with the config of `design_run`, maybe changed.
         hours: of the whole run.
         spent: seconds of them that have passed.
-        progress: called after every measurement.
+
+    Yields:
+        An event after every measurement.
 
     Raises:
         ValueError: the time is too short.
     """
     begin = time.monotonic()
-    costs = measure_costs(session, progress)
-    world = session.world
+    costs = yield from measure_costs(session)
     # All processes must come to the same plan.
-    passed = max(world.gather_objects([spent + time.monotonic() - begin]))
-    return allot(session.config, costs, 3600 * hours - passed)
+    passed = max(session.world.gather_objects([spent + time.monotonic() - begin]))
+    budget = Budget(hours=hours, spent=passed, open=planned_stages(session.config))
+    return replace(session, config=allot(session.config, costs, budget.left), budget=budget)
 
 
-def measure_costs(session: TrainingSession, progress: Progress = quiet) -> Costs:
-    """What the stages of the session's run cost, per step and altogether."""
-    config = session.config
-    total, done = 2 + len(config.levels) + 2 * (config.decoder is not None), 0
+def measure_costs(
+    session: TrainingSession, finished: Collection[str] = ()
+) -> Generator[Event, None, Costs]:
+    """What the stages of the session's run cost, per step and altogether.
 
-    def report() -> None:
+    Arguments:
+        session: with the run; its trained autoencoder is used once that stage is finished.
+        finished: stages that cost nothing more.
+
+    Yields:
+        An event after every measurement.
+    """
+    config, done = session.config, 0
+    total = 2 + len(config.levels) + 2 * (config.decoder is not None)
+
+    def event() -> Event:
         nonlocal done
         done += 1
-        progress("measuring this machine", done, total)
+        return Event(PLANNING, done, total)
 
-    model = on_device(new_model(config), session.device)
-    autoencoder = autoencoder_cost(session, model)
-    report()
+    model = on_device(current_model(session, finished), session.device)
+    autoencoder = decoder = NOTHING
+    if "autoencoder" not in finished:
+        autoencoder = autoencoder_cost(session, model)
+    yield event()
     encoding = encoding_seconds(session, model)
-    report()
-    decoder, classifier_step = None, 0.0
+    yield event()
+    classifier_step = 0.0
     if config.decoder is not None:
-        decoder = decoder_cost(session, model, config.decoder)
-        report()
-        if config.decoder.network_name == CLASSIFIER:
+        if "decoder" not in finished:
+            decoder = decoder_cost(session, model, config.decoder)
+        yield event()
+        if "decoder" not in finished and config.decoder.network_name == CLASSIFIER:
             classifier_step = classifier_cost(session, config.decoder)
-        report()
+        yield event()
     levels = []
     for level in range(len(config.levels)):
-        levels.append(level_cost(session, level))
-        report()
+        is_finished = f"prior{level}" in finished
+        levels.append(NOTHING if is_finished else level_cost(session, level))
+        yield event()
     costs = Costs(
         autoencoder=autoencoder,
-        decoder=decoder,
+        decoder=decoder if config.decoder is not None else None,
         classifier_step=classifier_step,
         levels=tuple(levels),
     )
-    return replace(costs, fixed=fixed_seconds(session, costs, encoding))
+    return replace(costs, fixed=fixed_seconds(session, costs, encoding, finished))
 
 
-def fixed_seconds(session: TrainingSession, costs: Costs, encoding: float) -> float:
+def current_model(session: TrainingSession, finished: Collection[str]) -> VQVAE:
+    """The trained autoencoder, or a new one while it is not trained."""
+    if "autoencoder" not in finished:
+        return new_model(session.config)
+    model = load_autoencoder(session.folder.autoencoder)
+    assert isinstance(model, VQVAE), "a run with a budget is not one on pixels"
+    return model
+
+
+def fixed_seconds(
+    session: TrainingSession, costs: Costs, encoding: float, finished: Collection[str] = ()
+) -> float:
     """Seconds of extraction, evaluation and samples, from those of encoding an image."""
     config, splits = session.config, session.splits
-    extracted = (len(session.augmented) + len(splits.validation)) / session.world.size
+    extracted = 0.0
+    if "autoencoder" not in finished:
+        extracted = (len(session.augmented) + len(splits.validation)) / session.world.size
     evaluated = min(NUM_EVALUATED, len(splits.validation))
     passes = sum(cost.example for cost in costs.levels)
     positions = sum(grid.num_positions for grid in config.grids())

@@ -13,6 +13,7 @@ from vqvae2.data.images import ImageSplits
 from vqvae2.distributed import World, num_launched
 from vqvae2.messages import shortened
 from vqvae2.precision import set_products
+from vqvae2.runs.budget import Budget
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.training import TrainingConfig
@@ -65,6 +66,7 @@ class TrainingSession:
         splits: the images.
         accelerator: processes and device, see `new_accelerator`.
         should_stop: called after every step; True saves and raises `Stopped`.
+        budget: of a new run that was planned for a number of hours.
     """
 
     folder: RunFolder
@@ -72,6 +74,7 @@ class TrainingSession:
     splits: ImageSplits
     accelerator: "Accelerator"
     should_stop: Callable[[], bool] = lambda: False
+    budget: Budget | None = None
 
     @cached_property
     def world(self) -> World:

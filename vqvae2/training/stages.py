@@ -18,6 +18,7 @@ from vqvae2.training.autoencoder import AutoencoderStage
 from vqvae2.training.decoder import DecoderStage
 from vqvae2.training.extraction import ExtractionStage
 from vqvae2.training.fit import require_same_progress
+from vqvae2.training.pacing import Clock, paced, write_budget
 from vqvae2.training.perceptual_networks import require_perceptual
 from vqvae2.training.prior import PriorStage
 from vqvae2.training.session import Event, TrainingSession, report_skipped, require_batch
@@ -58,11 +59,14 @@ def train_run(
     """
     with session.folder.lock() if session.world.is_main else nullcontext():
         prepare(session)
-        skipped = set(session.skipped)
-        for stage in stages(session.config):
-            if select(stage):
-                yield from stage.run(session)
-                yield from report_skipped(session, stage.name, skipped)
+        skipped, clock = set(session.skipped), Clock.of(session)
+        for name in [stage.name for stage in stages(session.config) if select(stage)]:
+            session = yield from paced(session, name, clock)
+            (stage,) = [stage for stage in stages(session.config) if stage.name == name]
+            for event in stage.run(session):
+                clock.count()
+                yield event
+            yield from report_skipped(session, name, skipped)
 
 
 def prepare(session: TrainingSession) -> None:
@@ -78,6 +82,7 @@ def prepare(session: TrainingSession) -> None:
         folder.remove_partial_files()
         forget_precisions(folder, config)
         summary = continued_summary(folder, config, summarize(session))
+        write_budget(session)
         folder.write_config(config)
         folder.write_data(summary)
         folder.write_pipeline(config, summary.class_names)
