@@ -10,6 +10,7 @@ from small_runs import session
 
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.validation import evaluate
+from vqvae2.priors import GatedPixelCNNConfig
 from vqvae2.runs.config import LevelConfig, RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
@@ -22,7 +23,9 @@ def tiny() -> RunConfig:
         config.autoencoder.training, steps=4, batch=8, validate_every=2, save_every=2,
         validation_examples=16, log_every=1,
     )  # fmt: skip
-    sizes = {"channels": 16, "residual_channels": 16, "num_layers": 2, "num_output_blocks": 1}
+    prior = GatedPixelCNNConfig(
+        channels=16, residual_channels=16, num_layers=2, num_output_blocks=1, kernel=3
+    )
     codebook = replace(config.autoencoder.model.codebooks[0], num_codes=16, code_size=8)
     model = replace(
         config.autoencoder.model, channels=16, residual_channels=8, codebooks=(codebook,)
@@ -33,11 +36,9 @@ def tiny() -> RunConfig:
         autoencoder=replace(
             config.autoencoder, model=model, training=training, continuous_steps=2
         ),
-        levels=tuple(
-            LevelConfig(
-                prior=replace(level.prior, num_conditioning_blocks=1, **sizes), training=training
-            )
-            for level in config.levels
+        levels=(
+            LevelConfig(prior=replace(prior, attention_every=2), training=training),
+            LevelConfig(prior=replace(prior, num_conditioning_blocks=1), training=training),
         ),
     )
 

@@ -43,12 +43,13 @@ def loss_curve() -> list[float]:
 
 
 def state_keys() -> dict[str, list[str]]:
-    """Names and shapes of all weights of the demo's models."""
-    run = PRESETS["demo"]()
-    with torch.device("meta"):
-        models = {"autoencoder": VQVAE(run.autoencoder.model)}
-        for level, config in enumerate(run.levels):
-            models[f"prior{level}"] = Prior(config.prior, run.domain(level))
+    """Names and shapes of all weights of Transformers (demo) and gated PixelCNNs (cifar10)."""
+    models: dict[str, torch.nn.Module] = {}
+    for preset, run in [("demo", PRESETS["demo"]()), ("cifar10", PRESETS["cifar10"]("images"))]:
+        with torch.device("meta"):
+            models[f"{preset}.autoencoder"] = VQVAE(run.autoencoder.model)
+            for level, config in enumerate(run.levels):
+                models[f"{preset}.prior{level}"] = Prior(config.prior, run.domain(level))
     return {
         name: [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
         for name, model in models.items()

@@ -182,7 +182,7 @@ def design_level(level: int, scale: Scale, facts: ImageFacts, batches: Batches) 
         num_layers=scale.prior_layers,
         num_heads=scale.prior_channels // 32,
         dropout=strength.dropout if is_coarsest else strength.dropout / 2,
-        num_conditioning_blocks=0 if is_coarsest else 2,
+        num_conditioning_blocks=0 if is_coarsest else 1,
     )
     return LevelConfig(
         prior=prior,

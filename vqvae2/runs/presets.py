@@ -30,10 +30,19 @@ Preset = Callable[..., RunConfig]
 
 def demo(source: str = "synthetic", num_classes: int = 12) -> RunConfig:
     """Minutes on a laptop: the built-in images at 32x32, codes 4x4 + 8x8."""
-    prior = GatedPixelCNNConfig(channels=80, residual_channels=80, num_layers=6, kernel=3)
-    short = TrainingConfig(steps=1600, validate_every=600, validation_examples=500)
-    # Cooler than the priors are: samples of a few minutes' training gain more than they lose.
-    sampling = SamplingConfig(temperature=0.85)
+    prior = TransformerConfig(channels=96, num_layers=4, num_heads=4)
+    stage1 = TrainingConfig(steps=1600, validate_every=600, validation_examples=500)
+    top = TrainingConfig(
+        steps=1800, batch=64, optimizer="muon", learning_rate=3e-3, weight_decay=0.1, beta2=0.95,
+        cooldown=0.8, cooldown_shape="cosine", validate_every=600, validation_examples=500,
+    )  # fmt: skip
+    level = LevelConfig(
+        prior=prior,
+        training=top,
+        # Cooler than the priors are: samples of a few minutes' training gain more than they lose.
+        sampling=SamplingConfig(temperature=0.6, guidance=3),
+        label_dropout=0.1,
+    )
     return RunConfig(
         preset="demo",
         precision="float32",  # its results are compared to the last digit
@@ -45,19 +54,16 @@ def demo(source: str = "synthetic", num_classes: int = 12) -> RunConfig:
                 residual_channels=32,
                 codebooks=(CodebookConfig(num_codes=256, code_size=32),),
             ),
-            training=short,
+            training=stage1,
             continuous_steps=60,
         ),
         levels=(
-            LevelConfig(
-                prior=replace(prior, attention_every=3),
-                training=replace(short, steps=1400, batch=64, cooldown=0.5),
-                sampling=sampling,
-            ),
-            LevelConfig(
-                prior=replace(prior, num_conditioning_blocks=3),
-                training=replace(short, steps=1900, batch=32, cooldown=0.5),
-                sampling=sampling,
+            level,
+            replace(
+                level,
+                prior=replace(prior, num_layers=3),
+                training=replace(top, steps=2700, batch=32),
+                sampling=replace(level.sampling, guidance=2),
             ),
         ),
     )

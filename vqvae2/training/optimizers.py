@@ -31,7 +31,7 @@ def new_optimizers(
         hidden: the part of `module` whose matrices Muon updates.
 
     Raises:
-        ValueError: Muon without matrices, or in a torch that does not have it.
+        ValueError: Muon without matrices.
     """
     betas = (training.beta1, training.beta2)
     if training.optimizer == "adam":
@@ -74,13 +74,8 @@ def hidden_matrices(module: nn.Module, hidden: nn.Module | None) -> list[Tensor]
     """The weights of the linear layers in `hidden`, a part of `module`.
 
     Raises:
-        ValueError: there are none, or this torch has no Muon.
+        ValueError: there are none.
     """
-    if not hasattr(torch.optim, "Muon"):
-        raise ValueError(
-            f"The optimizer muon needs torch 2.9 or newer, got {torch.__version__}; install a "
-            "newer torch, or use the optimizer adamw."
-        )
     layers = [] if hidden is None else list(hidden.modules())
     matrices = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
     if not matrices:
