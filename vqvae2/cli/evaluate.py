@@ -1,6 +1,6 @@
 """`vqvae2 evaluate`: the metrics of a run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +35,8 @@ class Options:
     Arguments:
         run: A run folder.
         limit: Maximum number of validation images; they are taken evenly from the set.
+        test: Measure on these images in place of the validation images, which chose the weights:
+            a folder with the classes of the run, or another source of `train --data`.
         samples: Also draw this number of samples and compare them with as many training images:
             FID, KID, inception score, precision and recall. At most as many as there are
             training images.
@@ -64,6 +66,7 @@ class Options:
 
     run: RunPath
     limit: int = 10_000
+    test: Annotated[str, optional("SOURCE")] = ""
     samples: int = 0
     extractor: Annotated[str, optional("NETWORK")] = ""
     extractor_name: Annotated[str, optional("NAME")] = ""
@@ -95,6 +98,7 @@ def main(arguments: list[str]) -> None:
             if options.judge and options.judge != options.extractor:
                 selector = extractor_for(folder, options.judge, "", device, view.track)
         evaluation = Evaluation.open(folder, device, world, view.track, options.decoder)
+        evaluation = replace(evaluation, test=options.test)
         if extractor is not None:
             evaluation.require_independent(extractor)
         show_metrics(evaluate(evaluation, options.limit))

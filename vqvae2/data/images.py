@@ -249,6 +249,35 @@ def open_validation(config: DataConfig, *, progress: Progress = quiet) -> ImageD
     return _open_split(config, list_splits(config), 1, progress)
 
 
+def open_test(
+    config: DataConfig,
+    source: str,
+    class_names: tuple[str, ...],
+    *,
+    progress: Progress = quiet,
+) -> ImageDataset:
+    """Opens images that a run has never seen: the held-out split of a source, or all of it.
+
+    Arguments:
+        config: of the run's own images.
+        source: as of `DataConfig`, but not streamed.
+        class_names: of the run; () without labels.
+        progress: receives the progress of decoding.
+
+    Raises:
+        ValueError: there are other classes than those of the run.
+    """
+    train, held_out = open_source(source, config.size)
+    listing = train if held_out is None else held_out
+    return ImageDataset(
+        listing.with_classes(class_names, source) if class_names else listing.without_labels(),
+        size=config.size,
+        in_memory=fits_in_memory(len(listing.names), config.size, config.memory_gib),
+        title="test images",
+        progress=progress,
+    )
+
+
 def list_splits(config: DataConfig) -> tuple[ImageListing, ImageListing]:
     """The listings of the training and the validation split."""
     if config.is_streamed:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vqvae2.data.decode import Decoded
 from vqvae2.data.order import Order
+from vqvae2.messages import shortened
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation", "dev", "test", "testing")
@@ -84,6 +85,24 @@ class ImageListing:
             decode=lambda positions: self.decode([indices[position] for position in positions]),
             stream=None,
         )
+
+    def with_classes(self, class_names: tuple[str, ...], source: str) -> "ImageListing":
+        """The listing with the labels of other classes of the same names, which may be more.
+
+        Arguments:
+            class_names: the classes that labels shall mean.
+            source: of the listing, for the message.
+
+        Raises:
+            ValueError: the listing has a class that is not among them, or none.
+        """
+        if not self.class_names or not set(self.class_names) <= set(class_names):
+            raise ValueError(
+                f"The classes of {source} ({shortened(self.class_names) or 'none'}) are not those "
+                f"of the run ({shortened(class_names)}); use the same sub-folders."
+            )
+        numbers = torch.tensor([class_names.index(name) for name in self.class_names])
+        return replace(self, labels=numbers[self.labels], class_names=class_names)
 
     def without_labels(self) -> "ImageListing":
         """The same images, unlabelled."""

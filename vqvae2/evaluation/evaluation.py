@@ -1,7 +1,7 @@
 """A trained run under evaluation: opened once, then passed to every question of this package."""
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -31,6 +31,7 @@ class Evaluation:
         pipeline: the trained models.
         world: processes that share the work.
         progress: called with the work, the number of images done and their total.
+        test: source of images that take the place of the validation images; "" for none.
     """
 
     folder: RunFolder
@@ -38,6 +39,7 @@ class Evaluation:
     pipeline: Pipeline
     world: World = SINGLE_PROCESS
     progress: Progress = quiet
+    test: str = ""
 
     @classmethod
     def open(
@@ -63,11 +65,15 @@ class Evaluation:
     @cached_property
     def splits(self) -> ImageSplits:
         """The training and validation images."""
-        return images.open_images(self.config.data, progress=self.progress)
+        splits = images.open_images(self.config.data, progress=self.progress)
+        return replace(splits, validation=self.validation) if self.test else splits
 
     @cached_property
     def validation(self) -> ImageDataset:
-        """The validation images; they alone are decoded unless `splits` are open."""
+        """The validation or test images; they alone are decoded unless `splits` are open."""
+        if self.test:
+            names = self.pipeline.config.class_names
+            return images.open_test(self.config.data, self.test, names, progress=self.progress)
         if "splits" in self.__dict__:
             return self.splits.validation
         return images.open_validation(self.config.data, progress=self.progress)
@@ -77,7 +83,7 @@ class Evaluation:
         data = self.config.data
         return Provenance(
             preset=self.config.preset,
-            data=data.source,
+            data=self.test or data.source,
             size=data.size,
             validation_images=validation_images,
             images_fingerprint=self.validation.fingerprint(),

@@ -1,6 +1,12 @@
 """How well the priors predict codes: nats per code of each level, and bits per image dimension."""
 
-from vqvae2.data.codes import CodeDataset, PixelCodes, open_codes
+import numpy as np
+import torch
+
+from vqvae2.autoencoder.vqvae import VQVAE
+from vqvae2.data.codes import CodeArray, CodeDataset, CodesInMemory, PixelCodes, open_codes
+from vqvae2.data.extraction import describe_codes, encoded_batches
+from vqvae2.data.images import ImageDataset
 from vqvae2.data.order import evenly_spaced, inference_batch_size
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.metrics.likelihood import bits_per_dim, nats_per_code
@@ -63,4 +69,23 @@ def code_splits(evaluation: Evaluation) -> tuple[CodeDataset, CodeDataset]:
     if evaluation.config.on_pixels:
         return PixelCodes(evaluation.splits.train), PixelCodes(evaluation.splits.validation)
     codes, known = evaluation.folder.codes, code_fingerprint(evaluation.pipeline.autoencoder)
-    return open_codes(codes, "train", known), open_codes(codes, "validation", known)
+    train = open_codes(codes, "train", known)
+    if evaluation.test:
+        return train, encoded(evaluation, evaluation.validation)
+    return train, open_codes(codes, "validation", known)
+
+
+def encoded(evaluation: Evaluation, dataset: ImageDataset) -> CodesInMemory:
+    """The codes of images that the run did not extract."""
+    autoencoder = evaluation.pipeline.autoencoder
+    assert isinstance(autoencoder, VQVAE), "pixels are their own codes"
+    info = describe_codes(autoencoder, dataset)
+    batches = []
+    for codes in encoded_batches(autoencoder, dataset, torch.arange(len(dataset))):
+        batches.append(codes)
+        done = sum(len(each[0]) for each in batches)
+        evaluation.progress("codes of test images", done, len(dataset))
+    levels: list[CodeArray] = [
+        torch.cat(maps).numpy().astype(np.uint32) for maps in zip(*batches, strict=True)
+    ]
+    return CodesInMemory(info, levels, dataset.labels)
