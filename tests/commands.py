@@ -15,8 +15,10 @@ TINY = """
 --autoencoder.continuous-steps 3
 --levels.0.training.steps 6 --levels.0.training.batch 8
 --levels.1.training.steps 6 --levels.1.training.batch 8
---levels.0.prior.channels 8 --levels.0.prior.residual-channels 8 --levels.0.prior.num-layers 2
---levels.1.prior.channels 8 --levels.1.prior.residual-channels 8 --levels.1.prior.num-layers 2
+--levels.0.prior.channels 8 --levels.0.prior.num-heads 1 --levels.0.prior.num-layers 2
+--levels.1.prior.channels 8 --levels.1.prior.num-heads 1 --levels.1.prior.num-layers 2
+--levels.0.label-dropout 0 --levels.0.sampling.guidance 1
+--levels.1.label-dropout 0 --levels.1.sampling.guidance 1
 """.split()
 
 

@@ -11,6 +11,7 @@ from vqvae2.cli.main import run
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
 from vqvae2.runs.folder import RunFolder
+from vqvae2.runs.presets import find_preset
 from vqvae2.training import fit, planning
 
 
@@ -121,6 +122,14 @@ def test_hours_that_cannot_be_planned_are_one_line(tmp_path, capsys, monkeypatch
     assert "leave one" in error_of(capsys, *command, "1", "--preset", "demo")
     assert "give --data" in error_of(capsys, "train", "--hours", "1")
     assert not list((tmp_path / "run").rglob("*.json"))
+
+
+def test_a_preset_with_guidance_fits_images_without_labels():
+    assert find_preset("demo")().levels[0].sampling.guidance > 1
+    config = find_preset("demo")().with_classes(1)
+    assert [level.sampling.guidance for level in config.levels] == [1, 1]
+    assert [level.label_dropout for level in config.levels] == [0, 0]
+    assert config.num_classes == 1
 
 
 def test_a_config_that_cannot_be_trained_is_one_line(tmp_path, capsys):

@@ -40,7 +40,7 @@ TRAINING = (
     f"steps {LAST_STEP}", "batch 8", "save-every 3", "validate-every 6", "validation-examples 8",
     "log-every 1",
 )  # fmt: skip
-PRIOR = ("channels 8", "residual-channels 8", "num-layers 2", "dropout 0")
+PRIOR = ("channels 8", "num-heads 1", "num-layers 2", "dropout 0")
 AUTOENCODER = (
     "continuous-steps 4", "start-vectors-per-code 2", "model.channels 16",
     "model.residual-channels 8", "model.codebooks.0.num-codes 16",

@@ -42,7 +42,7 @@ from vqvae2.data.config import DataConfig
 from vqvae2.data.decode import decode_image
 from vqvae2.data.images import open_images
 from vqvae2.data.synthetic import render
-from vqvae2.priors import Prior
+from vqvae2.priors import GatedPixelCNNConfig, Prior
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import demo
@@ -99,8 +99,10 @@ def small_run() -> RunConfig:
     )
     sizes = {"channels": 8, "residual_channels": 4}
     model = replace(run.autoencoder.model, num_residual_blocks=1, codebooks=codebooks, **sizes)
-    sizes |= {"num_layers": 1, "num_output_blocks": 0, "num_conditioning_blocks": 1}
-    levels = tuple(replace(level, prior=replace(level.prior, **sizes)) for level in run.levels)
+    prior = GatedPixelCNNConfig(
+        num_layers=1, num_output_blocks=0, num_conditioning_blocks=1, kernel=3, **sizes
+    )
+    levels = tuple(replace(level, prior=prior) for level in run.levels)
     autoencoder = replace(run.autoencoder, model=model)
     data = DataConfig(size=16, synthetic_images=64)
     return replace(run, autoencoder=autoencoder, levels=levels, data=data, num_classes=12)

@@ -36,7 +36,7 @@ class Options:
         run: A run folder.
         limit: Maximum number of validation images; they are taken evenly from the set.
         test: Measure on these images in place of the validation images, which chose the weights:
-            a folder with the classes of the run, or another source of `train --data`.
+            a folder with the classes of the run, or any other source of images.
         samples: Also draw this number of samples and compare them with as many training images:
             FID, KID, inception score, precision and recall. At most as many as there are
             training images.

@@ -165,7 +165,7 @@ def train(
     command = f"vqvae2 train --run {folder.path}"
     with monitor(is_main) as view:
         splits = open_images(config.data, progress=view.track)
-        config = replace(config, num_classes=max(1, len(splits.class_names)))
+        config = config.with_classes(max(1, len(splits.class_names)))
         fitting = config.with_batches_within(len(splits.train))
         if fitting != config and is_main:
             console.print(

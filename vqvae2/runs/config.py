@@ -219,6 +219,16 @@ class RunConfig:
         discriminator = partial(Discriminator, decoder.discriminator)
         build_outline(discriminator, decoder.discriminator, "decoder.discriminator")
 
+    def with_classes(self, num_classes: int) -> "RunConfig":
+        """The config for a number of classes; a single one needs no guidance towards it."""
+        if num_classes > 1:
+            return replace(self, num_classes=num_classes)
+        levels = tuple(
+            replace(level, label_dropout=0.0, sampling=replace(level.sampling, guidance=1.0))
+            for level in self.levels
+        )
+        return replace(self, num_classes=1, levels=levels)
+
     def with_batches_within(self, num_images: int) -> "RunConfig":
         """The config with batches of at most `num_images` training images, powers of two."""
         largest = 1 << max(0, num_images.bit_length() - 1)
