@@ -23,6 +23,17 @@ def sections_of(page: str) -> dict[str, str]:
     return dict(sections)
 
 
+def missing_of(page: str) -> str:
+    """What the page says about sections that it does not have; "" if it has all."""
+    match = re.search(r'<details class="missing".*?</details>', page, flags=re.DOTALL)
+    return match[0] if match else ""
+
+
+def verdict_of(page: str) -> str:
+    """The sentences at the top."""
+    return page.split('class="findings"')[1].split("</ul>")[0]
+
+
 def change_json(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 

@@ -22,21 +22,21 @@ def usage(counts: list[int]) -> CodeUsage:
 
 
 def test_a_collapsed_codebook_is_a_problem_with_advice():
-    finding = judge_usage(0, usage([1000] + [0] * 511))
+    finding = judge_usage(0, usage([1000] + [0] * 511), 9)
     assert finding.verdict == "problem"
     assert "collapsed" in finding.text
     assert "--autoencoder.level-dropout" in finding.advice
 
 
 def test_unused_codes_are_a_warning_and_a_used_codebook_is_good():
-    finding = judge_usage(0, usage([10] * 400 + [0] * 112))
+    finding = judge_usage(0, usage([10] * 400 + [0] * 112), 9)
     assert finding.verdict == "warning"
     assert "112 are unused" in finding.text
-    assert judge_usage(0, usage([10] * 512)).verdict == "good"
+    assert judge_usage(0, usage([10] * 512), 9).verdict == "good"
 
 
 def test_too_few_codes_cannot_be_judged():
-    assert "Too few validation images" in judge_usage(0, usage([2] * 400 + [0] * 112)).advice
+    assert "Too few validation images" in judge_usage(0, usage([2] * 400 + [0] * 112), 9).advice
 
 
 def test_a_level_without_effect_is_a_problem():

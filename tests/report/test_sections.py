@@ -1,16 +1,19 @@
 """What each section shows, by what is done."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from pages import ESCAPED, NAME, change_json, page_of, sections_of
+from pages import ESCAPED, NAME, change_json, missing_of, page_of, sections_of, verdict_of
 
-from vqvae2.evaluation.evaluation import fingerprints
+from vqvae2.evaluation.evaluation import Evaluation, fingerprints
+from vqvae2.evaluation.validation import evaluate
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
 from vqvae2.metrics.classifier import ClassifierTraining
+from vqvae2.metrics.describe import METRICS
 from vqvae2.metrics.results import (
     AccuracyScore,
     ClassAccuracy,
@@ -23,29 +26,35 @@ from vqvae2.metrics.results import (
     SampleMetrics,
 )
 from vqvae2.pipeline import Pipeline
+from vqvae2.report.overview import training_seconds
 
 
-def test_before_training_the_sections_name_the_command_to_run(runs, pages):
-    sections = sections_of(pages["begun"])
-    for name in ("reconstructions", "levels", "codebooks", "training", "samples"):
-        assert f"run <code>vqvae2 train --run {runs['begun'].path}</code>" in sections[name]
-    assert "<img" not in pages["begun"]
+def test_before_training_the_page_names_the_command_to_run(runs, pages):
+    page = pages["begun"]
+    assert tuple(sections_of(page)) == ("health", "data", "config")
+    assert f"run <code>vqvae2 train --run {runs['begun'].path}</code>" in missing_of(page)
+    assert "Unfinished: 0 of 4 stages are done" in verdict_of(page)
+    assert "<img" not in page
 
 
 def test_an_autoencoder_alone_has_images_and_names_what_is_missing(pages):
-    sections = sections_of(pages["autoencoder"])
+    page = pages["autoencoder"]
+    sections, missing = sections_of(page), missing_of(page)
     assert sections["reconstructions"].count("<img") == 2 * 16
     assert sections["levels"].count("<img") == 8 * (4 + 2)
     assert sections["training"].count("<svg") == 2
-    assert "The codes are not extracted yet: run <code>vqvae2 train" in sections["codebooks"]
-    assert "0 of 2 priors are trained: run <code>vqvae2 train" in sections["samples"]
-    assert "Nothing was measured yet: run <code>vqvae2 evaluate" in sections["metrics"]
+    assert "Codes in use: The codes are not extracted yet: run <code>vqvae2 train" in missing
+    assert "0 of 2 priors are trained: run <code>vqvae2 train" in missing
+    assert "All metrics: Nothing was measured yet: run <code>vqvae2 evaluate" in missing
+    assert 'class="pairs"' in page.split("<nav>")[0], "reconstructions where samples will be"
+    assert "Unfinished: 1 of 4 stages are done" in verdict_of(page)
+    assert "Reconstructions keep" in verdict_of(page)
 
 
 def test_a_complete_run_has_every_section(pages):
     page, sections = pages["complete"], sections_of(pages["complete"])
-    assert page.count('class="note"') == 1
-    assert "Samples were not measured yet: run <code>vqvae2 evaluate" in sections["quality"]
+    assert 'class="note"' not in page
+    assert "Quality of the samples: Samples were not measured yet" in missing_of(page)
     assert sections["likelihoods"].count("<img") == 8 * (1 + 2) + 2
     assert sections["likelihoods"].count(" bits</div>") == 8
     assert sections["codebooks"].count("<svg") == 2
@@ -53,18 +62,53 @@ def test_a_complete_run_has_every_section(pages):
     assert sections["samples"].count("<img") == 12 * 8
     assert "temperature 1, all codes" in sections["samples"]
     assert sections["health"].count("verdict") >= 8
+    assert page.split("<nav>")[0].count("<img") == 16
+
+
+def test_the_verdict_is_in_plain_words_with_a_command_that_needs_no_download(pages):
+    verdict = verdict_of(pages["complete"])
+    assert "Finished: everything is trained" in verdict
+    assert re.search("PSNR [0-9.]+ dB on all 18 validation images", verdict)
+    assert "Many codes are unused" in verdict or "Nearly all codes are in use" in verdict
+    assert "of the bits that they would take" in verdict
+    assert "evaluate --samples 222 --extractor own" in verdict
+
+
+def test_every_count_of_images_is_named(folder):
+    """The cards and the doctor may have counted different images."""
+    evaluate(Evaluation.open(folder), limit=10)
+    sections = sections_of(page_of(folder))
+    assert "Measured on 10 of the 18 validation images" in sections["summary"]
+    assert "codes on all 18 validation images" in sections["health"]
+    assert "on 10 validation images" in sections["health"]
+
+
+def test_the_time_of_each_stage_is_at_the_top(pages):
+    top = pages["complete"].split("<nav>")[0]
+    for text in ("Autoencoder", "Prior of level 1", "All steps"):
+        assert f'<td data-name="">{text}</td>' in top
+    lines = [{"step": 10, "examples_per_second": 5.0}, {"step": 30, "examples_per_second": 20.0}]
+    assert training_seconds(lines, batch=4) == 10 * 4 / 5 + 20 * 4 / 20
+
+
+def test_columns_of_metrics_are_explained(folder, measured):
+    folder.write_metrics(measured)
+    quality = sections_of(page_of(folder))["quality"]
+    assert f'title="{METRICS["recall"].explanation}"' in quality
+    assert f"<dd>{METRICS['kid'].explanation}</dd>" in quality
 
 
 def test_every_metric_of_the_run_is_in_the_tables(runs, pages):
     section, metrics = sections_of(pages["complete"])["metrics"], runs["complete"].read_metrics()
     for measurement in (metrics.reconstruction, metrics.priors):
-        for name in (*measurement.values, *measurement.per_level):
+        measured = [name for name, value in measurement.values.items() if value is not None]
+        for name in (*measured, *measurement.per_level):
             assert f"<code>{name}</code>" in section
     assert metrics.provenance.images_fingerprint in section
 
 
-def test_the_top_shows_a_card_per_metric_and_level(pages):
-    top = pages["complete"].split("<nav>")[0]
+def test_the_short_metrics_are_a_card_each_and_one_per_level(pages):
+    top = sections_of(pages["complete"])["summary"]
     assert top.count('class="card"') == 4
     assert top.count('class="card level"') == 2
     assert "of 16 codes used" in top
@@ -144,6 +188,15 @@ def test_metrics_older_than_the_priors_are_named(folder):
     assert page_of(folder).count("Priors were trained after this evaluation") == 2
 
 
+def test_measured_samples_are_in_the_verdict(folder, measured):
+    folder.write_metrics(measured)
+    verdict = verdict_of(page_of(folder))
+    assert "FID-Net of 100 samples is 10.0, of reconstructions 10.0" in verdict
+    assert "It recognises the requested class in 75 % of the samples" in verdict
+    assert "recognises the requested class in 78.7 % of 300 samples" in verdict
+    assert "not measured yet" not in verdict
+
+
 def test_without_classes_there_are_32_samples(folder):
     change_json(folder.model / "config.json", class_names=[])
     samples = sections_of(page_of(folder))["samples"]
@@ -155,7 +208,9 @@ def test_without_the_images_of_the_run_the_other_sections_remain(folder, tmp_pat
     config = json.loads((folder.path / "config.json").read_text())
     data = {**config["data"], "source": str(tmp_path / "gone")}
     change_json(folder.path / "config.json", data=data)
-    sections = sections_of(page_of(folder))
-    assert "<img" not in sections["levels"]
-    assert 'class="note"' in sections["levels"]
+    page = page_of(folder)
+    sections = sections_of(page)
+    assert "levels" not in sections
+    assert "What each level contributes" in missing_of(page)
+    assert "gone" in missing_of(page)
     assert sections["samples"].count("<img") == 12 * 8

@@ -108,6 +108,14 @@ class ImagePairs:
 
 
 @dataclass(frozen=True)
+class Gallery:
+    """Images, each with a caption, as large as the page allows."""
+
+    images: Sequence[Markup]
+    captions: Sequence[str]
+
+
+@dataclass(frozen=True)
 class WideImage:
     """One large image."""
 
@@ -122,7 +130,17 @@ class Findings:
 
 
 Block: TypeAlias = (
-    Text | Table | Facts | Folded | Cards | Plots | ImageRows | ImagePairs | WideImage | Findings
+    Text
+    | Table
+    | Facts
+    | Folded
+    | Cards
+    | Plots
+    | ImageRows
+    | ImagePairs
+    | Gallery
+    | WideImage
+    | Findings
 )
 
 

@@ -13,6 +13,7 @@ import torch
 from vqvae2.autoencoder.vqvae import VQVAE
 from vqvae2.data.codes import CodesInMemory, complete_shards, read_codes, read_info, read_shard
 from vqvae2.evaluation.evaluation import fingerprints
+from vqvae2.messages import counted
 from vqvae2.metrics.results import Measurement, SampleMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
@@ -42,12 +43,12 @@ class Finding:
     """The result of one check.
 
     Arguments:
-        verdict: "good", "warning" or "problem".
+        verdict: "good", "warning", "problem", or "open" for what is not done yet.
         text: What the check found.
         advice: What to do; "" if nothing.
     """
 
-    verdict: Literal["good", "warning", "problem"]
+    verdict: Literal["good", "warning", "problem", "open"]
     text: str
     advice: str = ""
 
@@ -75,13 +76,13 @@ def check_stage(folder: RunFolder, stage: Stage) -> Iterator[Finding]:
         return
     steps = stage.training.steps
     if stage.done(folder):
-        yield Finding("good", f"{stage.title} is done: {steps} steps")
+        yield Finding("good", f"{stage.title} is done: {steps:,} steps")
     else:
         saved, damaged = checkpoint.latest(folder.checkpoints(stage.name))
         for error in damaged.values():
             advice = "Training continues from the checkpoint before it."
             yield Finding("problem", error, advice)
-        text = f"{stage.title} is at step {saved.step if saved else 0} of {steps}"
+        text = f"{stage.title} is at step {saved.step if saved else 0:,} of {steps:,}"
         yield Finding("warning", text, f"To continue: `vqvae2 train --run {folder.path}`.")
     lines = folder.log(stage.name).read("validation")
     if lines and isinstance(stage, AutoencoderStage):
@@ -138,6 +139,8 @@ def judge_levels(line: dict[str, float]) -> Iterator[Finding]:
         return
     for level, factor in enumerate(factors):
         text = f"without the codes of level {level} the error is {factor:.1f} times as high"
+        if "num_images" in line:
+            text += f" (on {counted(int(line['num_images']), 'validation image')})"
         if factor >= MIN_EFFECT:
             yield Finding("good", text)
             continue
@@ -166,7 +169,7 @@ def check_codes(folder: RunFolder, autoencoder: str) -> Iterator[Finding]:
         read_shard(path, info.grids)  # raises for a damaged file; one file in memory at a time
     codes = read_codes(folder.codes, "validation", autoencoder)
     for level, usage in enumerate(count_codes(codes)):
-        yield judge_usage(level, usage)
+        yield judge_usage(level, usage, len(codes.levels[level]))
 
 
 def count_codes(codes: CodesInMemory) -> list[CodeUsage]:
@@ -177,13 +180,13 @@ def count_codes(codes: CodesInMemory) -> list[CodeUsage]:
     return usages
 
 
-def judge_usage(level: int, usage: CodeUsage) -> Finding:
-    """Whether a level uses its codebook."""
+def judge_usage(level: int, usage: CodeUsage, num_images: int) -> Finding:
+    """Whether a level uses its codebook, by the codes of all validation images."""
     total = len(usage.counts)
     entropy = log(usage.perplexity) / log(total)
     text = (
-        f"level {level} uses {usage.used} of {total} codes on validation images, perplexity "
-        f"{usage.perplexity:.0f}"
+        f"level {level} uses {usage.used} of {total} codes on all "
+        f"{counted(num_images, 'validation image')}, perplexity {usage.perplexity:.0f}"
     )
     restart = f"--autoencoder.model.codebooks.{level}.revive-below"
     if entropy < MIN_ENTROPY:
@@ -210,7 +213,7 @@ def judge_prior(level: int, nats: Sequence[float], metrics: Measurement) -> Find
         metrics: Of the last evaluation.
     """
     best, last = min(nats), nats[-1]
-    text = f"prior of level {level}: {best:.3f} nats per code on validation images"
+    text = f"prior of level {level}: {best:.3f} nats per code at its best validation"
     if best < MIN_NATS:
         return Finding(
             "problem",
@@ -220,7 +223,11 @@ def judge_prior(level: int, nats: Sequence[float], metrics: Measurement) -> Find
     gap = metrics.levels("gap_nats_per_code")
     if level < len(gap):
         train = metrics.levels("train_nats_per_code")[level]
-        text += f", {train:.3f} on training images"
+        text += (
+            f"; at the last evaluation {train + gap[level]:.3f} on "
+            f"{counted(metrics.num_images, 'validation image')} and {train:.3f} on "
+            "training images"
+        )
         if gap[level] > MAX_OVERFIT * train:
             advice = "Use more images, more dropout or a smaller prior. The best step is kept."
             return Finding("warning", f"{text}: overfitted", advice)

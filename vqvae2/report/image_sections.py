@@ -9,29 +9,41 @@ from vqvae2.data.order import evenly_spaced
 from vqvae2.imaging.colormaps import code_map, heat
 from vqvae2.imaging.convert import to_float
 from vqvae2.pipeline import Pipeline
-from vqvae2.report.blocks import Block, ImagePairs, ImageRows, Text, image_row
+from vqvae2.report.blocks import (
+    Block,
+    Gallery,
+    ImagePairs,
+    ImageRows,
+    Text,
+    embedded_image,
+    image_row,
+)
 from vqvae2.report.formatting import describe_sampling
-from vqvae2.report.source import ReportSource
+from vqvae2.report.source import NUM_COLUMNS, ClassSamples, ReportSource
 
+NUM_TOP_SAMPLES, NUM_TOP_PAIRS = 16, 8
 NUM_RECONSTRUCTIONS = 16
-NUM_COLUMNS = 8  # images per row
-MAX_CLASSES = 20  # rows of samples
-NUM_SAMPLES_WITHOUT_CLASSES = 32
-MAX_SAMPLED_CODES = 20_000  # large models show fewer samples
 NUM_LIKELIHOODS = 64  # validation images whose likelihood is computed
 
 
 def reconstructions(source: ReportSource) -> list[Block]:
     """Validation images of all classes beside their reconstructions."""
     source.require_codes()
-    indices = evenly_spaced(len(source.validation), NUM_RECONSTRUCTIONS)
+    text = "Validation images: left the original, right its reconstruction from the codes."
+    pairs = reconstruction_pairs(source, NUM_RECONSTRUCTIONS)
+    originals = source.validation.batch(evenly_spaced(len(source.validation), NUM_COLUMNS))
+    return [Text(text), pairs, *decoders(source.pipeline, to_float(originals))]
+
+
+def reconstruction_pairs(source: ReportSource, number: int) -> ImagePairs:
+    """Evenly spaced validation images, each beside its reconstruction."""
+    source.require_codes()
+    indices = evenly_spaced(len(source.validation), number)
     originals = to_float(source.validation.batch(indices))
     results = source.pipeline.reconstruct(originals)
     left, right = image_row("original", originals), image_row("reconstruction", results)
     captions = map(source.class_of, indices.tolist())
-    text = "Validation images: left the original, right its reconstruction from the codes."
-    pairs = ImagePairs(list(zip(left.images, right.images, captions, strict=True)))
-    return [Text(text), pairs, *decoders(source.pipeline, originals[:NUM_COLUMNS])]
+    return ImagePairs(list(zip(left.images, right.images, captions, strict=True)))
 
 
 def decoders(pipeline: Pipeline, originals: Tensor) -> list[Block]:
@@ -80,32 +92,42 @@ def levels(source: ReportSource) -> list[Block]:
 
 def samples(source: ReportSource) -> list[Block]:
     """Samples of each class with the seeds 0, 1, ..."""
-    pipeline = source.complete_pipeline
-    names = pipeline.config.class_names
-    classes = evenly_spaced(len(names), MAX_CLASSES).tolist() or [0]
-    seeds = list(range(num_seeds(pipeline, len(classes))))
-    labels = [label for label in classes for _ in seeds]
-    images = pipeline.sample(labels, seeds * len(classes)).images.split(len(seeds))
-    if names:
-        rows = [image_row(names[label], row) for label, row in zip(classes, images, strict=True)]
+    drawn, pipeline = source.samples, source.pipeline
+    if pipeline.config.class_names:
+        rows = list(map(image_row, drawn.class_names, drawn.images))
     else:
-        rows = [image_row("", row) for row in images[0].split(NUM_COLUMNS)]
-    return [Text(describe_samples(pipeline, len(classes), len(seeds))), ImageRows(rows)]
+        rows = [image_row("", row) for row in drawn.images[0].split(NUM_COLUMNS)]
+    return [Text(describe_samples(pipeline, drawn)), ImageRows(rows)]
 
 
-def num_seeds(pipeline: Pipeline, num_classes: int) -> int:
-    """Number of samples of each class, so that not too many codes are drawn."""
-    num_requested = NUM_COLUMNS if pipeline.config.class_names else NUM_SAMPLES_WITHOUT_CLASSES
-    codes_per_image = sum(prior.domain.num_values for prior in pipeline.priors)
-    return max(1, min(num_requested, MAX_SAMPLED_CODES // (codes_per_image * num_classes)))
+def sample_gallery(source: ReportSource) -> list[Block]:
+    """The first samples, at the top of the page."""
+    drawn = source.samples
+    by_seed = [
+        (name, images[seed])
+        for seed in range(len(drawn.images[0]))
+        for name, images in zip(drawn.class_names, drawn.images, strict=True)
+    ][:NUM_TOP_SAMPLES]
+    images = [embedded_image(image, f"sample {name}".strip()) for name, image in by_seed]
+    text = (
+        "Samples: new images that the run has drawn. The first ones are shown, none is selected."
+    )
+    return [Text(text), Gallery(images, [name for name, _ in by_seed])]
 
 
-def describe_samples(pipeline: Pipeline, num_classes: int, num_seeds: int) -> str:
+def reconstruction_gallery(source: ReportSource) -> list[Block]:
+    """A few reconstructions, at the top of the page while there are no samples."""
+    pairs = reconstruction_pairs(source, NUM_TOP_PAIRS)
+    return [Text("Left an image, right what the autoencoder decodes from its codes."), pairs]
+
+
+def describe_samples(pipeline: Pipeline, drawn: ClassSamples) -> str:
     """Which samples are shown, and how they were drawn."""
+    num_seeds = len(drawn.images[0])
     seeds = "seed 0" if num_seeds == 1 else f"seeds 0 to {num_seeds - 1}"
     order = f"Samples with the {seeds}"
     if pipeline.config.class_names:
-        hidden = len(pipeline.config.class_names) - num_classes
+        hidden = len(pipeline.config.class_names) - len(drawn.class_names)
         order = f"One row per class, one column per seed: {seeds}"
         order += f" ({hidden} more classes are not shown)" if hidden else ""
     settings = (
@@ -126,15 +148,16 @@ def likelihoods(source: ReportSource) -> list[Block]:
     means, limits = [], []
     for level, maps in enumerate(nats):
         limit = float(maps.max())
-        limits.append(f"{limit:.1f} nats in level {level}")
+        limits.append(f"{limit / log(2):.1f} bits in level {level}")
         rows.append(image_row(f"level {level}", heat(maps[selected] / limit), level))
         mean = heat(maps.mean(0, keepdim=True) / limit)
         means.append(image_row(f"level {level}, mean", mean, level))
     return [
         Text(
-            f"From the most to the least probable of {len(indices)} validation images. Bright "
-            "positions have codes that are improbable given the class, the coarser codes and the "
-            f"preceding positions. White is {' and '.join(limits)}."
+            f"How many bits the priors need for {len(indices)} validation images, from the least "
+            "to the most. Bright positions are codes that the priors did not expect after the "
+            "class, the coarser codes and the preceding positions; black ones they predicted. "
+            f"White is {' and '.join(limits)}."
         ),
         ImageRows(rows, [f"{value:,.0f} bits" for value in (total[selected] / log(2)).tolist()]),
         Text(f"The mean over the {len(indices)} images."),

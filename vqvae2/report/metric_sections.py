@@ -41,6 +41,7 @@ def metric_table(title: str, measurement: Measurement, num_levels: int) -> Table
     rows = [["num_images", "number of validation images", *num_images]] + [
         [name, METRICS[name].explanation, *cells]
         for name, cells in metric_cells(measurement, num_levels).items()
+        if any(cells)  # SSIM over five scales, for instance, is not defined for small images
     ]
     header = ["", "", "all", *(f"level {level}" for level in range(num_levels))]
     return Table(title, header, rows, has_meanings=True)

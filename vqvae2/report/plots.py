@@ -42,9 +42,11 @@ VARIABLES = {
     **{colour: f"var(--level-{number})" for number, colour in enumerate(LEVELS)},
 }
 
-SIZE = (4.9, 2.7)  # inches
-MARGINS = {"left": 0.115, "right": 0.975, "bottom": 0.16, "top": 0.955}
-SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "vqvae2", "font.size": 8.0}
+SIZE = (4.3, 2.9)  # inches; about as wide as a phone, where the text keeps its size
+MARGINS = {"left": 0.155, "right": 0.975, "bottom": 0.175, "top": 0.955}
+LINE_OF_LEGEND = 0.085  # of the height
+TEXT, SMALL_TEXT = 10.5, 9.5  # points
+SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "vqvae2", "font.size": TEXT}
 
 
 def codebook_plot(usage: CodeUsage, level: int) -> Markup:
@@ -99,18 +101,16 @@ def usage_plot(validation: Sequence[LogLine], num_codes: Sequence[int]) -> Marku
         reference_line(axes, height, f"K = {height}", "left")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.16 * max(num_codes))
-    legend(axes, "lower right")
+    legend(axes)
     return svg(figure)
 
 
-def log_plot(train: Sequence[LogLine], validation: Sequence[LogLine]) -> Markup:
-    """Every metric that a stage logs in training, by step."""
-    figure, axes = canvas("step", "logged metrics")
-    # Some metrics begin later than the others.
-    names = [name for name in (train or validation)[-1] if name != "step"]
-    for number, name in enumerate(name for name in names if "gradient_norm" not in name):
-        draw(axes, logged(train, name), name, level_colour(number), "-")
-        draw(axes, logged(validation, name), f"{name}, validation", level_colour(number))
+def log_plot(train: Sequence[LogLine], validation: Sequence[LogLine], name: str) -> Markup:
+    """A metric that a stage logs in training, by step."""
+    figure, axes = canvas("step", name.replace("_", " "))
+    draw(axes, logged(train, name), "training", MUTED, "-")
+    draw(axes, logged(validation, name), "validation", level_colour(0))
+    axes.set_xlim(left=0)
     legend(axes)
     return svg(figure)
 
@@ -129,8 +129,8 @@ def prior_plot(
         highest = max(uniform, *nats)
         axes.set_ylim(top=highest + 0.12 * (highest - min(nats)))
     axes.set_xlim(left=0)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    legend(axes, "center right")
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    legend(axes)
     return svg(figure)
 
 
@@ -153,7 +153,7 @@ def rejection_plot(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.xaxis.set_minor_locator(NullLocator())
     if len(names) > 1:
-        legend(axes, "best")
+        legend(axes)
     return svg(figure)
 
 
@@ -164,14 +164,16 @@ def tradeoff_plot(methods: Mapping[str, Mapping[str, tuple[float, float]]]) -> M
         methods: By name of the method, (recall, precision) by setting.
     """
     figure, axes = canvas("recall: share of the training images covered", "precision")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     for number, (name, points) in enumerate(methods.items()):
         draw(axes, list(points.values()), name, level_colour(number))
         for setting, point in points.items():
-            axes.annotate(setting, point, (4, 3), textcoords="offset points", color=INK, size=7.5)
+            axes.annotate(
+                setting, point, (4, 3), textcoords="offset points", color=INK, size=SMALL_TEXT
+            )
     axes.margins(0.12)
-    legend(axes, "best")
+    legend(axes)
     return svg(figure)
 
 
@@ -193,7 +195,7 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
     axes.patch.set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
@@ -226,7 +228,8 @@ def reference_line(axes: Axes, height: float, text: str, side: str = "right") ->
     axes.axhline(height, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.annotate(
         text, (0.99 if side == "right" else 0.01, height), (0, 2), ha=side, va="bottom",
-        xycoords=axes.get_yaxis_transform(), textcoords="offset points", color=INK, size=7.5,
+        xycoords=axes.get_yaxis_transform(), textcoords="offset points", color=INK,
+        size=SMALL_TEXT,
     )  # fmt: skip
 
 
@@ -239,12 +242,16 @@ def logarithmic(axes: Axes, bottom: float | None = None) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def legend(axes: Axes, location: str = "upper right") -> None:
-    """A legend without a frame."""
-    if axes.get_legend_handles_labels()[0]:
+def legend(axes: Axes) -> None:
+    """A legend above the plot, where it hides no curve."""
+    if count := len(axes.get_legend_handles_labels()[0]):
+        columns = 3 if count in (3, 5, 6) else 2
+        lines = -(-count // columns)
+        axes.figure.subplots_adjust(top=MARGINS["top"] - LINE_OF_LEGEND * lines)
         axes.legend(
-            loc=location, frameon=False, labelcolor=INK, handlelength=1.6, borderaxespad=0.2,
-            fontsize=7.5,
+            loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=columns, frameon=False,
+            labelcolor=INK, handlelength=1.3, handletextpad=0.5, columnspacing=1.3,
+            borderaxespad=0, borderpad=0.2, labelspacing=0.3, fontsize=SMALL_TEXT,
         )  # fmt: skip
 
 

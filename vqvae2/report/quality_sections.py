@@ -34,11 +34,7 @@ def quality(source: ReportSource) -> list[Block]:
         blocks.append(two_sample_table(metrics.two_sample))
     blocks += [detection_table(*result) for result in metrics.out_of_distribution.items()]
     if not blocks:
-        command = source.command("evaluate --samples 10000")
-        raise ValueError(
-            f"Samples were not measured yet: {command}. This downloads the Inception network "
-            "once; with `--extractor own` it trains a classifier instead."
-        )
+        raise ValueError(f"Samples were not measured yet. {source.advice_to_measure()}")
     models = fingerprints(source.pipeline)
     if any(origin.models != models for _, _, origin in metrics.sample_provenance()):
         text = (

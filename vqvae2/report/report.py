@@ -1,7 +1,7 @@
 """The report of a run: one HTML file that needs no other file and no network.
 
-Images, plots and styles are inside the file. Where a stage is not done, its section names the
-command to run.
+Images, plots and styles are inside the file. Sections of stages that are not done are left out;
+a list at the top says what each of them lacks, and which command to run.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from vqvae2.data.images import Progress, quiet
 from vqvae2.files import write_bytes
 from vqvae2.report import image_sections, metric_sections, overview, training_sections
-from vqvae2.report.blocks import LOSSLESS_SIDE, Block, Findings, Text
-from vqvae2.report.doctor import diagnose
+from vqvae2.report.blocks import LOSSLESS_SIDE, Block, Findings
 from vqvae2.report.formatting import with_code
 from vqvae2.report.quality_sections import quality
 from vqvae2.report.source import ReportSource
@@ -22,48 +22,77 @@ from vqvae2.runs.folder import RunFolder
 Section = Callable[[ReportSource], list[Block]]
 
 SECTIONS: dict[str, tuple[str, Section]] = {
+    "samples": ("Samples", image_sections.samples),
     "reconstructions": ("Originals and reconstructions", image_sections.reconstructions),
     "levels": ("What each level contributes", image_sections.levels),
-    "codebooks": ("Codes in use", training_sections.codebooks),
-    "training": ("Training", training_sections.training),
-    "samples": ("Samples", image_sections.samples),
+    "health": ("Health", lambda source: [Findings(source.findings)]),
+    "summary": ("Metrics in short", overview.summary),
     "quality": ("Quality of the samples", quality),
-    "likelihoods": ("Likelihood of validation images", image_sections.likelihoods),
+    "codebooks": ("Codes in use", training_sections.codebooks),
+    "training": ("Training curves", training_sections.training),
+    "likelihoods": ("What the priors expect", image_sections.likelihoods),
     "metrics": ("All metrics", metric_sections.all_metrics),
-    "health": ("Health", lambda source: [Findings(diagnose(source.folder))]),
     "data": ("Data", metric_sections.data),
     "config": ("Config", metric_sections.config),
 }
-"""Title and content of each section, by its anchor in the page."""
+"""Title and content of each section, by its anchor in the page: plain words first."""
+
+FIRST_FOR_RESEARCHERS = "summary"
+"""The section above which a heading announces the researchers' part."""
 
 
-def write_report(folder: RunFolder, device: str = "cpu") -> Path:
-    """Writes report.html into a run folder, atomically, and returns its path."""
+def write_report(
+    folder: RunFolder, device: str = "cpu", path: Path | None = None, progress: Progress = quiet
+) -> Path:
+    """Writes the report of a run, atomically, and returns its path.
+
+    Arguments:
+        folder: the run.
+        device: where its models compute.
+        path: of the HTML file; report.html in the run folder by default.
+        progress: called after each section.
+    """
     source = ReportSource(folder, device)
     size = source.config.data.size
+    top = overview.top(source)
+    sections, missing = present_sections(source, progress)
     html = template().render(
         name=folder.path.resolve().name,
-        facts=overview.facts(source),
-        summary=blocks_or_note(overview.summary, source),
-        sections=[
-            (name, title, blocks_or_note(make, source)) for name, (title, make) in SECTIONS.items()
-        ],
+        lead=overview.lead(source),
+        top=top,
+        settings=overview.settings(source),
+        missing=missing,
+        sections=sections,
+        researchers=FIRST_FOR_RESEARCHERS,
         # Integer factors: every pixel of a small image is a square.
         side=size * max(1, round(96 / size)),
         large_side=size * max(1, 128 // size),
         is_jpeg=size > LOSSLESS_SIDE,
     )
-    path = folder.path / "report.html"
+    path = path or folder.path / "report.html"
     write_bytes(path, html.encode())
     return path
 
 
-def blocks_or_note(make: Section, source: ReportSource) -> list[Block]:
-    """The content of a section; where its stage is not done or files are missing, a sentence."""
-    try:
-        return make(source)
-    except ValueError as error:
-        return [Text(str(error), "note")]
+def present_sections(
+    source: ReportSource, progress: Progress = quiet
+) -> tuple[list[tuple[str, str, list[Block]]], dict[str, list[str]]]:
+    """The sections that have content, and the titles of the others by what they lack.
+
+    Returns:
+        sections: anchor, title and blocks of each.
+        missing: titles by the sentence that says what is not done, or which files are missing.
+    """
+    sections: list[tuple[str, str, list[Block]]] = []
+    missing: dict[str, list[str]] = {}
+    for number, (anchor, (title, make)) in enumerate(SECTIONS.items()):
+        progress("report", number, len(SECTIONS))
+        try:
+            sections.append((anchor, title, make(source)))
+        except ValueError as error:
+            missing.setdefault(str(error), []).append(title)
+    progress("report", len(SECTIONS), len(SECTIONS))
+    return sections, missing
 
 
 def template() -> Template:

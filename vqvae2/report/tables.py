@@ -1,7 +1,7 @@
 """Tables of results, as the report and the command line print them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vqvae2.data.order import evenly_spaced
 from vqvae2.metrics.describe import METRICS, format_metric
@@ -17,13 +17,17 @@ from vqvae2.metrics.results import (
 
 @dataclass(frozen=True)
 class Table:
-    """A table; with `has_meanings` the first column is code and the second explains it."""
+    """A table; with `has_meanings` the first column is code and the second explains it.
+
+    `meanings` explains columns, by their title in the header.
+    """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
     has_meanings: bool = False
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
 
 def metric_cells(measurement: Measurement, num_levels: int) -> dict[str, list[str]]:
@@ -56,8 +60,8 @@ def set_table(
         [name, f"{one.num_images:,}", *(format_metric(key, one.get(key)) for key in columns)]
         for name, one in sets.items()
     ]
-    header = ["set", "images", *(METRICS[key].title(extractor) for key in columns)]
-    return Table(title, header, rows, note)
+    titles = {METRICS[key].title(extractor): METRICS[key].explanation for key in columns}
+    return Table(title, ["set", "images", *titles], rows, note, meanings=titles)
 
 
 def sample_table(extractor: str, metrics: SampleMetrics) -> Table:
@@ -114,7 +118,9 @@ def two_sample_table(tests: TwoSampleTests) -> Table:
         "many real ones, and is tested on the other half. 0.5 is chance; 1 means that it is "
         "always right."
     )
-    return Table("Two-sample tests", ["set", "images", METRICS["auroc"].title()], rows, note)
+    auroc = METRICS["auroc"]
+    header, meanings = ["set", "images", auroc.title()], {auroc.title(): auroc.explanation}
+    return Table("Two-sample tests", header, rows, note, meanings=meanings)
 
 
 def agreement_table(agreement: ClassAgreement) -> Table:

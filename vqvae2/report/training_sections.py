@@ -1,9 +1,13 @@
 """The sections of the report about training: curves, and the codes in use."""
 
+from collections.abc import Sequence
+
+from vqvae2.metrics.describe import METRICS
 from vqvae2.report import plots
 from vqvae2.report.blocks import Block, Curve, Plots, Text
 from vqvae2.report.formatting import format_number
 from vqvae2.report.source import ReportSource
+from vqvae2.runs.log import LogLine
 from vqvae2.training.autoencoder import AutoencoderStage
 from vqvae2.training.prior import PriorStage
 from vqvae2.training.stages import stages
@@ -13,7 +17,8 @@ def codebooks(source: ReportSource) -> list[Block]:
     """How often the codes of each level occur in validation images."""
     text = (
         "The frequency of each code in all validation images. A flat curve means that the codes "
-        "are used evenly; codes in the shaded part are never used."
+        "are used evenly; codes in the shaded part are never used. Perplexity is the number of "
+        "equally likely codes that would be as hard to guess."
     )
     curves = [
         Curve(
@@ -49,12 +54,26 @@ def training(source: ReportSource) -> list[Block]:
             plot = plots.prior_plot(train, validation, stage.level, num_codes)
             curves.append(Curve(f"Prior of level {stage.level}", plot, speed))
         else:
-            curves.append(
-                Curve(stage.title.capitalize(), plots.log_plot(train, validation), speed)
-            )
+            curves += logged_curves(stage.title.capitalize(), train, validation)
     if not curves:
         raise ValueError(f"Training has not begun: {source.command('train --run')}.")
     text = "Metrics of validation images are measured with the averaged weights."
     if not source.config.on_pixels and source.config.autoencoder.continuous_steps:
         text += " The shaded first steps are trained without quantisation."
     return [Text(text), Plots(curves)]
+
+
+def logged_curves(
+    title: str, train: Sequence[LogLine], validation: Sequence[LogLine]
+) -> list[Curve]:
+    """One plot per metric that a stage logs; some metrics begin later than the others."""
+    names = dict.fromkeys(name for lines in (train, validation) for line in lines for name in line)
+    return [
+        Curve(
+            f"{title}: {METRICS[name].name if name in METRICS else name.replace('_', ' ')}",
+            plots.log_plot(train, validation, name),
+            METRICS[name].explanation if name in METRICS else "",
+        )
+        for name in names
+        if name not in ("step", "num_images") and not name.startswith("gradient_norm")
+    ]
