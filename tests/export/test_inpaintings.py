@@ -51,8 +51,8 @@ def test_the_grid_shows_at_most_12_images(pipeline, tmp_path):
     labels = labels_of_folders(pipeline, dataset)
     list(export_inpaintings(pipeline, dataset, labels, request, tmp_path / "out"))
     with Image.open(tmp_path / "out-grid.png") as grid:
-        assert 12 * 98 < grid.size[1] < 13 * 98
-        assert grid.size[0] == 3 * 98, "the image, its preserved part, one version"
+        assert 12 * 130 < grid.size[1] < 13 * 130
+        assert grid.size[0] == 3 * 130, "the image, its preserved part, one version"
 
 
 def test_sub_folders_give_the_classes(pipeline, pipeline_without_classes, dataset, tmp_path):

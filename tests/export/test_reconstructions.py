@@ -26,4 +26,4 @@ def test_a_grid_compares_images_level_by_level(pipeline, dataset, tmp_path):
     first, *_ = export_reconstructions(pipeline, dataset, tmp_path / "out")
     assert first.paths[-1] == tmp_path / "out-grid.png"
     with Image.open(first.paths[-1]) as grid:
-        assert grid.size[1] == 4 * (64 + 2), "images, reconstructions, two levels alone"
+        assert grid.size[1] == 4 * (128 + 2), "images, reconstructions, two levels alone"

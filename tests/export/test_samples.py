@@ -56,12 +56,19 @@ def test_the_batch_size_changes_no_image(pipeline, tmp_path):
         assert pixels(path) == pixels(tmp_path / "b" / path.name)
 
 
-def test_the_grid_has_a_row_per_class_and_at_most_16_columns(pipeline, tmp_path):
+def test_the_grid_shows_all_images_in_rows_of_8(pipeline, tmp_path):
     many = request(labels=(1, 0), num_images=18)
     list(export_samples(pipeline, many, tmp_path / "out"))
     with Image.open(tmp_path / "out-grid.png") as grid:
-        assert grid.size[1] == 2 * (64 + 2)
-        assert 16 * 66 < grid.size[0] < 17 * 66 + 40
+        assert grid.size[1] == 2 * 3 * (128 + 2), "rows of 8, 8 and 2 images per class"
+        assert 8 * 130 < grid.size[0] < 9 * 130
+    assert many.grid_total == 36
+
+
+def test_a_grid_of_very_many_images_shows_complete_rows_of_each_class():
+    many = request(labels=tuple(range(10)), num_images=240)
+    assert many.num_in_grid == 2 * 8
+    assert request(labels=tuple(range(50)), num_images=9).grid_total == 20 * 8
 
 
 def test_a_model_without_classes_makes_files_named_image(pipeline_without_classes, tmp_path):
@@ -103,8 +110,8 @@ def test_the_class_grid_is_one_file_with_the_samples_of_seeds_0_1_2(pipeline, tm
     *_, last = export_class_grid(pipeline, path, images_per_class=3)
     assert (last.done, last.paths) == (6, (path,))
     with Image.open(path) as grid:
-        width = grid.size[0] - 3 * 66
-        first = grid.crop((width, 0, width + 64, 64)).resize((16, 16), Image.Resampling.NEAREST)
+        width = grid.size[0] - 3 * 130
+        first = grid.crop((width, 0, width + 128, 128)).resize((16, 16), Image.Resampling.NEAREST)
     sample = pipeline.sample(["class0"], [0]).images[0]
     difference = torch.from_numpy(np.array(first)).permute(2, 0, 1) / 255 - sample
     assert difference.abs().max() < 1 / 255

@@ -1,5 +1,6 @@
 """Image grids: rows, enlargement, names and titles."""
 
+import pytest
 import torch
 from noise_images import noise_tensor
 
@@ -9,7 +10,7 @@ from vqvae2.imaging.grid import MARGIN, image_grid
 
 def test_images_stand_in_rows_on_white():
     first, second = noise_tensor([0, 1]), noise_tensor([2])
-    pixels = from_pil(image_grid([first, second]))
+    pixels = from_pil(image_grid([first, second], scale=1))
     step = 16 + MARGIN
     assert pixels.shape == (3, 2 * step, 2 * step)
     assert torch.equal(pixels[:, :16, step : step + 16], first[1])
@@ -24,10 +25,18 @@ def test_smaller_images_are_enlarged_to_the_largest_without_smoothing():
     assert torch.equal(pixels[:, :32, :32], enlarged)
 
 
+@pytest.mark.parametrize(("side", "factor"), [(8, 16), (32, 4), (64, 2), (100, 1), (256, 1)])
+def test_small_images_are_enlarged_by_an_integer_factor_so_that_they_can_be_judged(side, factor):
+    image = noise_tensor([0], side=side)
+    pixels = from_pil(image_grid([image]))
+    enlarged = image[0].repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    assert torch.equal(pixels[:, : side * factor, : side * factor], enlarged)
+
+
 def test_names_and_titles_get_space_of_their_own():
     images = noise_tensor([0], side=32)
-    plain = image_grid([images])
-    labelled = image_grid([images], names=["original"], titles=["a title"])
+    plain = image_grid([images], scale=1)
+    labelled = image_grid([images], names=["original"], titles=["a title"], scale=1)
     left, top = labelled.width - plain.width, labelled.height - plain.height
     assert left > 20
     assert top > 10

@@ -9,12 +9,12 @@ from vqvae2.imaging.previews import preview_levels, preview_samples
 from vqvae2.priors import GatedPixelCNNConfig, Prior
 from vqvae2.priors.domain import Domain
 
-STEP = 64 + MARGIN
-"""Images of 16 pixels are enlarged to 64."""
+STEP = 128 + MARGIN
+"""Images of 16 pixels are enlarged to 128."""
 
 
 def enlarged(image: torch.Tensor) -> torch.Tensor:
-    return to_uint8(image).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return to_uint8(image).repeat_interleave(8, 1).repeat_interleave(8, 2)
 
 
 def test_a_preview_of_levels_shows_images_reconstructions_and_each_level_alone():
@@ -25,7 +25,7 @@ def test_a_preview_of_levels_shows_images_reconstructions_and_each_level_alone()
     codes = model.encode(images)
     rows = [images, model.decode(codes), model.decode(codes, [0]), model.decode(codes, [1])]
     for number, row in enumerate(rows):
-        actual = pixels[:, number * STEP :, left:][:, :64, :64]
+        actual = pixels[:, number * STEP :, left:][:, :128, :128]
         assert torch.equal(actual, enlarged(row[0].detach()))
 
 

@@ -34,7 +34,7 @@ def save_neighbours(evaluation: Evaluation, extractor: Extractor, samples: Score
         for image, indices in zip(images, neighbours, strict=True)
     ]
     names = [class_names[label] for label in chosen.labels] if class_names else []
-    grid = image_grid(rows, names, ["sample", "nearest"], scale=max(1, 64 // train.size))
+    grid = image_grid(rows, names, ["sample", "nearest"])
     save_png(evaluation.folder.neighbours(extractor.name), grid)
 
 

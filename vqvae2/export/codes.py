@@ -38,7 +38,6 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What a file that holds something else may raise."""
 
 MAX_GRID_IMAGES, GRID_COLUMNS = 64, 8
-MIN_SIDE = 64  # pixels: smaller images are enlarged in the grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,5 +179,5 @@ def export_decoded(
         yield ExportProgress(int(indices[-1]) + 1, total, tuple(paths))
     rows = torch.stack(first).split(GRID_COLUMNS)
     path = grid_path(folder)
-    save_png(path, image_grid(rows, scale=max(1, MIN_SIDE // first[0].shape[1])))
+    save_png(path, image_grid(rows))
     yield ExportProgress(total, total, (path,))

@@ -20,7 +20,6 @@ from vqvae2.sampling.config import SamplingConfig
 from vqvae2.sampling.inpaint import UNKNOWN, Box, erase
 
 MAX_GRID_ROWS = 12
-MIN_SIDE = 96  # pixels: smaller images are enlarged in the grid
 EVERYTHING: Box = (0, 0, 1, 1)
 
 
@@ -93,7 +92,7 @@ def export_inpaintings(
         yield ExportProgress(done, len(dataset), tuple(paths))
     titles = ["image", "preserved", *(f"seed {seed}" for seed in request.seeds)]
     grid = grid_path(folder)
-    save_png(grid, image_grid(rows, titles=titles, scale=max(1, MIN_SIDE // dataset.size)))
+    save_png(grid, image_grid(rows, titles=titles))
     yield ExportProgress(done, len(dataset), (grid,))
 
 

@@ -33,3 +33,9 @@ def png_names(names: Sequence[str]) -> list[str]:
 def grid_path(folder: Path) -> Path:
     """The image grid of a folder of images, which lies beside the folder."""
     return folder.with_name(f"{folder.name}-grid.png")
+
+
+def grid_text(folder: Path, num_shown: int, total: int) -> str:
+    """The image grid of a folder in a message, and how many of its images it shows."""
+    part = f" of {num_shown:,} of them" if num_shown < total else ""
+    return f"image grid{part}: {grid_path(folder)}"

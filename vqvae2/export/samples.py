@@ -25,8 +25,7 @@ from vqvae2.pipeline import Pipeline
 from vqvae2.pipeline.samples import class_name, file_name
 from vqvae2.sampling.config import SamplingConfig
 
-MAX_GRID_ROWS, MAX_GRID_COLUMNS = 20, 16
-MIN_SIDE = 64  # pixels: smaller images are enlarged in a grid
+MAX_GRID_ROWS, GRID_COLUMNS = 20, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +61,17 @@ class SampleRequest:
     def num_drawn(self) -> int:
         """Number of samples of each class that are drawn."""
         return math.ceil(self.num_images / self.keep - 1e-9)
+
+    @property
+    def num_in_grid(self) -> int:
+        """Number of images of each class in the grid: complete rows where there are many."""
+        rows = max(1, MAX_GRID_ROWS // len(self.labels))
+        return min(self.num_images, rows * GRID_COLUMNS)
+
+    @property
+    def grid_total(self) -> int:
+        """Number of images in the grid."""
+        return self.num_in_grid * min(len(self.labels), MAX_GRID_ROWS)
 
     @property
     def total(self) -> int:
@@ -163,13 +173,16 @@ class SampleWriter:
         Arguments:
             pairs: (label, seed) of each image that was written.
         """
-        rows = []
-        labels = self.request.labels[:MAX_GRID_ROWS]
-        for row_label in labels:
-            seeds = [seed for label, seed in pairs if label == row_label][:MAX_GRID_COLUMNS]
-            rows.append(torch.stack([read_png(self.path(row_label, seed)) for seed in seeds]))
+        rows: list[Tensor] = []
+        names: list[str] = []
+        for row_label in self.request.labels[:MAX_GRID_ROWS]:
+            seeds = [seed for label, seed in pairs if label == row_label]
+            files = [self.path(row_label, seed) for seed in seeds[: self.request.num_in_grid]]
+            of_class = torch.stack(list(map(read_png, files))).split(GRID_COLUMNS)
+            rows += of_class
+            names += [class_name(self.class_names, row_label), *[""] * (len(of_class) - 1)]
         path = grid_path(self.folder)
-        save_class_rows(path, rows, [class_name(self.class_names, label) for label in labels])
+        save_png(path, image_grid(rows, names))
         return path
 
 
@@ -192,10 +205,5 @@ def export_class_grid(
         images += batch.images.cpu()
         yield ExportProgress(len(images), len(labels))
     rows = torch.stack(images).split(images_per_class)
-    save_class_rows(path, rows, [class_name(names, label) for label in classes])
+    save_png(path, image_grid(rows, [class_name(names, label) for label in classes]))
     yield ExportProgress(len(images), len(labels), (path,))
-
-
-def save_class_rows(path: Path, rows: Sequence[Tensor], names: Sequence[str]) -> None:
-    """Writes one row of images (B, C, S, S) per class, with the names of the classes."""
-    save_png(path, image_grid(rows, names, scale=max(1, MIN_SIDE // rows[0].shape[2])))

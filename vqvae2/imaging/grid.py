@@ -14,8 +14,12 @@ MARGIN = 2
 """Pixels between the images of a grid."""
 
 
+SIDE = 128
+"""Pixels that small images are enlarged to, by an integer factor."""
+
+
 def image_grid(
-    rows: Sequence[Tensor], names: Sequence[str] = (), titles: Sequence[str] = (), scale: int = 1
+    rows: Sequence[Tensor], names: Sequence[str] = (), titles: Sequence[str] = (), scale: int = 0
 ) -> "Image":
     """Arranges images in rows, on white.
 
@@ -24,10 +28,12 @@ def image_grid(
             sides of the largest, without smoothing.
         names: Text left of each row.
         titles: Text above each column.
-        scale: Integer factor that enlarges every image.
+        scale: Integer factor that enlarges every image; by default small images are enlarged to
+            about `SIDE`, so that they can be judged.
     """
     from PIL import Image, ImageDraw, ImageFont
 
+    scale = scale or max(1, SIDE // max(row.shape[2] for row in rows))
     height = max(row.shape[2] for row in rows) * scale
     width = max(row.shape[3] for row in rows) * scale
     points = max(10, min(16, height // 3))

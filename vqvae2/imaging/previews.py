@@ -27,7 +27,7 @@ def preview_levels(autoencoder: Autoencoder, images: Tensor) -> "Image":
     single = [autoencoder.decode(codes, [level]) for level in levels]
     rows = [images, autoencoder.decode(codes), *single]
     names = ["image", "all levels", *(f"level {level} alone" for level in levels)]
-    return image_grid(rows, names, scale=max(1, 64 // images.shape[2]))
+    return image_grid(rows, names)
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def preview_decoders(autoencoder: VQVAE, decoder: SharpDecoder, images: Tensor) 
     """Images (B, C, H, W), and the decodings of their codes by the plain and the sharp decoder."""
     codes = autoencoder.encode(images)
     rows = [images, autoencoder.decode(codes), decoder.decode(autoencoder, codes)]
-    return image_grid(rows, ["image", "plain", "sharp"], scale=max(1, 64 // images.shape[2]))
+    return image_grid(rows, ["image", "plain", "sharp"])
 
 
 @torch.no_grad()
@@ -63,4 +63,4 @@ def preview_samples(
         autoencoder.decode([*maps[:level], samples, *maps[level + 1 :]], visible_levels),
     ]
     names = ["validation codes", f"sampled level {level}"]
-    return image_grid(rows, names, scale=max(1, 64 // rows[0].shape[2]))
+    return image_grid(rows, names)

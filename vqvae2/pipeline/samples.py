@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_GRID_COLUMNS = 8
-MIN_SIDE = 64
 """Pixels; smaller images are enlarged in a grid."""
 
 MAX_SHOWN = 64
@@ -90,8 +89,7 @@ class Samples:
     def grid(self, columns: int = 0) -> "Image":
         """All images as one, small ones enlarged; as many columns as fit well by default."""
         columns = columns or min(MAX_GRID_COLUMNS, math.ceil(math.sqrt(len(self))))
-        scale = max(1, MIN_SIDE // self.images.shape[2])
-        return image_grid(self.images.cpu().split(columns), scale=scale)
+        return image_grid(self.images.cpu().split(columns))
 
     def save(self, folder: str | Path) -> list[Path]:
         """Writes each image as CLASS-SEED.png into a folder, with the settings that made it."""
