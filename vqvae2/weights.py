@@ -26,6 +26,7 @@ from vqvae2.saving import load_module, read_config, save_module
 
 PRIOR, DECODER = "vqvae2-prior", "vqvae2-decoder"
 PIPELINE, PIPELINE_VERSION = "vqvae2-pipeline", 2
+REMEDY = "use the version of vqvae2 that wrote it, or train again"
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """A folder per trained model of the package."""
@@ -96,7 +97,7 @@ class PipelineConfig:
         path = folder / "config.json"
         if not path.is_file():
             raise ValueError(f"{folder} does not contain a pipeline: config.json is missing.")
-        return from_dict(cls, read_json(path, PIPELINE, PIPELINE_VERSION))
+        return from_dict(cls, read_json(path, PIPELINE, PIPELINE_VERSION, REMEDY))
 
 
 def save_autoencoder(folder: Path, autoencoder: Autoencoder, half_precision: bool = False) -> None:

@@ -15,6 +15,11 @@ def test_sets_are_compared_and_the_comparison_is_written(trained, tmp_path, caps
     against = ["--against", f"{trained}:train", *extractor, "--out", str(out)]
     assert run(["compare", *sets, *against]) == 0
     assert "FID-Small" in capsys.readouterr().out
+    no_sharp = error_of(capsys, "compare", *sets, *against, "--decoder", "sharp")
+    assert "sharp" in no_sharp
+    assert "--decoder needs --against" in error_of(
+        capsys, "compare", trained, "--decoder", "plain"
+    )
     written = json.loads(out.read_text())
     assert list(written["sets"]) == sets
     assert written["num_images"] == 12

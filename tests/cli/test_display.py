@@ -1,3 +1,4 @@
+import io
 import re
 from types import SimpleNamespace
 
@@ -41,6 +42,43 @@ def test_without_a_terminal_a_line_is_printed_from_time_to_time(clock, capsys):
         for clock[0], done in [(0.0, 0), (20.0, 10), (40.0, 20)]:
             view.track("samples", done, 100)
     assert capsys.readouterr().out == "samples  20/100  2.7 min left\n"
+
+
+def test_a_terminal_shows_that_work_without_a_bar_goes_on(clock, monkeypatch):
+    monkeypatch.setattr(display.console, "_force_terminal", True)
+    monkeypatch.setattr(display.console, "_file", io.StringIO())
+    with monitor() as view:
+        view.track("decoding", 1, 2)
+        clock[0] = 1.0
+        assert "working" not in drawn(view)
+        clock[0] = 7.0
+        assert "working, 7 s" in drawn(view)
+        view.track("decoding", 2, 2)
+        assert "working" not in drawn(view)
+
+
+def drawn(view: display.Monitor) -> str:
+    """What the bars show now."""
+    return " ".join(text for text in view.progress.get_renderables() if isinstance(text, str))
+
+
+def test_lines_break_between_words_on_a_terminal_and_not_in_a_pipe(monkeypatch, capsys):
+    text = "a sentence of words that is longer than the width of the terminal"
+    monkeypatch.setattr(display.console, "_width", 30)
+    display.console.print(text)
+    assert capsys.readouterr().out == f"{text}\n"
+    monkeypatch.setattr(display.console, "_force_terminal", True)
+    display.console.print(text)
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(line.strip() for line in lines) == text
+    assert len(lines) == 3
+
+
+def test_the_reasons_of_images_that_cannot_be_used_are_printed(capsys):
+    display.show_skipped({f"{number}.png": "too small" for number in range(25)})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "skipped 0.png: too small"
+    assert (len(lines), lines[-1]) == (21, "and 5 more")
 
 
 def test_a_bar_shows_the_loss_and_whether_it_falls(clock, capsys):

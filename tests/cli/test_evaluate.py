@@ -10,6 +10,7 @@ from vqvae2.cli.main import run
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
 from vqvae2.metrics.describe import METRICS
+from vqvae2.runs.folder import RunFolder
 
 
 def test_a_run_is_measured_and_printed_metric_by_metric(trained, capsys):
@@ -18,6 +19,15 @@ def test_a_run_is_measured_and_printed_metric_by_metric(trained, capsys):
     assert "Metrics of 4 validation images" in text
     for name in ("MSE", "PSNR, dB", "codes used", "perplexity", "nats per code", "level 1"):
         assert name in text
+
+
+def test_results_go_to_another_folder(trained, tmp_path, capsys):
+    before = (trained / "metrics.json").read_bytes()
+    out = tmp_path / "results"
+    assert run(["evaluate", str(trained), "--limit", "4", "--out", str(out)]) == 0
+    assert f"results in {out / 'metrics.json'}" in capsys.readouterr().out
+    assert RunFolder(trained, out).read_metrics().reconstruction.num_images == 4
+    assert (trained / "metrics.json").read_bytes() == before
 
 
 def test_networks_that_cannot_measure_are_one_line(trained, tmp_path, capsys):

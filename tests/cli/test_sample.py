@@ -1,5 +1,9 @@
+import re
+
+import numpy as np
 from builders import save_network
 from commands import error_of
+from PIL import Image
 
 from vqvae2.cli.main import run
 from vqvae2.imaging.png import read_settings
@@ -29,6 +33,48 @@ def test_guidance_is_an_option_and_a_setting(trained, tmp_path, capsys):
     coarse, fine = read_settings(next((tmp_path / "out").iterdir()))["sampling"]
     assert (coarse["guidance"], fine["guidance"]) == (2, 1)
     assert coarse["unconditional"] == "bayes"
+
+
+def test_images_of_earlier_calls_are_mentioned(trained, tmp_path, capsys):
+    command = ["sample", str(trained), "--count", "2", "--out", str(tmp_path / "out")]
+    for _ in range(2):  # the same images again are not older ones
+        assert run(command) == 0
+        assert "earlier calls" not in capsys.readouterr().out
+    assert run([*command, "--seed", "9"]) == 0
+    assert "also has 4 images of earlier calls; give another --out" in capsys.readouterr().out
+
+
+def test_temperature_0_is_mentioned_because_images_are_equal(trained, tmp_path, capsys):
+    command = ["sample", str(trained), "--classes", "class1", "--count", "2", "--temperature"]
+    assert run([*command, "0", "--out", str(tmp_path / "a")]) == 0
+    assert "the images of a class are equal" in capsys.readouterr().out
+    first, second = sorted((tmp_path / "a").iterdir())
+    assert np.array_equal(np.array(Image.open(first)), np.array(Image.open(second)))
+    assert run([*command, "0", "1", "--out", str(tmp_path / "b")]) == 0
+    assert "are equal" not in capsys.readouterr().out
+
+
+def test_a_precision_is_an_option(trained, tmp_path, capsys):
+    command = ["sample", str(trained), "--count", "1", "--precision"]
+    assert run([*command, "bfloat16", "--out", str(tmp_path / "out")]) == 0
+    line = error_of(capsys, *command, "double")
+    assert "--precision must be one of float32, tf32, bfloat16, auto, got 'double'" in line
+
+
+def test_a_place_that_cannot_be_written_is_named_before_any_work(trained, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("vqvae2.pipeline.Pipeline.open", fail)
+    data = trained.parent / "data"
+    codes = data.parent / "codes.parquet"
+    for command in (["sample"], ["reconstruct", data], ["inpaint", data], ["encode", data]):
+        line = error_of(capsys, command[0], trained, *command[1:])
+        assert re.search(r"is read-only; write to another place with --out F", line), command
+    for command in (["evaluate"], ["report"]):
+        assert "--out F" in error_of(capsys, *command, trained)
+    assert not codes.exists()
 
 
 def test_a_judge_selects_a_fraction_of_the_samples(trained, tmp_path, capsys):

@@ -21,7 +21,7 @@ def test_training_ends_with_models_metrics_and_a_grid_of_samples(trained):
     metrics = RunFolder(trained).read_metrics()
     assert metrics.reconstruction["mse"] > 0
     assert len(metrics.priors.levels("validation_nats_per_code")) == 2
-    with Image.open(trained / "samples" / "grid.png") as grid:
+    with Image.open(trained / "samples-grid.png") as grid:
         assert grid.size[0] > 100
     assert list((trained / "previews").glob("prior1-*.png"))
 
@@ -50,7 +50,7 @@ def test_a_truncated_image_is_skipped_and_named(tmp_path, capsys):
     (data / "class0" / "bad.png").write_bytes(content[:150])
     assert run([*train_command(data, folder), *TINY, "--stage", "autoencoder"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"1 image cannot be used: class0/bad.png \(.*truncated", text)
+    assert re.search("1 image cannot be used: skipped class0/bad.png: .*truncated", text)
     assert json.loads((folder / "data.json").read_text())["skipped"] == ["class0/bad.png"]
 
 
@@ -66,6 +66,44 @@ def test_images_that_cannot_be_used_are_one_line(tmp_path, capsys):
     assert "nowhere" in error(tmp_path / "nowhere")
     assert "empty" in error(tmp_path / "empty")
     assert "small" in error(small)
+    assert not (tmp_path / "run").exists(), "a failed attempt leaves nothing"
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, capsys):
+    data, folder = make_folder(tmp_path / "data", count=40), tmp_path / "runs" / "run"
+    command = [*train_command(data, folder), *TINY]
+    assert "batch" in error_of(capsys, *command, "--autoencoder.training.accumulate", "3")
+    assert not folder.parent.exists()
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("kept")
+    assert "batch" in error_of(capsys, *command, "--autoencoder.training.accumulate", "3")
+    assert (folder / "mine.txt").is_file()
+
+
+def test_a_run_of_one_image_is_refused(tmp_path, capsys):
+    data = make_folder(tmp_path / "data", count=1, classes=0)
+    line = error_of(capsys, *train_command(data, tmp_path / "run"), *TINY)
+    assert "at least" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_gives_the_configuration(tmp_path, capsys):
+    assert run(["presets", "demo", "--toml"]) == 0
+    file = tmp_path / "run.toml"
+    file.write_text(capsys.readouterr().out.replace("size = 64", "size = 16"))
+    data = make_folder(tmp_path / "data", count=40)
+    command = ["train", "--config", str(file), "--data", str(data), "--stage", "autoencoder"]
+    command += ["--run", str(tmp_path / "run"), *TINY[2:]]
+    assert run(command) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"autoencoder +12 +8", text), "the stages and their steps are printed first"
+    assert RunFolder(tmp_path / "run").read().data.source == str(data)
+    both = error_of(capsys, *command, "--preset", "demo")
+    assert "--config FILE holds the whole configuration, got --preset demo" in both
+    missing = error_of(capsys, "train", "--config", tmp_path / "no.toml")
+    assert "There is no file" in missing
+    file.write_text('preset = "cifar10"')
+    assert "names no images: give --data" in error_of(capsys, "train", "--config", file)
 
 
 def test_batches_shrink_to_a_small_folder(tmp_path, capsys):
@@ -119,6 +157,7 @@ def test_hours_that_cannot_be_planned_are_one_line(tmp_path, capsys, monkeypatch
     command = ["train", "--data", data, "--run", tmp_path / "run", "--hours"]
     assert "need at least" in error_of(capsys, *command, "0.00001")
     assert "above 0" in error_of(capsys, *command, "-1")
+    assert not (tmp_path / "run").exists()
     assert "leave one" in error_of(capsys, *command, "1", "--preset", "demo")
     assert "give --data" in error_of(capsys, "train", "--hours", "1")
     assert not list((tmp_path / "run").rglob("*.json"))

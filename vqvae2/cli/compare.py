@@ -8,7 +8,7 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, show_table, table
-from vqvae2.cli.options import Device, optional, parse, require_positive
+from vqvae2.cli.options import Device, optional, parse, require_positive, require_writable
 from vqvae2.configuration import JsonObject, to_dict
 from vqvae2.evaluation.comparison import (
     common_side,
@@ -20,6 +20,7 @@ from vqvae2.evaluation.comparison import (
 )
 from vqvae2.evaluation.extractor import extractor_for
 from vqvae2.files import write_json
+from vqvae2.pipeline import DecoderName
 from vqvae2.report.formatting import format_number
 from vqvae2.report.tables import set_table
 from vqvae2.runs.folder import RunFolder
@@ -47,6 +48,8 @@ class Options:
         size: Side in pixels that images in folders are cropped and resized to; by default the
             size of a run among the sets, or the images as they are.
         paired: Also compare images of the same name: PSNR, SSIM and MS-SSIM.
+        decoder: plain or sharp: what decodes samples and reconstructions of runs; by default sharp
+            where a run has trained one.
         out: Also write the results into this JSON file.
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
@@ -58,6 +61,7 @@ class Options:
     count: int = 10_000
     size: int = 0
     paired: bool = False
+    decoder: Annotated[DecoderName, optional("NAME")] = ""
     out: Annotated[str, optional("FILE")] = ""
     device: Device = AUTO
 
@@ -70,6 +74,10 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--size is a side in pixels, got {options.size}.")
     if not options.sets:
         raise ValueError("Expected at least one run or folder to compare, got none.")
+    if options.decoder and not options.against:
+        raise ValueError("--decoder needs --against: without it no images are decoded.")
+    if options.out:
+        require_writable(Path(options.out), "--out FILE")
     results = compare_images(options) if options.against else compare_runs(options)
     if options.out:
         write_json(Path(options.out), "vqvae2-comparison", 1, results)
@@ -103,7 +111,8 @@ def compare_images(options: Options) -> JsonObject:
     with monitor() as view:
         extractor = extractor_for(folder, options.extractor, name, device, view.track)
         reference, *others = (
-            open_set(name, size, options.count, device, view.track) for name in names
+            open_set(name, size, options.count, device, view.track, options.decoder)
+            for name in names
         )
         result = compare_sets(reference, others, extractor, options.count, options.paired)
     title = (

@@ -9,8 +9,9 @@ import tyro
 from vqvae2.cli.device import resolve
 from vqvae2.cli.display import console, monitor
 from vqvae2.cli.options import ModelName, OutputOptions, parse, require_positive
-from vqvae2.export.codes import export_decoded, read_image_codes
-from vqvae2.export.progress import grid_path
+from vqvae2.cli.output import track_export
+from vqvae2.export.codes import MAX_GRID_IMAGES, export_decoded, read_image_codes
+from vqvae2.export.progress import grid_text
 from vqvae2.messages import counted
 
 
@@ -36,10 +37,11 @@ def main(arguments: list[str]) -> None:
     output = options.output
     require_positive("batch", output.batch)
     codes = read_image_codes(options.codes)
-    pipeline = output.open(options.run, resolve(output.device))
     folder = output.folder(options.run, "decoded")
+    pipeline = output.open(options.run, resolve(output.device))
     with monitor() as view:
-        for progress in export_decoded(pipeline, codes, folder, output.batch, options.run):
-            view.track("decoding", progress.done, progress.total)
-    count = counted(len(codes.names), "image")
-    console.print(f"{count} in {folder}; image grid: {grid_path(folder)}")
+        reports = export_decoded(pipeline, codes, folder, output.batch, options.run)
+        track_export(view, "decoding", folder, reports)
+    number = len(codes.names)
+    grid = grid_text(folder, min(number, MAX_GRID_IMAGES), number)
+    console.print(f"{counted(number, 'image')} in {folder}; {grid}")

@@ -31,5 +31,6 @@ def main(arguments: list[str]) -> None:
     train(folder, config, training)
     with monitor() as view:
         agreement = evaluate_class_agreement(Evaluation.open(folder, progress=view.track))
+        report = write_report(folder, progress=view.track)
     show_table(agreement_table(agreement))
-    console.print(f"report    {write_report(folder)}")
+    console.print(f"report    {report}")

@@ -19,12 +19,17 @@ def resolve(name: str) -> str:
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
+    except (RuntimeError, AssertionError, NotImplementedError):
         raise ValueError(
-            f"Cannot use --device {name} ({reason}); omit the option, or use cpu."
+            f"Cannot use --device {name}; this machine has {', '.join(devices())}."
         ) from None
     return name
+
+
+def devices() -> list[str]:
+    """The devices of this machine by their names in torch."""
+    names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["cpu", *names, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def share(name: str) -> tuple[World, str]:

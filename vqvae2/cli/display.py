@@ -10,8 +10,15 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from vqvae2.messages import counted, duration, printable
@@ -24,16 +31,19 @@ T = TypeVar("T")
 
 
 class PlainConsole(Console):
-    """Prints names of files and classes as they are, without characters that steer a terminal."""
+    """Prints names of files and classes as they are, without characters that steer a terminal.
+
+    Lines break between words at the width of a terminal; in a pipe or a file they do not break.
+    """
 
     def print(self, *objects: object, **options: Any) -> None:
         """Prints texts and tables."""
+        options.setdefault("soft_wrap", not self.is_terminal)
         super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
 
 
-# Lines are not cut when the output is piped.
-console = PlainConsole(highlight=False, markup=False, soft_wrap=True)
-errors = PlainConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
+console = PlainConsole(highlight=False, markup=False)
+errors = PlainConsole(stderr=True, highlight=False, markup=False)
 
 SPACING = 3
 """Columns of the terminal between two columns of a table."""
@@ -51,6 +61,12 @@ HALF_LIFE, FLAT = 5, 0.005
 
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines of progress where no bar can be drawn."""
+
+SECONDS_OF_SILENCE = 2.0
+"""After which a terminal shows that something without a bar is going on."""
+
+MAX_SKIPPED = 20
+"""Images that cannot be used, of which the reason is printed."""
 
 
 @contextmanager
@@ -133,6 +149,20 @@ class LossTrend:
         return f"{LOGGED_METRICS[self.name]} {self.fast:.3g}, {trend}"
 
 
+class Bars(Progress):
+    """Progress bars, and a line of its own for work that has no bar."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, disable: bool) -> None:
+        self.moved = time.monotonic()  # before the first drawing
+        super().__init__(*columns, console=console, disable=disable)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars; below them the seconds since one of them moved, if that is long ago."""
+        yield from super().get_renderables()
+        if (seconds := time.monotonic() - self.moved) > SECONDS_OF_SILENCE:
+            yield f"working, {duration(seconds)}"
+
+
 class Monitor:
     """Shows progress: one bar per activity, and validation metrics as lines above the bars.
 
@@ -143,7 +173,7 @@ class Monitor:
         is_visible: Whether anything is printed.
     """
 
-    def __init__(self, progress: Progress, is_visible: bool) -> None:
+    def __init__(self, progress: Bars, is_visible: bool) -> None:
         self.progress, self.is_visible = progress, is_visible
         self.seconds: dict[str, float] = {}
         self.has_trained = False
@@ -185,7 +215,7 @@ class Monitor:
 
     def track(self, name: str, done: int, total: int, speed: str = "") -> None:
         """Moves the bar of an activity; `data.images.Progress`."""
-        now = self._last_event = time.monotonic()
+        now = self._last_event = self.progress.moved = time.monotonic()
         activity = self._activities.get(name)
         if activity is None:
             activity = Activity(self.progress.add_task(name, speed=""), now, done, done)
@@ -220,7 +250,7 @@ def monitor(is_visible: bool = True) -> Iterator[Monitor]:
         TimeRemainingColumn(),
     )
     has_bars = is_visible and console.is_terminal
-    with Progress(*columns, console=console, disable=not has_bars) as progress:
+    with Bars(*columns, console=console, disable=not has_bars) as progress:
         yield Monitor(progress, is_visible)
 
 
@@ -312,5 +342,7 @@ def show_metrics(metrics: RunMetrics) -> None:
 
 def show_skipped(reasons: Mapping[str, str]) -> None:
     """The images that cannot be used, with the reason of each."""
-    for name, reason in reasons.items():
+    for name, reason in list(reasons.items())[:MAX_SKIPPED]:
         console.print(f"skipped {name}: {reason}", style="yellow")
+    if (number := len(reasons) - MAX_SKIPPED) > 0:
+        console.print(f"and {number:,} more", style="yellow")

@@ -8,7 +8,14 @@ import tyro
 
 from vqvae2.cli.device import AUTO, resolve
 from vqvae2.cli.display import console, monitor, show_skipped
-from vqvae2.cli.options import Device, ModelName, optional, parse, require_positive
+from vqvae2.cli.options import (
+    Device,
+    ModelName,
+    optional,
+    parse,
+    require_positive,
+    require_writable,
+)
 from vqvae2.data.images import load_images
 from vqvae2.export.codes import export_codes
 from vqvae2.messages import counted
@@ -43,6 +50,7 @@ def main(arguments: list[str]) -> None:
     """Encodes images and writes their codes."""
     options = parse(Options, "encode", arguments)
     require_positive("batch", options.batch)
+    require_writable(options.out, "--out FILE")
     pipeline = Pipeline.open(options.run).to(resolve(options.device))
     size = options.size or pipeline.config.image_size
     grids = pipeline.autoencoder.config.grids(size, size)

@@ -6,7 +6,14 @@ from typing import Annotated
 
 from vqvae2.cli.device import AUTO, share
 from vqvae2.cli.display import console, monitor, show_metrics, show_table
-from vqvae2.cli.options import Device, RunPath, optional, parse, require_positive
+from vqvae2.cli.options import (
+    Device,
+    RunPath,
+    optional,
+    parse,
+    require_positive,
+    require_writable,
+)
 from vqvae2.data.images import image_files
 from vqvae2.evaluation.accuracy_score import evaluate_accuracy_score
 from vqvae2.evaluation.evaluation import Evaluation
@@ -61,6 +68,7 @@ class Options:
         outside_limit: Maximum number of images of each kind for --outside.
         decoder: plain or sharp: what decodes samples and reconstructions; by default sharp where
             the run has trained one.
+        out: Folder for metrics.json; by default RUN.
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
@@ -79,13 +87,15 @@ class Options:
     outside: Annotated[str, optional("FOLDER")] = ""
     outside_limit: int = 2000
     decoder: Annotated[DecoderName, optional("NAME")] = ""
+    out: Annotated[str, optional("FOLDER")] = ""
     device: Device = AUTO
 
 
 def main(arguments: list[str]) -> None:
     """Measures and prints."""
     options = parse(Options, "evaluate", arguments)
-    folder = RunFolder(options.run)
+    folder = RunFolder(options.run, Path(options.out) if options.out else None)
+    require_writable(folder.results, "--out FOLDER")
     check(options, folder)
     world, device = share(options.device)
     console.quiet = not world.is_main
@@ -113,7 +123,7 @@ def main(arguments: list[str]) -> None:
             outside, limit = Path(options.outside), options.outside_limit
             result = evaluate_out_of_distribution(evaluation, outside, limit)
             show_table(detection_table(options.outside, result))
-    console.print(f"results in {options.run / 'metrics.json'}")
+    console.print(f"results in {folder.results / 'metrics.json'}")
 
 
 def measure_samples(

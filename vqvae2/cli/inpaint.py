@@ -15,14 +15,16 @@ from vqvae2.cli.options import (
     parse,
     require_positive,
 )
+from vqvae2.cli.output import track_export
 from vqvae2.data.images import load_images
 from vqvae2.export.inpaintings import (
     EVERYTHING,
+    MAX_GRID_ROWS,
     InpaintingRequest,
     export_inpaintings,
     labels_of_folders,
 )
-from vqvae2.export.progress import grid_path
+from vqvae2.export.progress import grid_text
 from vqvae2.messages import counted
 from vqvae2.pipeline import LOWER_HALF
 from vqvae2.sampling.inpaint import Box
@@ -66,6 +68,7 @@ def main(arguments: list[str]) -> None:
     output = options.output
     require_positive("count", options.count)
     require_positive("batch", output.batch)
+    folder = output.folder(options.run, "inpainted")
     pipeline = output.open(options.run, resolve(output.device))
     request = InpaintingRequest(
         box=box_of(options),
@@ -76,15 +79,15 @@ def main(arguments: list[str]) -> None:
         batch_size=output.batch,
         source=options.run,
     )
-    folder = output.folder(options.run, "inpainted")
     with monitor() as view:
         dataset = load_images(options.images, pipeline.config.image_size, progress=view.track)
         labels = labels_of_folders(pipeline, dataset, options.class_name)
-        for progress in export_inpaintings(pipeline, dataset, labels, request, folder):
-            view.track("inpainting", progress.done, progress.total)
+        reports = export_inpaintings(pipeline, dataset, labels, request, folder)
+        track_export(view, "inpainting", folder, reports)
     show_skipped(dataset.reasons)
-    written = counted(len(dataset) * options.count, "image")
-    console.print(f"{written} in {folder}; image grid: {grid_path(folder)}")
+    number = len(dataset) * options.count
+    grid = grid_text(folder, min(len(dataset), MAX_GRID_ROWS) * options.count, number)
+    console.print(f"{counted(number, 'image')} in {folder}; {grid}")
 
 
 def box_of(options: Options) -> Box:

@@ -4,9 +4,14 @@ Exit codes: 0 success, 2 an error whose message says what to do, 130 stopped by 
 With VQVAE2_TRACEBACK=1 errors are printed with the place where they occurred.
 """
 
+import contextlib
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Callable
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import vqvae2
@@ -25,19 +30,31 @@ COMMANDS = {
     "report": "write everything about a run into one HTML file",
     "doctor": "check whether a run is healthy, with advice",
     "presets": "list the complete configurations",
+    "completion": "print a script that completes commands and options in your shell",
 }
+
+INDENT = 15
 
 
 def usage() -> str:
     """What `vqvae2 --help` prints."""
-    commands = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
-    return (
-        "usage: vqvae2 COMMAND [options]\n\n"
-        f"{commands}\n\n"
-        "vqvae2 COMMAND --help lists the options of a command.\n\n"
-        "first steps:  vqvae2 demo\n"
-        "              vqvae2 train --data FOLDER --run runs/mine\n"
-        "              vqvae2 sample runs/mine"
+    width = shutil.get_terminal_size().columns
+    commands = (
+        textwrap.fill(text, width, initial_indent=f"  {name:<12} ", subsequent_indent=" " * INDENT)
+        for name, text in COMMANDS.items()
+    )
+    return "\n".join(
+        [
+            "usage: vqvae2 COMMAND [options]\n",
+            *commands,
+            "",
+            textwrap.fill("vqvae2 help COMMAND lists the options of a command.", width),
+            "",
+            "first steps:",
+            "  vqvae2 demo",
+            "  vqvae2 train --data FOLDER --run runs/mine",
+            "  vqvae2 sample runs/mine",
+        ]
     )
 
 
@@ -49,19 +66,46 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Runs one command and returns the exit code."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help"]
     if name in ("-h", "--help", "help"):
         return guarded(lambda: print(usage()))
     if name in ("--version", "version"):
         return guarded(lambda: print(f"vqvae2 {vqvae2.__version__}"))
     if name not in COMMANDS:
         return fail(f"Unknown command {name!r}; {did_you_mean(name, COMMANDS)}")
-    return guarded(lambda: import_module(f"vqvae2.cli.{name}").main(rest))
+    return guarded(lambda: main_of(name)(rest))
+
+
+def main_of(command: str) -> Callable[[list[str]], None]:
+    """Imports a command and returns its `main`."""
+    with ended_by_ctrl_c():
+        module = import_module(f"vqvae2.cli.{command}")
+    entry: Callable[[list[str]], None] = module.main
+    return entry
+
+
+@contextlib.contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Lets Ctrl-C end the process without a word while nothing is begun yet.
+
+    The imports of some packages turn a KeyboardInterrupt into errors of their own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def guarded(command: Callable[[], None]) -> int:
     """Runs a command; errors that a user can cause become one line."""
     try:
-        command()
+        with printed_help():
+            command()
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has closed it, as `| head` does.
@@ -71,6 +115,20 @@ def guarded(command: Callable[[], None]) -> int:
     except Exception as error:
         return fail_or_raise(error)
     return 0
+
+
+@contextlib.contextmanager
+def printed_help() -> Iterator[None]:
+    """Continues after a parser has printed its help, or a console has met a closed output.
+
+    Both exit, and what is still in the buffer of the output would fail after that.
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        sys.stdout.flush()
+        if stop.code:
+            raise
 
 
 def fail_or_raise(error: Exception) -> int:
@@ -120,5 +178,9 @@ def system_error(error: OSError) -> str:
 
 def fail(message: str, code: int = 2) -> int:
     """Prints one line to the error stream and returns the exit code."""
-    print(f"vqvae2: {printable(message)}", file=sys.stderr)
+    text = f"vqvae2: {printable(message)}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
     return code

@@ -8,9 +8,11 @@ import tyro
 from vqvae2.cli.device import resolve
 from vqvae2.cli.display import console, monitor, show_skipped
 from vqvae2.cli.options import ModelName, OutputOptions, parse, require_positive
+from vqvae2.cli.output import track_export
 from vqvae2.data.images import load_images
-from vqvae2.export.progress import grid_path
+from vqvae2.export.progress import grid_text
 from vqvae2.export.reconstructions import export_reconstructions
+from vqvae2.imaging.previews import NUM_PREVIEW_IMAGES
 from vqvae2.messages import counted
 
 
@@ -37,18 +39,16 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, "reconstruct", arguments)
     output = options.output
     require_positive("batch", output.batch)
+    folder = output.folder(options.run, "reconstructions")
     pipeline = output.open(options.run, resolve(output.device))
     size = options.size or pipeline.config.image_size
     pipeline.autoencoder.config.grids(size, size)  # raises for a size without a code grid
-    folder = output.folder(options.run, "reconstructions")
     with monitor() as view:
         dataset = load_images(options.images, size, progress=view.track)
-        for progress in export_reconstructions(
-            pipeline, dataset, folder, output.batch, options.run
-        ):
-            view.track("reconstructing", progress.done, progress.total)
+        reports = export_reconstructions(pipeline, dataset, folder, output.batch, options.run)
+        progress = track_export(view, "reconstructing", folder, reports)
     show_skipped(dataset.reasons)
-    console.print(
-        f"{counted(len(dataset), 'image')} in {folder}, MSE {progress.mse:.5f} "
-        f"(images in [0, 1]); image grid: {grid_path(folder)}"
-    )
+    number = len(dataset)
+    grid = grid_text(folder, min(number, NUM_PREVIEW_IMAGES, output.batch), number)
+    error = f"MSE {progress.mse:.5f} (images in [0, 1])"
+    console.print(f"{counted(number, 'image')} in {folder}, {error}; {grid}")

@@ -12,12 +12,14 @@ from vqvae2.cli.options import (
     ModelName,
     OutputOptions,
     SamplingOptions,
+    always_equal,
     optional,
     parse,
     require_positive,
 )
+from vqvae2.cli.output import track_export
 from vqvae2.evaluation.extractor import extractor_for
-from vqvae2.export.progress import grid_path
+from vqvae2.export.progress import grid_text
 from vqvae2.export.samples import SampleRequest, export_samples
 from vqvae2.messages import counted
 from vqvae2.pipeline import Pipeline
@@ -62,6 +64,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError("--keep below 1 needs a classifier that selects: give --judge NETWORK.")
     world, device = share(output.device)
     console.quiet = not world.is_main
+    folder = output.folder(options.run, "samples")
     pipeline = output.open(options.run, device)
     request = SampleRequest(
         labels=labels_of(pipeline, options.classes),
@@ -75,13 +78,22 @@ def main(arguments: list[str]) -> None:
     judge = None
     if options.keep < 1:
         judge = extractor_for(RunFolder(Path(options.run)), options.judge, "", device)
-    folder = output.folder(options.run, "samples")
     with monitor(world.is_main) as view:
-        for progress in export_samples(pipeline, request, folder, judge, world):
-            view.track("samples", progress.done, progress.total)
-    written = counted(request.num_images * len(request.labels), "image")
+        track_export(
+            view, "samples", folder, export_samples(pipeline, request, folder, judge, world)
+        )
+    if always_equal(request.sampling) and options.count > 1:
+        console.print(
+            "At temperature 0 every level takes its most probable code, so the images of a class "
+            "are equal, whatever their seeds.",
+            style="yellow",
+        )
+    number = request.num_images * len(request.labels)
+    written = counted(number, "image")
     selected = f" of {request.total:,}, selected by {judge.name}," if judge else ""
-    console.print(f"{written}{selected} in {folder}; image grid: {grid_path(folder)}")
+    console.print(
+        f"{written}{selected} in {folder}; {grid_text(folder, request.grid_total, number)}"
+    )
 
 
 def labels_of(pipeline: Pipeline, classes: tuple[str, ...]) -> tuple[int, ...]:

@@ -12,24 +12,35 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from vqvae2.cli.display import console, monitor, show_metrics, stop_on_signal, table
+from vqvae2.cli.display import (
+    console,
+    monitor,
+    show_metrics,
+    show_skipped,
+    stop_on_signal,
+    table,
+)
 from vqvae2.cli.options import change, optional, parse_known
 from vqvae2.data.config import DataConfig
 from vqvae2.data.images import ImageSplits, open_images
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.validation import evaluate
+from vqvae2.export.progress import grid_path
 from vqvae2.export.samples import export_class_grid
-from vqvae2.messages import counted, did_you_mean, duration, shortened
+from vqvae2.messages import counted, did_you_mean, duration
 from vqvae2.runs.budget import preset_name
 from vqvae2.runs.config import RunConfig
+from vqvae2.runs.config_file import read_config
 from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import find_preset
+from vqvae2.training.estimate import estimate_seconds
 from vqvae2.training.planning import design_run, plan_run
 from vqvae2.training.session import Event, TrainingSession, new_accelerator
 from vqvae2.training.stage import Stage
 from vqvae2.training.stages import stages, train_run
 
 DEFAULT_PRESET = "images64"
+SYNTHETIC = "synthetic"
 SAMPLES_PER_CLASS = 8
 EVALUATED_IMAGES = 2000
 ALL_STAGES = "all"
@@ -50,6 +61,8 @@ class Options:
             the images and of the models, the steps of all stages. Parts of an hour are allowed.
         preset: Name of a complete configuration; `vqvae2 presets` lists them. The default is
             images64.
+        config: A .toml or .json file with the configuration, or with changes of the preset that it
+            names. `vqvae2 presets NAME` can print one to begin from.
         data: A folder of images (one sub-folder per class gives labels), Parquet files, WebDataset
             shards (local, or at s3://, https://, ...), the name of a data set on the hub, or the
             word synthetic for the built-in images. With --data.stream, large shards are read
@@ -62,6 +75,7 @@ class Options:
 
     hours: Annotated[float, optional("NUMBER")] = 0.0
     preset: Annotated[str, optional("NAME")] = ""
+    config: Annotated[str, optional("FILE")] = ""
     data: Annotated[str, optional("SOURCE")] = ""
     run: Annotated[str, optional("FOLDER")] = ""
     stage: Annotated[str, tyro.conf.arg(metavar="STAGE")] = ALL_STAGES
@@ -102,6 +116,8 @@ def folder_of(options: Options, source: str, preset: str) -> RunFolder:
 
 def initial_config(options: Options) -> RunConfig:
     """The config of the run in the folder, or else of the preset, with the data of the options."""
+    if options.config:
+        return config_of_file(options)
     if options.hours:
         return config_for_hours(options)
     folder = RunFolder(Path(options.run))
@@ -112,8 +128,24 @@ def initial_config(options: Options) -> RunConfig:
         raise ValueError(f"{missing}: give --data FOLDER, or --preset NAME with built-in images.")
     preset = find_preset(options.preset or DEFAULT_PRESET)
     config = preset(options.data) if options.data else preset()
-    if config.data.source != "synthetic" and not options.data and not options.help_config:
+    if config.data.source != SYNTHETIC and not options.data and not options.help_config:
         raise ValueError(f"The preset {config.preset} needs images: give --data FOLDER.")
+    return config
+
+
+def config_of_file(options: Options) -> RunConfig:
+    """The config in a file, with the data of the options."""
+    for name, given in (("hours", options.hours), ("preset", options.preset)):
+        if given:
+            raise ValueError(
+                f"--config FILE holds the whole configuration, got --{name} {given}, too; leave "
+                "one of them out."
+            )
+    config = with_source(read_config(Path(options.config)), options.data)
+    if config.data.source == SYNTHETIC and config.preset != "demo" and not options.help_config:
+        raise ValueError(
+            f"{options.config} names no images: give --data FOLDER, or set source in [data]."
+        )
     return config
 
 
@@ -137,7 +169,8 @@ def config_for_hours(options: Options) -> RunConfig:
     if not options.data:
         raise ValueError("--hours needs images: give --data FOLDER.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return design_run(DataConfig(source=options.data), options.hours, device)
+    with monitor():
+        return design_run(DataConfig(source=options.data), options.hours, device)
 
 
 def with_source(config: RunConfig, source: str) -> RunConfig:
@@ -183,6 +216,8 @@ def train(
                 session = view.follow(plan_run(session, options.hours, spent))
                 if is_main:
                     show_plan(session.config)
+            if is_main:
+                show_stages(session)
             for event in train_run(session, select):
                 view.show(event)
                 if callback is not None:
@@ -198,11 +233,11 @@ def train(
 
 def finish(folder: RunFolder, has_trained: bool, device: str) -> None:
     """Measures the run, writes a grid of samples, and prints what to do next."""
-    grid = folder.path / "samples" / "grid.png"
+    grid = grid_path(folder.path / "samples")
     if has_trained or not folder.read_metrics():
-        evaluation = Evaluation.open(folder, device)
-        show_metrics(evaluate(evaluation, EVALUATED_IMAGES))
         with monitor() as view:
+            evaluation = Evaluation.open(folder, device, progress=view.track)
+            show_metrics(evaluate(evaluation, EVALUATED_IMAGES))
             for progress in export_class_grid(evaluation.pipeline, grid, SAMPLES_PER_CLASS):
                 view.track("samples", progress.done, progress.total)
     else:
@@ -228,18 +263,29 @@ def show_data(folder: RunFolder, config: RunConfig, splits: ImageSplits) -> None
         )
     reasons = splits.train.reasons | splits.validation.reasons
     if reasons:
-        skipped = [f"{name} ({reason})" for name, reason in reasons.items()]
-        text = f"{counted(len(skipped), 'image')} cannot be used: {shortened(skipped)}"
-        console.print(text, style="yellow")
+        console.print(f"{counted(len(reasons), 'image')} cannot be used:", style="yellow")
+        show_skipped(reasons)
+
+
+def show_stages(session: TrainingSession) -> None:
+    """Prints the stages with their steps, and how long they will take together, roughly."""
+    rows, total, folder = [], 0, session.folder
+    for stage in stages(session.config):
+        if (training := stage.training) is not None:
+            state = "done" if stage.done(folder) else ""
+            rows.append([stage.title, f"{training.steps:,}", f"{training.batch:,}", state])
+            total += training.steps
+    rows.append(["total", f"{total:,}", "", ""])
+    table("Stages", ["stage", "steps", "batch", ""], rows)
+    if not folder.exists():  # before anything is trained
+        least, most = estimate_seconds(session.config, session.world)
+        console.print(f"All steps together take about {duration(least)} to {duration(most)} here.")
 
 
 def show_plan(config: RunConfig) -> None:
     """Prints what was chosen for the hours."""
     grids = " + ".join(f"{g.height}x{g.width} of {g.num_codes}" for g in config.grids())
     console.print(f"Planned: images of {config.data.size} pixels, codes {grids}.")
-    trainings = [(stage.title, stage.training) for stage in stages(config)]
-    rows = [[title, f"{t.steps:,}", f"{t.batch:,}"] for title, t in trainings if t is not None]
-    table("Steps", ["stage", "steps", "batch"], rows)
 
 
 def stage_filter(group: str, config: RunConfig) -> Callable[[Stage], bool]:

@@ -49,6 +49,7 @@ from vqvae2.metrics.features import (
     require_enough,
 )
 from vqvae2.metrics.results import Comparison, Measurement
+from vqvae2.pipeline import DecoderName
 from vqvae2.runs.folder import RunFolder
 from vqvae2.weights import code_fingerprint
 
@@ -99,7 +100,12 @@ def common_side(names: Sequence[str]) -> int:
 
 
 def open_set(
-    name: str, size: int = 0, count: int = 10_000, device: str = "cpu", progress: Progress = quiet
+    name: str,
+    size: int = 0,
+    count: int = 10_000,
+    device: str = "cpu",
+    progress: Progress = quiet,
+    decoder: DecoderName = "",
 ) -> ImageSet:
     """Opens a set of images by its name.
 
@@ -109,11 +115,12 @@ def open_set(
         count: samples to draw, where the set is samples.
         device: where a run's models are put.
         progress: called while images are decoded or sampled.
+        decoder: of a run's samples and reconstructions, as of `Pipeline`.
     """
     path, kind = parse_set(name)
     is_split = kind in ("train", "validation")
     if is_run(path) and not is_split:
-        evaluation = Evaluation.open(RunFolder(path), device, progress=progress)
+        evaluation = Evaluation.open(RunFolder(path), device, progress=progress, decoder=decoder)
         if kind == "reconstructions":
             return dataset_set(name, evaluation.validation, progress, evaluation)
         return samples_of(name, evaluation, count)

@@ -17,7 +17,7 @@ STAGE is `autoencoder`, `decoder`, `prior0`, `prior1`, ... (`vqvae2.training.sta
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -82,9 +82,20 @@ class StagePrecisions:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run and the small files in it."""
+    """Paths of a run and the small files in it.
+
+    Arguments:
+        path: of the folder.
+        results_in: where metrics.json and quality/ are, if not in the folder.
+    """
 
     path: Path
+    results_in: Path | None = None
+
+    @property
+    def results(self) -> Path:
+        """The folder of what `evaluate` writes."""
+        return self.results_in or self.path
 
     @property
     def model(self) -> Path:
@@ -126,7 +137,7 @@ class RunFolder:
     def neighbours(self, extractor: str) -> Path:
         """The image of samples beside their nearest training images."""
         name = re.sub(r"[^\w.-]+", "-", extractor)
-        return self.path / "quality" / f"{name}-neighbours.png"
+        return self.results / "quality" / f"{name}-neighbours.png"
 
     def log(self, stage: str) -> Log:
         """A stage's log."""
@@ -228,15 +239,17 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Locks the folder: two trainings would write into one another's files.
 
-        The system releases the lock when the process ends, however it ends.
+        The system releases the lock when the process ends, however it ends. A folder in which no
+        run was begun is removed again.
         """
         try:
             from fcntl import LOCK_EX, LOCK_NB, flock
         except ImportError:  # not on this kind of system
             yield
             return
+        new = [one for one in (self.path, *self.path.parents) if not one.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        with self._without_leftovers(new), (self.path / ".lock").open("w") as file:
             try:
                 flock(file, LOCK_EX | LOCK_NB)
             except BlockingIOError:
@@ -248,6 +261,18 @@ class RunFolder:
                 pass  # some shared file systems have no locks
             yield
 
+    @contextmanager
+    def _without_leftovers(self, new: Sequence[Path]) -> Iterator[None]:
+        """Removes the new folders and the lock at the end, unless a run was begun in them."""
+        try:
+            yield
+        finally:
+            if new and not self.exists():
+                (self.path / ".lock").unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in one of them
+                    for folder in new:
+                        folder.rmdir()
+
     def remove_partial_files(self) -> None:
         """Removes what a kill in the middle of a write left behind."""
         for path in self.path.rglob(f".*{PART_SUFFIX}"):
@@ -255,11 +280,11 @@ class RunFolder:
 
     def write_metrics(self, metrics: RunMetrics) -> None:
         """Writes metrics.json."""
-        write_json(self.path / "metrics.json", METRICS, METRICS_VERSION, to_dict(metrics))
+        write_json(self.results / "metrics.json", METRICS, METRICS_VERSION, to_dict(metrics))
 
     def read_metrics(self) -> RunMetrics:
         """The content of metrics.json; empty if nothing was measured, or by another version."""
-        path = self.path / "metrics.json"
+        path = self.results / "metrics.json"
         try:
             return from_dict(RunMetrics, read_json(path, METRICS, METRICS_VERSION), str(path))
         except (FileNotFoundError, UnknownVersion):
