@@ -55,6 +55,8 @@ def test_a_terminal_shows_that_work_without_a_bar_goes_on(clock, monkeypatch):
         assert "working, 7 s" in drawn(view)
         view.track("decoding", 2, 2)
         assert "working" not in drawn(view)
+        clock[0] = 20.0
+    assert "working" not in drawn(view), "nothing of it stays"
 
 
 def drawn(view: display.Monitor) -> str:

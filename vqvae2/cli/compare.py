@@ -11,6 +11,7 @@ from vqvae2.cli.display import console, monitor, show_table, table
 from vqvae2.cli.options import Device, optional, parse, require_positive, require_writable
 from vqvae2.configuration import JsonObject, to_dict
 from vqvae2.evaluation.comparison import (
+    choose_decoder,
     common_side,
     compare_sets,
     is_run,
@@ -111,9 +112,9 @@ def compare_images(options: Options) -> JsonObject:
     with monitor() as view:
         extractor = extractor_for(folder, options.extractor, name, device, view.track)
         reference, *others = (
-            open_set(name, size, options.count, device, view.track, options.decoder)
-            for name in names
+            open_set(name, size, options.count, device, view.track) for name in names
         )
+        choose_decoder([reference, *others], options.decoder)
         result = compare_sets(reference, others, extractor, options.count, options.paired)
     title = (
         f"Sets of {result.num_images:,} images of {result.side}x{result.side} pixels against "

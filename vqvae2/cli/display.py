@@ -1,5 +1,6 @@
 """What commands print: results as tables, progress as bars; and how Ctrl-C stops training."""
 
+import math
 import signal
 import threading
 import time
@@ -61,6 +62,9 @@ HALF_LIFE, FLAT = 5, 0.005
 
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines of progress where no bar can be drawn."""
+
+WIDE = 110
+"""Columns of a terminal that has space for long bars, and for the fraction of the peak."""
 
 SECONDS_OF_SILENCE = 2.0
 """After which a terminal shows that something without a bar is going on."""
@@ -244,20 +248,25 @@ def monitor(is_visible: bool = True) -> Iterator[Monitor]:
     """Shows progress while the block runs; `is_visible` is False on all processes but one."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=40 if console.width >= WIDE else 10),
         TextColumn("{task.completed:,}/{task.total:,}"),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
     has_bars = is_visible and console.is_terminal
     with Bars(*columns, console=console, disable=not has_bars) as progress:
-        yield Monitor(progress, is_visible)
+        try:
+            yield Monitor(progress, is_visible)
+        finally:
+            progress.moved = math.inf  # the last drawing stays on the terminal
 
 
 def speed_text(event: Event) -> str:
     """The speed of a stage; "" if it is unknown."""
     speed = f"{event.examples_per_second:,.0f} images/s" if event.examples_per_second else ""
-    return f"{speed}, {event.peak_fraction:.0%} of peak FLOP/s" if event.peak_fraction else speed
+    if not event.peak_fraction or console.width < WIDE:
+        return speed
+    return f"{speed}, {event.peak_fraction:.0%} of peak FLOP/s"
 
 
 def validation_text(metrics: Mapping[str, float]) -> str:

@@ -198,15 +198,7 @@ def train(
     command = f"vqvae2 train --run {folder.path}"
     with monitor(is_main) as view:
         splits = open_images(config.data, progress=view.track)
-        config = config.with_classes(max(1, len(splits.class_names)))
-        fitting = config.with_batches_within(len(splits.train))
-        if fitting != config and is_main:
-            console.print(
-                f"Batches are smaller than configured: there are {len(splits.train)} training "
-                "images.",
-                style="yellow",
-            )
-        config = fitting
+        config = fitted(config, splits, is_main)
         if is_main:
             show_data(folder, config, splits)
         with closing(splits), stop_on_signal(command) as should_stop:
@@ -229,6 +221,18 @@ def train(
         table("Time of this call", ["stage", "time"], rows)
         if options.stage == ALL_STAGES:
             finish(folder, view.has_trained, str(accelerator.device))
+
+
+def fitted(config: RunConfig, splits: ImageSplits, is_main: bool) -> RunConfig:
+    """The config with the classes of the images, and with batches that their number allows."""
+    config = config.with_classes(max(1, len(splits.class_names)))
+    result = config.with_batches_within(len(splits.train))
+    if result != config and is_main:
+        console.print(
+            f"Batches are smaller than configured: there are {len(splits.train)} training images.",
+            style="yellow",
+        )
+    return result
 
 
 def finish(folder: RunFolder, has_trained: bool, device: str) -> None:

@@ -100,12 +100,7 @@ def common_side(names: Sequence[str]) -> int:
 
 
 def open_set(
-    name: str,
-    size: int = 0,
-    count: int = 10_000,
-    device: str = "cpu",
-    progress: Progress = quiet,
-    decoder: DecoderName = "",
+    name: str, size: int = 0, count: int = 10_000, device: str = "cpu", progress: Progress = quiet
 ) -> ImageSet:
     """Opens a set of images by its name.
 
@@ -115,12 +110,11 @@ def open_set(
         count: samples to draw, where the set is samples.
         device: where a run's models are put.
         progress: called while images are decoded or sampled.
-        decoder: of a run's samples and reconstructions, as of `Pipeline`.
     """
     path, kind = parse_set(name)
     is_split = kind in ("train", "validation")
     if is_run(path) and not is_split:
-        evaluation = Evaluation.open(RunFolder(path), device, progress=progress, decoder=decoder)
+        evaluation = Evaluation.open(RunFolder(path), device, progress=progress)
         if kind == "reconstructions":
             return dataset_set(name, evaluation.validation, progress, evaluation)
         return samples_of(name, evaluation, count)
@@ -138,6 +132,14 @@ def open_set(
     if kind == "train":
         return dataset_set(name, open_images(config, progress=progress).train, progress)
     return dataset_set(name, open_validation(config, progress=progress), progress)
+
+
+def choose_decoder(sets: Sequence[ImageSet], decoder: DecoderName) -> None:
+    """Sets what decodes the samples and reconstructions of runs; "" is the sharp one if any."""
+    for one in sets:
+        if one.evaluation is not None:
+            pipeline = one.evaluation.pipeline
+            pipeline.decoder = pipeline.require_decoder(decoder)
 
 
 def samples_of(name: str, evaluation: Evaluation, count: int) -> ImageSet:
