@@ -283,7 +283,8 @@ def show_stages(session: TrainingSession) -> None:
     table("Stages", ["stage", "steps", "batch", ""], rows)
     if not folder.exists():  # before anything is trained
         least, most = estimate_seconds(session.config, session.world)
-        console.print(f"All steps together take about {duration(least)} to {duration(most)} here.")
+        span = f"about {duration(least)} to {duration(most)}" if most > 60 else "less than a minute"
+        console.print(f"All steps together take {span} here.")
 
 
 def show_plan(config: RunConfig) -> None:
