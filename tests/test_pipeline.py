@@ -294,6 +294,12 @@ def test_log_prob_has_one_value_per_code(pipeline):
     assert all((n < 0).all() for n in nats)
 
 
+def test_samples_without_labels_are_spread_evenly_over_the_classes(pipeline):
+    samples = pipeline.sample(num_images=5, seed=3)
+    assert samples.labels.tolist() == [0, 0, 0, 1, 1]
+    assert torch.equal(samples.images, pipeline.sample([0, 0, 0, 1, 1], seed=3).images)
+
+
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
@@ -310,6 +316,7 @@ def test_log_prob_has_one_value_per_code(pipeline):
         ([0], {"seeds": torch.tensor([1.5])}, "Seeds must be a sequence of integers"),
         ([0, 1], {"seeds": [1]}, "got 1 seeds for 2 images"),
         ([], {}, "at least one image"),
+        (None, {"num_images": 0}, "at least one image"),
     ],
 )
 def test_bad_requests_are_one_clear_line(pipeline, labels, options, message):

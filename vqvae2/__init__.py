@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vqvae2.api import encode as encode
     from vqvae2.api import evaluate as evaluate
     from vqvae2.api import fit as fit
     from vqvae2.autoencoder import VQVAE as VQVAE
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vqvae2.autoencoder import VQVAEConfig as VQVAEConfig
     from vqvae2.code_grid import CodeGrid as CodeGrid
     from vqvae2.data.config import DataConfig as DataConfig
+    from vqvae2.data.images import load_images as load_images
     from vqvae2.pipeline import Pipeline as Pipeline
     from vqvae2.pipeline import PipelineConfig as PipelineConfig
     from vqvae2.pipeline import Samples as Samples
@@ -48,10 +50,10 @@ if TYPE_CHECKING:
     from vqvae2.sampling import sample_level as sample_level
     from vqvae2.sampling import uniforms as uniforms
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _NAMES = {
-    "api": "fit evaluate",
+    "api": "fit evaluate encode",
     "pipeline": "Pipeline PipelineConfig Samples",
     "autoencoder": "VQVAE VQVAEConfig Reconstruction Codebook CodebookConfig Quantized Pixels "
     "PixelsConfig",
@@ -61,6 +63,7 @@ _NAMES = {
     "priors.likelihood": "LogisticMixture Categorical",
     "runs.config": "RunConfig",
     "data.config": "DataConfig",
+    "data.images": "load_images",
     "sampling": "SamplingConfig sample_level iterate_hierarchy sample_hierarchy erase uniforms",
 }
 """The public names of each module; the imports above repeat them for type checkers."""

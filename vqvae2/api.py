@@ -1,4 +1,4 @@
-"""Training and measuring from Python: `fit` and `evaluate`, what the command line does.
+"""Training, measuring and encoding folders from Python, as the command line does.
 
     from vqvae2 import fit
 
@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex
 
 from vqvae2.cli.train import Options, resolve, train
+from vqvae2.data.images import load_images
 from vqvae2.evaluation.evaluation import Evaluation
 from vqvae2.evaluation.extractor import extractor_for
 from vqvae2.evaluation.samples import SampleEvaluationConfig, evaluate_samples
 from vqvae2.evaluation.validation import evaluate as evaluate_validation
+from vqvae2.export.codes import export_codes
 from vqvae2.files import write_bytes
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.inputs import Images, as_batch
@@ -104,6 +106,35 @@ def evaluate(
         network = extractor_for(evaluation.folder, extractor)
         evaluate_samples(evaluation, network, SampleEvaluationConfig(num_images=num_samples))
     return evaluation.read()
+
+
+def encode(
+    run: str | Path,
+    images: str | Path,
+    out: str | Path = "codes.parquet",
+    *,
+    size: int = 0,
+    batch: int = 64,
+) -> "Dataset":
+    """The codes of a folder of images as a data set of the package `datasets`.
+
+    Its columns are `name`, `label`, `class` and, per level, the codes in raster order: `level_0`,
+    `level_1`, ..., coarsest first. `vqvae2 decode` turns the file into images.
+
+    Arguments:
+        run: what `Pipeline.open` takes.
+        images: a folder, whose sub-folders are classes, or one image.
+        out: the Parquet file that the data set reads.
+        size: side that images are cropped and resized to; 0 is the side of the training.
+        batch: images that are encoded at a time.
+    """
+    from datasets import Dataset
+
+    pipeline = Pipeline.open(run)
+    dataset = load_images(str(images), size or pipeline.config.image_size)
+    for _ in export_codes(pipeline, dataset, Path(out), batch):
+        pass
+    return Dataset.from_parquet(str(out))
 
 
 def source_of(

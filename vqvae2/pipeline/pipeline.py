@@ -92,8 +92,8 @@ class Pipeline(Models):
             pipeline.sample(["cat", "dog", 3], seeds=[7, 7, 8])
 
         Arguments:
-            labels: a class of all images, by its name or number, or one per image; not needed by a
-                model without classes.
+            labels: a class of all images, by its name or number, or one per image. Without them
+                `num_images` images are spread evenly over the classes.
             seeds: one per image, integers of any type. The same seed and label give the same image
                 in any batch.
             num_images: of one class, 1 by default.
@@ -101,6 +101,8 @@ class Pipeline(Models):
             given: one map of codes to keep per level, or None; see `sampling.sample_level`.
             options: see `SampleOptions`: temperature, top_k, top_p, guidance, sampling, batch, ...
         """
+        if labels is None and num_images is not None:
+            labels = [n * self.num_classes // num_images for n in range(num_images)]
         ids = self.labels_for(labels, num_images)
         seeds = range(seed, seed + len(ids)) if seeds is None else seeds
         batch = options.pop("batch", 64)
