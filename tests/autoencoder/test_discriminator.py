@@ -28,7 +28,7 @@ def test_each_scale_classifies_patches_on_a_grid_of_half_the_side():
     assert [features.shape[1] for features in outputs.features] == [16, 32, 32]
 
 
-def test_the_outputs_of_an_image_does_not_depend_on_its_batch():
+def test_the_outputs_of_an_image_do_not_depend_on_its_batch():
     model, images = small_discriminator(), synthetic_images(4, 16).double()
     together, alone = model(images), model(images[2:3])
     for a, b in zip(together.logits, alone.logits, strict=True):
