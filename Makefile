@@ -31,6 +31,9 @@ format: $(VENV)/.installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs  ## build the documentation site; warnings are errors
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
 bench: runs/demo/metrics.json  ## run the benchmarks that need no data except the demo's
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/paper_models.py
@@ -59,6 +62,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[docs]'
+	touch $@
+
 $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OLDEST)
 	grep -v '^torch==' constraints.txt > $(OLDEST)/constraints.txt
@@ -67,4 +74,4 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(OLDEST)/bin/python $(PIP) -c $(OLDEST)/constraints.txt -e . pytest hypothesis scipy
 	touch $@
 
-.PHONY: help demo test test-oldest check format bench faults fuzz clean
+.PHONY: help demo docs test test-oldest check format bench faults fuzz clean
