@@ -8,6 +8,7 @@ from small_runs import small_run, train
 from vqvae2.configuration import from_dict, to_dict
 from vqvae2.files import read_json
 from vqvae2.runs.config import RunConfig
+from vqvae2.runs.folder import RunFolder
 from vqvae2.runs.presets import PRESETS
 
 
@@ -30,3 +31,15 @@ def test_every_file_has_a_name_and_a_version(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not readable as JSON"):
         read_json(tmp_path / "config.json", "vqvae2-run", 3)
+
+
+def test_the_newest_preview_of_each_stage_is_found(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.latest_previews() == {}
+    (tmp_path / "previews").mkdir()
+    for stage, step in [("autoencoder", 5), ("autoencoder", 10), ("prior0", 2_000_000)]:
+        folder.preview(stage, step).touch()
+    assert folder.latest_previews() == {
+        "autoencoder": folder.preview("autoencoder", 10),
+        "prior0": folder.preview("prior0", 2_000_000),
+    }

@@ -33,7 +33,7 @@ from vqvae2.precision import (
 )
 from vqvae2.priors import Prior
 from vqvae2.randomness import integers
-from vqvae2.sampling import SamplingConfig, sample_hierarchy
+from vqvae2.sampling import SamplingConfig, iterate_hierarchy
 from vqvae2.sampling.guidance import rows_per_image
 from vqvae2.saving import download, upload
 from vqvae2.transfers import to_device
@@ -261,35 +261,66 @@ class Models:
         self._require_priors()
         ids = self.labels(labels)
         seeds = list(range(len(ids))) if seeds is None else integers(seeds, "Seeds")
-        if sampling is None:
-            sampling = self.sampling
+        sampling = self.sampling if sampling is None else sampling
         check_request(ids, seeds, given)
         pairs = zip(self.priors, sampling, strict=False)
         batch = max(1, batch // max(rows_per_image(prior.domain, c) for prior, c in pairs))
-        precision = resolve(self.precision, self.device)
+        for first in range(0, len(ids), batch):
+            images = slice(first, first + batch)
+            part = None if given is None else [g if g is None else g[images] for g in given]
+            *_, samples = self._steps(ids[images], seeds[images], sampling, part, batch)
+            assert isinstance(samples, Samples)
+            yield samples
+
+    def sample_steps(
+        self,
+        labels: Iterable[Label],
+        seeds: Iterable[SupportsIndex] | None = None,
+        *,
+        sampling: Sequence[SamplingConfig] | None = None,
+        given: Sequence[Tensor | None] | None = None,
+    ) -> Iterator[list[Tensor] | Samples]:
+        """One batch of `sample`: codes of the levels begun after each position, then `Samples`.
+
+        The codes are those of `iterate_hierarchy`.
+        """
+        self._require_priors()
+        ids = self.labels(labels)
+        seeds = list(range(len(ids))) if seeds is None else integers(seeds, "Seeds")
+        check_request(ids, seeds, given)
+        sampling = self.sampling if sampling is None else sampling
+        yield from self._steps(ids, seeds, sampling, given, len(ids))
+
+    def _steps(
+        self,
+        ids: Tensor,
+        seeds: list[int],
+        sampling: Sequence[SamplingConfig],
+        given: Sequence[Tensor | None] | None,
+        batch: int,
+    ) -> Iterator[list[Tensor] | Samples]:
+        """`sample_steps` of a valid request; `batch` rows at most."""
+        precision, count = resolve(self.precision, self.device), len(ids)
         rounded = precision == "bfloat16"
         priors = [bfloat16_copy(prior) for prior in self.priors] if rounded else self.priors
-        for first in range(0, len(ids), batch):
-            images = list(range(first, min(first + batch, len(ids))))
-            # Products of another shape may round differently, which shows in bfloat16: batches
-            # are filled up, so that an image does not depend on the number of images. On a CPU
-            # only products of a single row differ.
-            filled = min(batch, 2) if self.device.type == "cpu" else batch
-            rows = images + images[:1] * (filled - len(images) if rounded else 0)
-            given_part = None if given is None else [g if g is None else g[rows] for g in given]
+        # Products of another shape may round differently, which shows in bfloat16: batches are
+        # filled up, so that an image does not depend on the number of images. On a CPU only
+        # products of a single row differ.
+        filled = min(batch, 2) if self.device.type == "cpu" else batch
+        rows = list(range(count)) + [0] * (filled - count if rounded else 0)
+        part = None if given is None else [g if g is None else g[rows] for g in given]
+        steps = iterate_hierarchy(priors, ids[rows], [seeds[row] for row in rows], sampling, part)
+        maps: list[Tensor] = []
+        while True:
+            # Not around the `yield`: the caller computes in a precision of its own.
             with float32_products(precision, self.device):
-                codes = sample_hierarchy(
-                    priors, ids[rows], [seeds[row] for row in rows], sampling, given_part
-                )
-            codes = [level[: len(images)] for level in codes]
-            yield Samples(
-                self.decode(codes),
-                codes,
-                ids[images],
-                [seeds[i] for i in images],
-                self.config.class_names,
-                {"sampling": to_json(tuple(sampling)), "decoder": self.decoder_in_use},
-            )
+                step = next(steps, None)
+            if step is None:
+                break
+            maps = [level[:count] for level in step]
+            yield maps
+        settings = {"sampling": to_json(tuple(sampling)), "decoder": self.decoder_in_use}
+        yield Samples(self.decode(maps), maps, ids, seeds, self.config.class_names, settings)
 
     @torch.no_grad()
     def log_prob_batch(self, images: Tensor, labels: Tensor) -> list[Tensor]:

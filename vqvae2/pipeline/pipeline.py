@@ -16,6 +16,7 @@ from vqvae2.pipeline.models import DecoderName, Label, Models
 from vqvae2.pipeline.samples import Samples
 from vqvae2.sampling import Box, SamplingConfig, erase, paint_over
 from vqvae2.sampling.config import SamplingControls, changed
+from vqvae2.sampling.inpaint import erase_masked, paint_over_mask
 from vqvae2.transfers import to_device
 
 LOWER_HALF: Box = (0, 0.5, 1, 1)
@@ -121,6 +122,7 @@ class Pipeline(Models):
         seeds: Iterable[SupportsIndex] | None = None,
         *,
         box: Box = LOWER_HALF,
+        mask: Tensor | None = None,
         keep_levels: int = 0,
         num_images: int | None = None,
         seed: int = 0,
@@ -138,11 +140,11 @@ class Pipeline(Models):
             images: of the side that the priors were trained on, in any form.
             labels, seeds, seed, options: as of `sample`.
             box: the part; the lower half by default.
+            mask: the part in place of a box, of any shape: (H, W) bool, of the image or of a grid.
             keep_levels: number of coarsest levels that are kept everywhere. 1 with the box
                 (0, 0, 1, 1) gives variations: the same layout with other details.
             num_images: versions of a single image.
         """
-        require_unkept(keep_levels, self.autoencoder.config.num_levels)
         self._require_priors()
         originals = self.batch_of(images)
         if num_images is not None and len(originals) == 1:
@@ -153,10 +155,47 @@ class Pipeline(Models):
                 f"Expected one label for each of {len(originals)} images, and num_images only for "
                 f"a single one; got {len(ids)} labels and num_images {num_images}."
             )
-        visible = originals if keep_levels else paint_over(originals, box)
-        codes = self.encode(visible, batch=options.get("batch", 64))
-        given = [*codes[:keep_levels], *(erase(maps, box) for maps in codes[keep_levels:])]
+        batch = options.get("batch", 64)
+        given = self.preserved_codes(
+            originals, box=box, mask=mask, keep_levels=keep_levels, batch=batch
+        )
         return self.sample(ids, seeds, seed=seed, given=given, **options)
+
+    def preserved_codes(
+        self,
+        images: Images,
+        *,
+        box: Box = LOWER_HALF,
+        mask: Tensor | None = None,
+        keep_levels: int = 0,
+        batch: int = 64,
+    ) -> list[Tensor]:
+        """The codes of images that `inpaint` keeps, (B, H, W) per level, and `UNKNOWN` elsewhere.
+
+        Arguments as of `inpaint`.
+        """
+        require_unkept(keep_levels, self.autoencoder.config.num_levels)
+        originals = self.batch_of(images)
+        visible = originals
+        if not keep_levels:
+            visible = (
+                paint_over(originals, box) if mask is None else paint_over_mask(originals, mask)
+            )
+        codes = self.encode(visible, batch=batch)
+        erased = [
+            erase(maps, box) if mask is None else erase_masked(maps, mask)
+            for maps in codes[keep_levels:]
+        ]
+        return [*codes[:keep_levels], *erased]
+
+    def surprise(self, images: Images, labels: Labels | None = None) -> list[Tensor]:
+        """How improbable each code of images is: its nats, (B, H, W) float64 per level on the CPU.
+
+        For a prior over pixels the nats of the channels of a pixel are summed. Arguments as of
+        `log_prob`.
+        """
+        log_probs = self.log_prob(images, labels)
+        return [-(maps.sum(-1) if maps.ndim == 4 else maps).cpu().double() for maps in log_probs]
 
     def log_prob(self, images: Images, labels: Labels | None = None) -> list[Tensor]:
         """Log-probability in nats of each code of images, (B, H, W) per level.

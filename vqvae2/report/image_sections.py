@@ -173,8 +173,5 @@ def nats_per_position(source: ReportSource, indices: Tensor) -> list[Tensor]:
     pipeline, batches = source.complete_pipeline, []
     for batch in indices.split(NUM_COLUMNS):
         images = to_float(source.validation.batch(batch))
-        log_probs = pipeline.log_prob_batch(images, source.validation.labels[batch])
-        batches.append(
-            [-(maps.sum(-1) if maps.ndim == 4 else maps).double().cpu() for maps in log_probs]
-        )
+        batches.append(pipeline.surprise(images, source.validation.labels[batch]))
     return [torch.cat(maps) for maps in zip(*batches, strict=True)]

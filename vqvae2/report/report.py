@@ -52,11 +52,18 @@ def write_report(
         path: of the HTML file; report.html in the run folder by default.
         progress: called after each section.
     """
+    path = path or folder.path / "report.html"
+    write_bytes(path, render_report(folder, device, progress).encode())
+    return path
+
+
+def render_report(folder: RunFolder, device: str = "cpu", progress: Progress = quiet) -> str:
+    """The report of a run as HTML; the arguments are those of `write_report`."""
     source = ReportSource(folder, device)
     size = source.config.data.size
     top = overview.top(source)
     sections, missing = present_sections(source, progress)
-    html = template().render(
+    return template().render(
         name=folder.path.resolve().name,
         lead=overview.lead(source),
         top=top,
@@ -69,9 +76,6 @@ def write_report(
         large_side=size * max(1, 128 // size),
         is_jpeg=size > LOSSLESS_SIDE,
     )
-    path = path or folder.path / "report.html"
-    write_bytes(path, html.encode())
-    return path
 
 
 def present_sections(

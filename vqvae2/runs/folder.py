@@ -134,6 +134,12 @@ class RunFolder:
         """The preview of a stage at a step."""
         return self.path / "previews" / f"{stage}-{step:07d}.png"
 
+    def latest_previews(self) -> dict[str, Path]:
+        """The newest preview of each stage that has made one."""
+        # Names end with the step in a fixed width, so that the last is the newest.
+        paths = sorted((self.path / "previews").glob("*-*.png"))
+        return {path.stem.rpartition("-")[0]: path for path in paths}
+
     def neighbours(self, extractor: str) -> Path:
         """The image of samples beside their nearest training images."""
         name = re.sub(r"[^\w.-]+", "-", extractor)

@@ -1,4 +1,4 @@
-"""Boxes in images and code maps: what inpainting keeps and what it samples anew.
+"""Boxes and masks in images and code maps: what inpainting keeps and what it samples anew.
 
 Legend: `B` batch, `C` image channels, `H W` sides of an image or a grid.
 """
@@ -6,6 +6,7 @@ Legend: `B` batch, `C` image channels, `H W` sides of an image or a grid.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 UNKNOWN = -1
@@ -53,4 +54,51 @@ def paint_over(images: Tensor, box: Box) -> Tensor:
     else:
         fill = torch.full_like(images[:, :, :1, :1], 0.5)
     painted[:, :, rows, columns] = fill
+    return painted
+
+
+def covered_by_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """The positions (H, W) bool of a grid that a mask of an image, or of another grid, overlaps.
+
+    Arguments:
+        mask: bool, of any two sides.
+        height: H of the grid.
+        width: W of the grid.
+    """
+    if mask.ndim != 2 or mask.dtype != torch.bool:
+        raise ValueError(
+            f"A mask is bool with the shape (H, W), got {mask.dtype} with {tuple(mask.shape)}."
+        )
+    if not mask.any():
+        raise ValueError("The mask is empty: mark at least one position to be sampled anew.")
+    # On the least grid that both divide, no cell is cut.
+    sides = math.lcm(mask.shape[0], height), math.lcm(mask.shape[1], width)
+    fine = F.interpolate(mask[None, None].float(), size=sides)
+    return F.adaptive_max_pool2d(fine, (height, width))[0, 0] > 0
+
+
+def erase_masked(codes: Tensor, mask: Tensor) -> Tensor:
+    """Codes (B, H, W, ...) with `UNKNOWN` at every position that a mask overlaps."""
+    erased = codes.clone()
+    erased[:, covered_by_mask(mask.to(codes.device), *codes.shape[1:3])] = UNKNOWN
+    return erased
+
+
+def paint_over_mask(images: Tensor, mask: Tensor) -> Tensor:
+    """Images (B, C, H, W) whose masked pixels are filled from the edge of the mask inwards.
+
+    Each pixel becomes the mean of its known neighbours; an image that is masked completely becomes
+    grey.
+    """
+    hidden = covered_by_mask(mask.to(images.device), *images.shape[2:])
+    if hidden.all():
+        return torch.full_like(images, 0.5)
+    known = (~hidden).to(images.dtype)[None, None]
+    painted = images * known
+    while not known.all():
+        neighbours = 9 * F.avg_pool2d(known, 3, stride=1, padding=1)
+        sums = 9 * F.avg_pool2d(painted, 3, stride=1, padding=1)
+        border = (known == 0) & (neighbours > 0.5)
+        painted = torch.where(border, sums / neighbours.clamp_min(1), painted)
+        known = torch.where(border, 1.0, known)
     return painted
