@@ -30,6 +30,7 @@ ROOMS = [
     ("export",),
     ("training", "evaluation"),
     ("report",),
+    ("app",),
     ("cli",),
     ("api",),
 ]

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 from builders import synthetic_images
+from PIL import Image
 
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png

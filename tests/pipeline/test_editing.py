@@ -3,7 +3,7 @@ import torch
 from builders import synthetic_images
 from tiny_pipelines import KINDS, SIZE
 
-from vqvae2.pipeline.editing import code_patches, mixed, with_codes
+from vqvae2.pipeline.editing import code_patches, erased, mixed, with_codes
 from vqvae2.sampling import UNKNOWN
 
 
@@ -79,3 +79,16 @@ def test_surprise_is_the_negative_log_probability_of_each_position():
         assert all(maps.ndim == 3 and maps.dtype == torch.float64 for maps in nats)
         for maps, other in zip(nats, log_probs, strict=True):
             assert maps.sum().item() == pytest.approx(-other.sum().item(), rel=1e-5)
+
+
+def test_codes_are_erased_under_a_mask_in_the_levels_that_are_not_kept():
+    pipeline = KINDS["two levels"]()
+    codes = pipeline.sample([0], [0]).codes
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[0, 0] = True
+    both, fine = erased(codes, mask), erased(codes, mask, keep_levels=1)
+    assert [(maps == UNKNOWN).sum().item() for maps in both] == [1, 1]
+    assert fine[0].equal(codes[0])
+    assert fine[1].equal(both[1])
+    with pytest.raises(ValueError, match="nothing is left to sample"):
+        erased(codes, mask, keep_levels=2)

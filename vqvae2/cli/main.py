@@ -25,6 +25,7 @@ COMMANDS = {
     "encode": "write the codes of images as a table",
     "decode": "turn a table of codes into images",
     "inpaint": "draw a part of your images again, or give them other details",
+    "app": "open a web page: draw, edit and compare images in a browser",
     "evaluate": "measure a run; the results are written to metrics.json",
     "compare": "compare runs, or folders of images",
     "report": "write everything about a run into one HTML file",

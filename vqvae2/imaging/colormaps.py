@@ -20,3 +20,11 @@ def code_map(codes: Tensor, num_codes: int) -> Tensor:
 def heat(values: Tensor) -> Tensor:
     """Values (B, H, W) in [0, 1] as images (B, 3, H, W): black at 0, red, yellow, white at 1."""
     return torch.stack([3 * values, 3 * values - 1, 3 * values - 2], dim=1).clamp(0, 1)
+
+
+def difference(images: Tensor, others: Tensor) -> Tensor:
+    """Where images (B, C, H, W) in [0, 1] differ, as images (B, 3, H, W).
+
+    Black where they are equal, white where the mean of the channels differs by 0.3 or more.
+    """
+    return heat((images - others).abs().mean(dim=1) / 0.3)

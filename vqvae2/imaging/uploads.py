@@ -3,6 +3,7 @@
 Sizes are checked before any pixel is decoded, so that a small file cannot fill the memory.
 """
 
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -34,11 +35,15 @@ class UploadLimits:
     megapixels: float = 40
 
 
-def open_upload(path: str | Path, limits: UploadLimits = UploadLimits()) -> "Image":
+DEFAULT_LIMITS = UploadLimits()
+"""The default limits."""
+
+
+def open_upload(source: bytes | str | Path, limits: UploadLimits = DEFAULT_LIMITS) -> "Image":
     """An uploaded image upright, as RGB.
 
     Arguments:
-        path: of the file.
+        source: the bytes of the file, or its path.
         limits: of its size.
 
     Raises:
@@ -46,9 +51,9 @@ def open_upload(path: str | Path, limits: UploadLimits = UploadLimits()) -> "Ima
     """
     from PIL import Image
 
-    require_small_file(path, limits)
+    require_small_file(source, limits)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(readable(source), formats=FORMATS) as image:
             require_small_image(image, limits)
             image.load()
             return upright(image)
@@ -60,7 +65,9 @@ def open_upload(path: str | Path, limits: UploadLimits = UploadLimits()) -> "Ima
         raise ValueError(reason_of(error)) from error
 
 
-def upload_settings(path: str | Path, limits: UploadLimits = UploadLimits()) -> JsonObject:
+def upload_settings(
+    source: bytes | str | Path, limits: UploadLimits = DEFAULT_LIMITS
+) -> JsonObject:
     """The settings in an uploaded PNG file of this package.
 
     Raises:
@@ -68,10 +75,9 @@ def upload_settings(path: str | Path, limits: UploadLimits = UploadLimits()) -> 
     """
     from PIL import Image
 
-    require_small_file(path, limits)
-    text: object = None
+    require_small_file(source, limits)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(readable(source), formats=FORMATS) as image:
             text = image.info.get(SETTINGS_KEY)
         settings = json.loads(text) if isinstance(text, str) else None
     except Exception as error:
@@ -84,9 +90,15 @@ def upload_settings(path: str | Path, limits: UploadLimits = UploadLimits()) -> 
     return settings
 
 
-def require_small_file(path: str | Path, limits: UploadLimits) -> None:
+def readable(source: bytes | str | Path) -> io.BytesIO | str | Path:
+    """What Pillow opens."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def require_small_file(source: bytes | str | Path, limits: UploadLimits) -> None:
     """Raises ValueError for a file of too many bytes."""
-    megabytes = os.path.getsize(path) / 1e6
+    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+    megabytes = size / 1e6
     if megabytes > limits.megabytes:
         raise ValueError(
             f"The file has {megabytes:.0f} MB; at most {limits.megabytes:g} MB are taken. Make "

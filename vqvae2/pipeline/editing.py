@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vqvae2.autoencoder import Pixels
 from vqvae2.pipeline.models import Models
+from vqvae2.sampling.inpaint import erase_masked
 
 CONTEXT = 1
 """Cells around the cell of a patch: the decoder reads the neighbourhood of each code."""
@@ -98,3 +99,23 @@ def code_patches(pipeline: Models, level: int) -> Tensor:
         images = pipeline.decode(batch, [level] if len(maps) > 1 else None, "plain")
         patches.append(images[:, :, middle : middle + cell, middle : middle + cell].cpu())
     return torch.cat(patches)
+
+
+def erased(codes: Sequence[Tensor], mask: Tensor, keep_levels: int = 0) -> list[Tensor]:
+    """Codes to sample again: `UNKNOWN` where a mask is, in all levels that are not kept.
+
+    `Pipeline.preserved_codes` does the same for an image, and also hides the masked part from the
+    encoder; this is for codes that were sampled, whose image is not needed.
+
+    Arguments:
+        codes: (B, H, W) per level, coarsest first.
+        mask: (H, W) bool, of the image or of a grid.
+        keep_levels: number of coarsest levels that are kept everywhere.
+    """
+    if not 0 <= keep_levels < len(codes):
+        raise ValueError(
+            f"keep_levels must be in [0, {len(codes)}), or nothing is left to sample; got "
+            f"{keep_levels}."
+        )
+    kept = [erase_masked(maps, mask) for maps in codes[keep_levels:]]
+    return [*codes[:keep_levels], *kept]
