@@ -155,6 +155,10 @@ class EditTab:
     def redraw_controls(self) -> None:
         """What decides how the painted part is drawn again."""
         pipeline = self.page.first()
+        with gr.Row():
+            self.start = gr.Button("Redraw", variant="primary", min_width=80, elem_id="redraw")
+            self.stop = gr.Button("Stop", min_width=80)
+            self.undo = gr.Button("Undo", min_width=80, elem_id="undo")
         self.label = class_choice(pipeline, "The class of the new part.")
         levels = 1 if pipeline is None else pipeline.autoencoder.config.num_levels
         self.keep = gr.Slider(
@@ -170,10 +174,6 @@ class EditTab:
             0, label="Seed", precision=0, minimum=0,
             info="Of the first variation. The same seed gives the same variation.",
         )  # fmt: skip
-        with gr.Row():
-            self.start = gr.Button("Redraw", variant="primary", min_width=80, elem_id="redraw")
-            self.stop = gr.Button("Stop", min_width=80)
-            self.undo = gr.Button("Undo", min_width=80, elem_id="undo")
 
     def mixing(self) -> None:
         """The controls that mix two images."""
