@@ -54,6 +54,12 @@ faults: $(VENV)/.installed  ## kill, cut and fill disks in training, and count h
 fuzz: $(VENV)/.installed  ## change files of every kind, and count how readers treat them
 	$(BIN)/python tests/stress/fuzz.py
 
+browser:  ## install the browser in which the app is tested (Debian, Ubuntu; needs root)
+	apt-get update && apt-get install -y chromium
+
+users: $(VENV)/.installed runs/demo/metrics.json  ## twenty users of the app at once, for five minutes
+	$(BIN)/python tests/stress/app_users.py --run runs/demo
+
 clean:  ## remove what make made
 	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -74,4 +80,4 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(OLDEST)/bin/python $(PIP) -c $(OLDEST)/constraints.txt -e . pytest hypothesis scipy
 	touch $@
 
-.PHONY: help demo docs test test-oldest check format bench faults fuzz clean
+.PHONY: help demo docs test test-oldest check format bench faults fuzz browser users clean

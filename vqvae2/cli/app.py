@@ -33,7 +33,7 @@ class Options:
         device: cpu, cuda, cuda:1 or mps; by default the fastest that is available.
     """
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ()
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, optional("RUN ...")] = ()
     port: int = 0
     host: str = "127.0.0.1"
     share: bool = False
