@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def app_process(
-    *arguments: str, seconds: float = 120
+    *arguments: str, seconds: float = 300
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`vqvae2 app` in a process of its own; gives its address when it answers."""
     port = free_port()

@@ -17,6 +17,7 @@ def test_the_wheel_builds_and_the_package_imports_from_it(tmp_path):
         archive.extractall(tmp_path / "site")
     assert "vqvae2/py.typed" in names
     assert "vqvae2/report/template.html" in names
+    assert {"vqvae2/app/static/app.js", "vqvae2/app/static/app.css"} <= {*names}
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     code = "import vqvae2, vqvae2.cli.train; print(vqvae2.__file__)"
     out = subprocess.run(

@@ -1,4 +1,7 @@
-"""The tab Runs: runs side by side on the same seeds; curves, health and report of each."""
+"""The tab Runs: runs side by side on the same seeds; curves, health and report of each.
+
+The report with matplotlib is imported when it is used, so that the page is there sooner.
+"""
 
 from typing import Any
 
@@ -10,11 +13,6 @@ from vqvae2.app.models import Catalogue
 from vqvae2.app.page import Page, class_names, label_of, on, whole_number
 from vqvae2.app.sample import MAX_SEED, sample_pictures
 from vqvae2.imaging.png import read_png
-from vqvae2.report.blocks import Plots
-from vqvae2.report.doctor import diagnose
-from vqvae2.report.report import render_report
-from vqvae2.report.source import ReportSource
-from vqvae2.report.training_sections import training
 from vqvae2.runs.folder import RunFolder
 
 MAX_PER_MODEL = 8
@@ -40,6 +38,8 @@ def same_seeds(
 
 def health(folder: RunFolder) -> str:
     """What the doctor finds."""
+    from vqvae2.report.doctor import diagnose
+
     items = []
     for finding in diagnose(folder):
         advice = f"<small>{fragments.escaped(finding.advice)}</small>" if finding.advice else ""
@@ -52,6 +52,10 @@ def health(folder: RunFolder) -> str:
 
 def progress(folder: RunFolder) -> str:
     """The curves and the newest previews of a run, which may be in training."""
+    from vqvae2.report.blocks import Plots
+    from vqvae2.report.source import ReportSource
+    from vqvae2.report.training_sections import training
+
     try:
         blocks = training(ReportSource(folder, "cpu"))
     except ValueError as error:
@@ -77,6 +81,8 @@ def progress(folder: RunFolder) -> str:
 
 def report(folder: RunFolder, device: str) -> str:
     """The report of a run, in a frame that runs no scripts and cannot reach the page."""
+    from vqvae2.report.report import render_report
+
     page = fragments.escaped(render_report(folder, device))
     title = fragments.escaped(f"Report of {folder.path.name}")
     return f'<iframe class="vq-report" sandbox title="{title}" srcdoc="{page}"></iframe>'
