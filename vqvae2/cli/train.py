@@ -285,7 +285,9 @@ def show_stages(session: TrainingSession) -> None:
         console.print("Before each stage, the time that is left is divided anew.")
     elif not folder.exists():  # before anything is trained
         least, most = estimate_seconds(session.config, session.world)
-        span = f"about {duration(least)} to {duration(most)}" if most > 60 else "less than a minute"
+        span = (
+            f"about {duration(least)} to {duration(most)}" if most > 60 else "less than a minute"
+        )
         console.print(f"All steps together take {span} here.")
 
 
