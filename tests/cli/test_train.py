@@ -83,7 +83,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, capsys):
 def test_a_run_of_one_image_is_refused(tmp_path, capsys):
     data = make_folder(tmp_path / "data", count=1, classes=0)
     line = error_of(capsys, *train_command(data, tmp_path / "run"), *TINY)
-    assert "at least" in line
+    assert "At least 2 images are needed" in line
     assert not (tmp_path / "run").exists()
 
 

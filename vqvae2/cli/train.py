@@ -32,7 +32,7 @@ from vqvae2.runs.budget import preset_name
 from vqvae2.runs.config import RunConfig
 from vqvae2.runs.config_file import read_config
 from vqvae2.runs.folder import RunFolder
-from vqvae2.runs.presets import find_preset
+from vqvae2.runs.presets import PRESETS, find_preset
 from vqvae2.training.estimate import estimate_seconds
 from vqvae2.training.planning import design_run, plan_run
 from vqvae2.training.session import Event, TrainingSession, new_accelerator
@@ -142,7 +142,9 @@ def config_of_file(options: Options) -> RunConfig:
                 "one of them out."
             )
     config = with_source(read_config(Path(options.config)), options.data)
-    if config.data.source == SYNTHETIC and config.preset != "demo" and not options.help_config:
+    source, preset = config.data.source, PRESETS.get(config.preset)
+    is_example = preset is not None and source == preset().data.source != SYNTHETIC
+    if is_example and not Path(source).exists() and not options.help_config:
         raise ValueError(
             f"{options.config} names no images: give --data FOLDER, or set source in [data]."
         )
