@@ -58,3 +58,11 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_version_is_written_in_one_place():
     assert re.fullmatch(r"\d+\.\d+\.\d+", vqvae2.__version__)
     assert 'dynamic = ["version"]' in (INIT.parent.parent / "pyproject.toml").read_text()
+
+
+def test_the_version_is_written_once_and_repeated_correctly():
+    root = INIT.parent.parent
+    citation = (root / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [vqvae2.__version__]
+    assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == vqvae2.__version__
