@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from builders import synthetic_images
@@ -11,6 +12,7 @@ from small_runs import small_run
 from vqvae2 import fit
 from vqvae2.imaging.convert import to_pil
 from vqvae2.imaging.png import save_png
+from vqvae2.runs.config import RunConfig
 
 SHORTER = [
     ('"photos", hours=1,', '"photos", SHORT,'),
@@ -28,9 +30,15 @@ def in_seconds(code: str) -> str:
     return code
 
 
+def short_run() -> RunConfig:
+    """Steps of training, with the label dropout that guidance needs."""
+    run = small_run()
+    return replace(run, levels=tuple(replace(level, label_dropout=0.1) for level in run.levels))
+
+
 def run_code(code: str, names: dict[str, object]) -> None:
     """Runs code in the current folder, with the config of a short run as SHORT."""
-    names["SHORT"] = small_run()
+    names["SHORT"] = short_run()
     exec(compile(in_seconds(code), "<page>", "exec"), names)
 
 
@@ -52,4 +60,4 @@ def make_place(folder: Path) -> None:
         save_png(folder / "photos" / name, to_pil(image))
     save_png(folder / "cat.png", to_pil(synthetic_images(1, size=40)[0]))
     with inside(folder):
-        fit("photos", small_run(), run="runs/photos")
+        fit("photos", short_run(), run="runs/photos")
