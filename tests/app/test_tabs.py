@@ -14,6 +14,7 @@ from tiny_pipelines import KINDS, codes_pipeline
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install 'vqvae2[app]'")
 
+from vqvae2.app import sample
 from vqvae2.app.canvas import Canvas, code_painter, mask_painter, paint_grid
 from vqvae2.app.edit import chosen_variation, mixed_levels, redraw, views, with_painted_codes
 from vqvae2.app.errors import gr, with_one_line_errors
@@ -21,13 +22,17 @@ from vqvae2.app.likelihood import measure
 from vqvae2.app.models import Catalogue
 from vqvae2.app.reconstruct import reconstruct
 from vqvae2.app.runs import health, progress, report, same_seeds
-from vqvae2.app.sample import draw, restored, sample_pictures, selected_image
+from vqvae2.app.sample import restored, sample_pictures, selected_image
 from vqvae2.imaging.uploads import UploadLimits, upload_settings
 from vqvae2.runs.folder import RunFolder
 
 LIMITS = UploadLimits()
 DRAWING = [kind for kind in KINDS if kind != "no priors"]
 NEUTRAL = (1.0, 0, 1.0, 1.0) * 3
+
+
+def draw(pipeline, label, seed, count, controls, source):
+    return sample.draw(pipeline, label, (seed, count), controls, source)
 
 
 def label_for(pipeline):

@@ -25,7 +25,7 @@ from vqvae2.app.page import (
     require_image,
     whole_number,
 )
-from vqvae2.app.sample import MAX_SEED, selected_image, status_of
+from vqvae2.app.sample import MAX_SEED, pick, selected_image, status_of
 from vqvae2.pipeline import Pipeline, Samples, sample_progressively
 from vqvae2.pipeline.editing import mixed, with_codes
 
@@ -283,11 +283,6 @@ class EditTab:
             None,
             "",
         ]
-
-
-def pick(event: gr.EventData) -> int:
-    """The index of the variation that was selected."""
-    return int(event.index)
 
 
 def with_keep(painted: object, keep: float) -> object:

@@ -90,6 +90,12 @@ def report(folder: RunFolder, device: str) -> str:
 
 def build(page: Page) -> None:
     """The tab."""
+    side_by_side(page)
+    one_run(page)
+
+
+def side_by_side(page: Page) -> None:
+    """The part that compares models on the same seeds."""
     catalogue = page.catalogue
     names, classes = catalogue.names, class_names(page.first())
     gr.Markdown("### The same seeds, side by side")
@@ -112,6 +118,16 @@ def build(page: Page) -> None:
             compare = gr.Button("Draw side by side", variant="primary", elem_id="compare")
         with gr.Column(scale=3, min_width=280):
             rows = gr.HTML(fragments.note("Choose models and press the button."), elem_id="rows")
+
+    def draw(names: list[str], *values: Any) -> str:
+        return same_seeds(catalogue, names, *values)
+
+    on(compare.click, draw, [models, label, seed, count], [rows])
+
+
+def one_run(page: Page) -> None:
+    """The part about the run of the chosen model."""
+    catalogue = page.catalogue
     gr.Markdown("### The run that is chosen above")
     with gr.Row():
         refresh = gr.Button("Curves and previews", min_width=130, elem_id="curves")
@@ -125,16 +141,12 @@ def build(page: Page) -> None:
     )
     timer = gr.Timer(LIVE_SECONDS, active=False)
 
-    def draw(names: list[str], *values: Any) -> str:
-        return same_seeds(catalogue, names, *values)
-
     def show_progress(name: str) -> str:
         return progress(catalogue.folder(name))
 
     def show_report(name: str) -> str:
         return report(catalogue.folder(name), catalogue.device)
 
-    on(compare.click, draw, [models, label, seed, count], [rows])
     on(refresh.click, show_progress, [page.model], [result])
     on(check.click, lambda name: health(catalogue.folder(name)), [page.model], [result])
     on(write.click, show_report, [page.model], [result])

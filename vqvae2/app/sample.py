@@ -45,8 +45,7 @@ JS = "vqvae2.gallery(element, trigger)"
 def draw(
     pipeline: Pipeline,
     label: str | None,
-    seed: float | None,
-    count: float | None,
+    numbers: tuple[float | None, float | None],
     controls: tuple[Any, ...],
     source: str,
 ) -> Iterator[tuple[str, str, Samples | None]]:
@@ -55,13 +54,12 @@ def draw(
     Arguments:
         pipeline: with the chosen decoder.
         label: name of the class.
-        seed: of the first image.
-        count: number of images.
+        numbers: the seed of the first image, and the number of images.
         controls: values of `level_controls`.
         source: name of the model, which downloads store.
     """
-    number = whole_number("The number of images", count, 1, MAX_IMAGES)
-    first = whole_number("The seed", seed, 0, MAX_SEED)
+    number = whole_number("The number of images", numbers[1], 1, MAX_IMAGES)
+    first = whole_number("The seed", numbers[0], 0, MAX_SEED)
     labels = [label_of(pipeline, label)] * number
     sampling = sampling_of(pipeline, controls)
     seeds = range(first, first + number)
@@ -154,78 +152,102 @@ def restored(data: bytes | None, pipeline: Pipeline, limits: UploadLimits) -> li
 
 def build(page: Page) -> None:
     """The tab."""
-    catalogue, pipeline = page.catalogue, page.first()
-    num_levels = catalogue.num_levels
-    samples = gr.State(None, time_to_live=IDLE_SECONDS)
-    selected = gr.State(0)
-    with gr.Row():
-        with gr.Column(scale=1, min_width=280):
-            label = class_choice(pipeline, "What the images show. Type to search.")
-            seed = gr.Number(
-                0, label="Seed", precision=0, minimum=0,
-                info="The same seed, class and settings give the same image.",
+    tab = SampleTab(page)
+    tab.lay_out()
+    tab.connect()
+
+
+class SampleTab:
+    """The components of the tab and what happens at their events."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.catalogue = page, page.catalogue
+        self.num_levels = page.catalogue.num_levels
+        self.samples = gr.State(None, time_to_live=IDLE_SECONDS)
+        self.selected = gr.State(0)
+
+    def lay_out(self) -> None:
+        """Places the components."""
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                self.inputs(self.page.first())
+            with gr.Column(scale=3, min_width=280):
+                hint = fragments.note("Choose a class and press Draw.")
+                self.status = gr.HTML(hint, elem_id="status")
+                self.images = gr.HTML("", js_on_load=JS, elem_id="samples")
+                with gr.Row():
+                    for text, target in [
+                        ("Reconstruct it", "reconstruct"),
+                        ("Edit it", "edit"),
+                        ("Its likelihood", "likelihood"),
+                    ]:
+                        inputs = [self.samples, self.selected]
+                        self.page.send_button(text, selected_image, inputs, target)
+
+    def inputs(self, pipeline: Pipeline | None) -> None:
+        """What decides which images are drawn."""
+        self.label = class_choice(pipeline, "What the images show. Type to search.")
+        self.seed = gr.Number(
+            0, label="Seed", precision=0, minimum=0,
+            info="The same seed, class and settings give the same image.",
+        )  # fmt: skip
+        self.count = gr.Slider(
+            1, MAX_IMAGES, 8, step=1, label="Number of images",
+            info="Their seeds follow one another.",
+        )  # fmt: skip
+        self.decoder = decoder_choice(pipeline)
+        with gr.Row():
+            self.start = gr.Button("Draw", variant="primary", elem_id="draw", min_width=90)
+            self.stop = gr.Button("Stop", elem_id="stop", min_width=90)
+        self.groups, self.controls = level_controls(pipeline, self.num_levels)
+        with gr.Accordion("Restore the settings of an image", open=False):
+            self.restore = gr.File(
+                label="A PNG that was downloaded here", file_types=[".png"], type="binary",
+                height=120, elem_id="file-restore",
             )  # fmt: skip
-            count = gr.Slider(
-                1, MAX_IMAGES, 8, step=1, label="Number of images",
-                info="Their seeds follow one another.",
-            )  # fmt: skip
-            decoder = decoder_choice(pipeline)
-            with gr.Row():
-                start = gr.Button("Draw", variant="primary", elem_id="draw", min_width=90)
-                stop = gr.Button("Stop", elem_id="stop", min_width=90)
-            groups, controls = level_controls(pipeline, num_levels)
-            with gr.Accordion("Restore the settings of an image", open=False):
-                restore = gr.File(
-                    label="A PNG that was downloaded here", file_types=[".png"], type="binary",
-                    height=120, elem_id="file-restore",
-                )  # fmt: skip
-        with gr.Column(scale=3, min_width=280):
-            status = gr.HTML(fragments.note("Choose a class and press Draw."), elem_id="status")
-            images = gr.HTML("", js_on_load=JS, elem_id="samples")
-            with gr.Row():
-                for text, target in [
-                    ("Reconstruct it", "reconstruct"),
-                    ("Edit it", "edit"),
-                    ("Its likelihood", "likelihood"),
-                ]:
-                    page.send_button(text, selected_image, [samples, selected], target)
 
-    def run(name: str, kind: str, label: str, seed: float, count: float, *values: Any) -> Any:
-        models = with_decoder(catalogue.pipeline(name), kind)
-        for status, gallery, done in draw(models, label, seed, count, values, name):
-            yield status, gallery, done, 0
+    def connect(self) -> None:
+        """The events."""
+        model, chosen = self.page.model, [self.label, self.seed]
+        drawing = on(
+            self.start.click,
+            self.run,
+            [model, self.decoder, *chosen, self.count, *self.controls],
+            [self.status, self.images, self.samples, self.selected],
+            show_progress="hidden",
+        )
+        stopped = fragments.note("Stopped. Press Draw to begin again.")
+        on(self.stop.click, lambda: stopped, [], [self.status], cancels=[drawing], queue=False)
+        on(self.images.select, pick, [], [self.selected], queue=False, show_progress="hidden")
+        outputs = [*chosen, self.decoder, *self.controls, self.status]
+        on(self.restore.upload, self.apply_settings, [model, self.restore], outputs)
+        changed = [self.label, self.decoder, *self.groups, *self.controls]
+        changed += [self.images, self.samples, self.status]
+        self.page.updates.append((self.change_model, changed))
 
-    def pick(event: gr.EventData) -> int:
-        return int(event.index)
+    def run(
+        self, name: str, kind: str, label: str, seed: float, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """Draws images; the first of the values is their number."""
+        models = with_decoder(self.catalogue.pipeline(name), kind)
+        for part in draw(models, label, (seed, values[0]), values[1:], name):
+            yield (*part, 0)
 
-    def apply_settings(name: str, data: bytes | None) -> list[Any]:
-        values = restored(data, catalogue.pipeline(name), page.limits)
-        missing = 3 + PER_LEVEL * num_levels - len(values)
+    def apply_settings(self, name: str, data: bytes | None) -> list[Any]:
+        """Sets all controls as a file says."""
+        values = restored(data, self.catalogue.pipeline(name), self.page.limits)
+        missing = 3 + PER_LEVEL * self.num_levels - len(values)
         text = fragments.note("The settings of the file are restored; press Draw.")
         return [*values, *[gr.skip()] * missing, text]
 
-    drawing = on(
-        start.click,
-        run,
-        [page.model, decoder, label, seed, count, *controls],
-        [status, images, samples, selected],
-        show_progress="hidden",
-    )
-    stopped = fragments.note("Stopped. Press Draw to begin again.")
-    on(stop.click, lambda: stopped, [], [status], cancels=[drawing], queue=False)
-    on(images.select, pick, [], [selected], queue=False, show_progress="hidden")
-    on(
-        restore.upload,
-        apply_settings,
-        [page.model, restore],
-        [label, seed, decoder, *controls, status],
-    )
-    page.updates.append(
-        (
-            lambda name: changed_model(catalogue.pipeline(name), num_levels),
-            [label, decoder, *groups, *controls, images, samples, status],
-        )
-    )
+    def change_model(self, name: str) -> list[Any]:
+        """The components for another model."""
+        return changed_model(self.catalogue.pipeline(name), self.num_levels)
+
+
+def pick(event: gr.EventData) -> int:
+    """The index of the image that was selected."""
+    return int(event.index)
 
 
 def changed_model(pipeline: Pipeline, num_levels: int) -> list[Any]:
