@@ -46,7 +46,7 @@ def app_process(
         yield address, process
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)  # which also closes its output
 
 
 def answers(address: str) -> bool:

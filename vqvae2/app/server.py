@@ -160,7 +160,10 @@ def serving(catalogue: Catalogue, options: ServerOptions) -> Iterator[str]:
 
     # Sizes are checked before any pixel is decoded; Pillow's own warning would only be printed.
     warnings.filterwarnings("ignore", message="Image size .* decompression bomb")
-    with tempfile.TemporaryDirectory(prefix="vqvae2-app-", ignore_cleanup_errors=True) as folder:
+    with (
+        ending_at_a_signal(),
+        tempfile.TemporaryDirectory(prefix="vqvae2-app-", ignore_cleanup_errors=True) as folder,
+    ):
         os.environ["GRADIO_TEMP_DIR"] = folder
         blocks = build_page(catalogue, options.limits)
         try:
@@ -194,13 +197,25 @@ def serving(catalogue: Catalogue, options: ServerOptions) -> Iterator[str]:
             blocks.close(verbose=False)
 
 
-def wait() -> None:
-    """Waits until the process is interrupted or told to end."""
+@contextlib.contextmanager
+def ending_at_a_signal() -> Iterator[None]:
+    """Lets SIGTERM, like Ctrl-C, end the context in order; only the main thread can do that."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait() -> None:
+    """Waits until the process is interrupted or told to end."""
     threading.Event().wait()
 
 
