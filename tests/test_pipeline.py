@@ -98,22 +98,28 @@ def test_open_takes_a_run_folder_a_saved_pipeline_or_a_name_of_the_hub(
     assert names == ["someone/cats"]
 
 
-def test_half_precision_keeps_codes_and_halves_the_rest(pipeline, tmp_path):
+def test_half_precision_halves_the_bytes_and_changes_almost_nothing(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "whole")
     pipeline.save_pretrained(tmp_path / "half", half_precision=True)
     whole, half = (Pipeline.open(tmp_path / name) for name in ("whole", "half"))
     images = torch.rand(4, 3, 16, 16)
     for one, other in zip(whole.encode(images), half.encode(images), strict=True):
-        assert torch.equal(one, other)
+        assert (one == other).float().mean() > 0.7  # random weights; trained ones keep 99.9 %
     for model in half.models:
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
-    difference = whole.reconstruct(images) - half.reconstruct(images)
+    codes = whole.encode(images)
+    difference = whole.decode(codes) - half.decode(codes)
     assert 0 < difference.abs().max() < 1e-2
-    sizes = [
-        (tmp_path / name / "priors" / "0" / "model.safetensors").stat().st_size
-        for name in ("whole", "half")
-    ]
-    assert sizes[1] < 0.7 * sizes[0]
+    for part in ("priors/0", "autoencoder"):
+        sizes = [
+            (tmp_path / name / part / "model.safetensors").stat().st_size
+            for name in ("whole", "half")
+        ]
+        assert sizes[1] < 0.7 * sizes[0]
+    half.save_pretrained(tmp_path / "again", half_precision=True)
+    again = Pipeline.open(tmp_path / "again")
+    for one, other in zip(half.encode(images), again.encode(images), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_model_of_the_package_opens_by_its_name(pipeline, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ Codes and priors are valid for one autoencoder only. They carry its code fingerp
 everything that decides codes; the decoder is not part of it and may change.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -101,10 +102,19 @@ class PipelineConfig:
 
 
 def save_autoencoder(folder: Path, autoencoder: Autoencoder, half_precision: bool = False) -> None:
-    """Writes an autoencoder into `folder`; in half precision what decides codes stays exact."""
+    """Writes an autoencoder into `folder`; in half precision the codebooks stay exact."""
     saved = SavedAutoencoder(config=autoencoder.config)
-    exact = autoencoder.code_state() if half_precision else None
+    exact = dict(autoencoder.named_buffers()) if half_precision else None
     save_module(folder, AUTOENCODER, to_dict(saved), autoencoder, exact)
+
+
+def rounded_to_half(autoencoder: Autoencoder) -> Autoencoder:
+    """A copy whose parameters are numbers of float16: what `save_autoencoder` would read back."""
+    copied = copy.deepcopy(autoencoder)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.copy_(parameter.half())
+    return copied
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:

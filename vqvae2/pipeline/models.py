@@ -45,6 +45,7 @@ from vqvae2.weights import (
     load_prior,
     pretrained_folder,
     pretrained_names,
+    rounded_to_half,
     save_autoencoder,
     save_decoder,
     save_prior,
@@ -126,12 +127,13 @@ class Models:
 
         Arguments:
             folder: is made.
-            half_precision: write decoders and priors in float16, half as many bytes. Whatever
-                decides codes stays as it is, so codes are the same.
+            half_precision: write weights in float16, half as many bytes. About one code in a
+                thousand becomes another, so the models have a code fingerprint of their own.
         """
         folder, half = Path(folder), half_precision
-        digest = code_fingerprint(self.autoencoder)
-        save_autoencoder(folder / "autoencoder", self.autoencoder, half)
+        autoencoder = rounded_to_half(self.autoencoder) if half else self.autoencoder
+        digest = code_fingerprint(autoencoder)
+        save_autoencoder(folder / "autoencoder", autoencoder, half)
         if self.sharp_decoder is not None:
             save_decoder(folder / "decoder", self.sharp_decoder, digest, half)
         else:  # one of an earlier pipeline in this folder would not fit this autoencoder
