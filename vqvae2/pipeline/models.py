@@ -127,8 +127,8 @@ class Models:
 
         Arguments:
             folder: is made.
-            half_precision: write weights in float16, half as many bytes. About one code in a
-                thousand becomes another, so the models have a code fingerprint of their own.
+            half_precision: write weights in float16, half as many bytes. Some codes in a
+                thousand become others, so the models have a code fingerprint of their own.
         """
         folder, half = Path(folder), half_precision
         autoencoder = rounded_to_half(self.autoencoder) if half else self.autoencoder
