@@ -104,7 +104,7 @@ def test_half_precision_halves_the_bytes_and_changes_almost_nothing(pipeline, tm
     whole, half = (Pipeline.open(tmp_path / name) for name in ("whole", "half"))
     images = torch.rand(4, 3, 16, 16)
     for one, other in zip(whole.encode(images), half.encode(images), strict=True):
-        assert (one == other).float().mean() > 0.7  # random weights; trained ones keep 99.9 %
+        assert (one == other).float().mean() > 0.7  # random weights; trained ones keep 99.7 %
     for model in half.models:
         assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     codes = whole.encode(images)
