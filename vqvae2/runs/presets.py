@@ -328,7 +328,7 @@ PRESETS: dict[str, Preset] = {
 }
 
 EXPECTED = {
-    "demo": "5 min on two cores",
+    "demo": "6 to 9 min on two cores",
     "cifar10": "half an hour on two cores",
     "cifar10-sharp": "two hours on two cores",
     "vqvae-cifar10": "7 min for stage 1 on two cores",
