@@ -86,6 +86,11 @@ def test_steps_that_are_given_are_kept_and_their_time_is_taken_from_the_others()
     assert config.levels[0].training.steps != other.levels[0].training.steps
 
 
+def test_the_time_that_planning_took_counts_as_given():
+    with pytest.raises(ValueError, match=r"got 0\.025;"):
+        allot(designed(), COSTS, 50, spent=40)
+
+
 def test_too_little_time_names_the_time_that_is_enough():
     with pytest.raises(ValueError, match=r"at least (\S+) hours .* got 0\.014") as error:
         allot(designed(), COSTS, 50)

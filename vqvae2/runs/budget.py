@@ -291,24 +291,30 @@ def level_shares(num_levels: int) -> list[float]:
     return [SHARES.coarsest, *[SHARES.finer / finer] * finer] if num_levels else []
 
 
-def allot(config: RunConfig, costs: Costs, seconds: float) -> RunConfig:
+def allot(config: RunConfig, costs: Costs, seconds: float, spent: float = 0.0) -> RunConfig:
     """The config with the steps of every stage, so that the run takes about `seconds`.
 
     Stages whose steps are not `UNPLANNED` keep them, and their time.
+
+    Arguments:
+        config: a design.
+        costs: what its stages cost here.
+        seconds: that are left.
+        spent: seconds that have passed, for the message of the error.
 
     Raises:
         ValueError: the time is too short; the message says how long it must be.
     """
     parts = parts_of(config, costs)
     total = sum(part.share for part in parts if part.is_free)
-    spent, least = given_seconds(parts, costs), least_seconds(config, costs)
+    given, least = given_seconds(parts, costs), least_seconds(config, costs)
     if seconds < least:
-        hours = math.ceil(1.1 * least / 36) / 100
+        hours = math.ceil(1.1 * (least + spent) / 36) / 100
         raise ValueError(
             f"These images and models need at least {hours:g} hours on this machine, got "
-            f"{seconds / 3600:.2g}; give more hours, or smaller images (data.size)."
+            f"{(seconds + spent) / 3600:.2g}; give more hours, or smaller images (data.size)."
         )
-    unit = (seconds - spent) / total if total else 0.0
+    unit = (seconds - given) / total if total else 0.0
     assert config.autoencoder.training is not None
     training = planned(config.autoencoder.training, costs.autoencoder, unit * SHARES.autoencoder)
     first = min(config.autoencoder.continuous_steps, training.steps // 20)

@@ -118,7 +118,8 @@ def plan_run(
     # All processes must come to the same plan.
     passed = max(session.world.gather_objects([spent + time.monotonic() - begin]))
     budget = Budget(hours=hours, spent=passed, open=planned_stages(session.config))
-    return replace(session, config=allot(session.config, costs, budget.left), budget=budget)
+    config = allot(session.config, costs, budget.left, passed)
+    return replace(session, config=config, budget=budget)
 
 
 def measure_costs(
